@@ -1,0 +1,50 @@
+# Every target does its own set-up: Python >= 3.11 and make are all it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test check format constraints clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(STAMP) ## Make .venv with the pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than 3.11: name a newer one, as in 'make PYTHON=python3.12'"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || \
+	  { echo "$(PYTHON) comes without venv: install it first (on Debian the package python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,dev]'
+	@touch $@
+
+demo: $(STAMP) ## Replay the sample fleet through the service; EXIT=1 leaves when done
+	$(BIN)/python -m benchmarks demo $(if $(EXIT),--exit)
+
+serve: $(STAMP) ## Run the service on 127.0.0.1:8080
+	$(BIN)/python -m api serve
+
+test: $(STAMP) ## Run the whole test suite against a Postgres of its own
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## Format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: ## Pin the newest versions that pyproject.toml admits
+	rm -rf $(VENV)/constraints && $(PYTHON) -m venv $(VENV)/constraints
+	$(VENV)/constraints/bin/python -m pip install --quiet '.[service,dev]'
+	$(VENV)/constraints/bin/python -m pip freeze --exclude activity-tracker > constraints.txt
+	rm -rf $(VENV)/constraints
+
+clean: ## Remove everything that was made, the embedded server's data included
+	rm -rf $(VENV) .activity build dist *.egg-info

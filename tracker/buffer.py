@@ -1,0 +1,237 @@
+"""What is pending: the latest second of each touched key, in memory, synchronous, no I/O.
+
+Touches go to the *live* map. `drain()` swaps it for an empty one in O(1); the drained map stays in
+the buffer, *in flight*, until `settle()` says which of its keys are still uncommitted, and those
+are merged back. Keys in flight are still pending: a view shows them and capacity counts them, so
+whatever happens to a flush, no touch is ever outside the buffer before it is in the table.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+from tracker.keys import CANONICAL, Key
+from tracker.target import Target
+
+Entries: TypeAlias = dict[Key, int]
+"""Key to the latest second, since the Unix epoch, at which it was touched."""
+
+_LATEST_SECOND: Final = 1 << 40
+"""Far past any real time, far below what overflows in Postgres: what is beyond is no time."""
+
+
+class Buffer:
+    """The pending touches of one target.
+
+    Args:
+        target: what is buffered, at which resolution and up to which capacity.
+        clock: wall clock in seconds since the epoch, for what is stored.
+        monotonic: monotonic clock in seconds, for the lag.
+    """
+
+    __slots__ = (
+        "_canonical",
+        "_clock",
+        "_closed",
+        "_created",
+        "_drained_since",
+        "_dropped_pending",
+        "_in_flight",
+        "_live",
+        "_merged",
+        "_monotonic",
+        "_overlap",
+        "_resolution_s",
+        "_since",
+        "dropped",
+        "on_high_water",
+        "target",
+        "touches",
+    )
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.target = target
+        self.touches = 0
+        self.dropped = {"capacity": 0, "invalid": 0, "shutdown": 0}
+        self.on_high_water: Callable[[], None] = lambda: None
+        self._canonical = CANONICAL[target.key_type]
+        self._resolution_s = target.resolution_s
+        self._clock = clock
+        self._monotonic = monotonic
+        self._live: Entries = {}
+        self._in_flight: Entries = {}
+        self._overlap = 0  # keys that are both live and in flight
+        self._since = self._drained_since = 0.0  # when the oldest touch of each map came
+        self._created = self._merged = self._dropped_pending = 0
+        self._closed = False
+
+    def touch(self, key: object, at: float | None = None) -> None:
+        """Record that `key` was active; never blocks, never raises.
+
+        Args:
+            key: in any spelling of the target's key type; one that has none is dropped, counted.
+            at: when, in seconds since the epoch; now when left out, and never later than now.
+        """
+        self.touches += 1
+        if at is None:
+            second = int(self._clock())
+        else:
+            try:
+                second = min(int(at), int(self._clock()))
+            except (ValueError, TypeError, OverflowError):
+                self.dropped["invalid"] += 1
+                return
+        if self._resolution_s != 1:
+            second -= second % self._resolution_s
+        try:
+            seen = self._live.get(key)  # type: ignore[call-overload]
+        except TypeError:  # not hashable, so no key
+            self.dropped["invalid"] += 1
+            return
+        if seen is None:
+            self._insert(key, second)
+        elif seen < second:
+            self._live[key] = second  # type: ignore[index]
+
+    def _insert(self, given: object, second: int) -> None:
+        """Make the entry of a key that is not live yet, or not in this spelling."""
+        try:
+            key = self._canonical(given)
+        except (ValueError, TypeError):
+            self.dropped["invalid"] += 1
+            return
+        if not 0 <= second < _LATEST_SECOND:
+            self.dropped["invalid"] += 1
+            return
+        live = self._live
+        seen = live.get(key)
+        if seen is not None:
+            live[key] = max(seen, second)
+            return
+        if self._closed:
+            self.dropped["shutdown"] += 1
+            return
+        if key in self._in_flight:  # takes no room of its own: both end in one entry
+            self._overlap += 1
+        elif len(self) >= self.target.capacity_keys:
+            self.dropped["capacity"] += 1
+            return
+        if not live:
+            self._since = self._monotonic()
+        live[key] = second
+        self._created += 1
+        if len(live) == self.target.high_water:
+            self.on_high_water()
+
+    def __len__(self) -> int:
+        """The number of distinct keys pending, in flight ones included."""
+        return len(self._live) + len(self._in_flight) - self._overlap
+
+    @property
+    def coalesced(self) -> int:
+        """How many touches went into an entry that was there already."""
+        dropped_touches = sum(self.dropped.values()) - self._dropped_pending
+        return self.touches - self._created - dropped_touches + self._merged
+
+    @property
+    def lag_s(self) -> float:
+        """Age of the oldest touch that is not committed, in seconds; 0 when there is none."""
+        if self._in_flight:
+            return self._monotonic() - self._drained_since
+        if self._live:
+            return self._monotonic() - self._since
+        return 0.0
+
+    def drain(self) -> Entries:
+        """Swap the live map for an empty one and return it; it stays pending until `settle()`.
+
+        Raises:
+            RuntimeError: the drain before has not been settled.
+        """
+        if self._in_flight:
+            raise RuntimeError("drained again before the drain before was settled")
+        self._in_flight, self._live = self._live, {}
+        self._drained_since = self._since
+        return self._in_flight
+
+    def settle(self, uncommitted: Entries) -> None:
+        """End a drain: restore what was not committed; the rest has left the buffer.
+
+        The smaller map is merged into the larger one, so a failed flush of a full buffer costs
+        what came in during the attempt, not the size of the buffer.
+
+        Args:
+            uncommitted: the drained entries, or those of them, that must be written again. The
+                buffer takes this dict over.
+        """
+        live = self._live
+        self._in_flight = {}
+        self._overlap = 0
+        if not uncommitted:
+            return
+        small, large = (live, uncommitted) if len(live) < len(uncommitted) else (uncommitted, live)
+        for key, second in small.items():
+            seen = large.get(key)
+            if seen is None:
+                large[key] = second
+            else:
+                self._merged += 1
+                if seen < second:
+                    large[key] = second
+        self._live = large
+        self._since = self._drained_since
+
+    def close(self) -> int:
+        """Drop what is pending, count it as lost to the shutdown, and take nothing more.
+
+        Returns:
+            The number of keys that were dropped.
+        """
+        self.settle(self._in_flight)
+        lost = len(self._live)
+        self._live = {}
+        self._closed = True
+        self._dropped_pending += lost
+        self.dropped["shutdown"] += lost
+        return lost
+
+    def view(self) -> "View":
+        """Return what is pending now, to be laid over rows that are read after this call."""
+        return View([entries for entries in (self._live, self._in_flight) if entries])
+
+
+class View:
+    """The touches that were pending when the view was taken.
+
+    Take it *before* the SELECT: a touch is then in the view or in the table whatever flush commits
+    in between, because the view keeps the maps that it saw.
+    """
+
+    __slots__ = ("_maps",)
+
+    def __init__(self, maps: list[Entries]) -> None:
+        self._maps: list[Mapping[Key, int]] = list(maps)
+
+    def get(self, key: Key) -> int | None:
+        """Return the second of the latest pending touch of `key`, or None.
+
+        Args:
+            key: in canonical form: the text of a uuid as Postgres prints it, a `str` or an `int`.
+        """
+        latest: int | None = None
+        for entries in self._maps:
+            second = entries.get(key)
+            if second is not None and (latest is None or second > latest):
+                latest = second
+        return latest
+
+
+def no_touches() -> View:
+    """Return a view in which nothing is pending, for where tracking is off."""
+    return View([])

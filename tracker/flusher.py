@@ -1,0 +1,202 @@
+"""When to flush: at the interval with jitter, at the high-water mark, after a backoff, at the end.
+
+The loop outlives every error. It never waits for a request and no request waits for it.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from tracker.backoff import Backoff
+from tracker.errors import StoreError, StoreMisconfigured
+from tracker.flush import Flush
+
+_JITTER: Final = 0.1
+"""Share of the interval by which a wait may be longer or shorter, so that writers drift apart."""
+_FINAL_BACKOFF: Final = Backoff(first_s=0.1, most_s=1.0)
+"""At shutdown there is a deadline and nobody else to wait for, so retries come faster."""
+_CANCEL_GRACE_S: Final = 1.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Flusher:
+    """A live task that flushes one buffer until it is stopped; made by `start_flusher`.
+
+    Args:
+        flush: writes what is pending, once.
+        interval_s: time between flushes, in seconds.
+        deadline_s: how long the last flush may take, retries included, in seconds.
+        backoff: delays after failures.
+        monotonic: monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        flush: Flush,
+        *,
+        interval_s: float,
+        deadline_s: float,
+        backoff: Backoff,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.failures = 0
+        self.error: StoreError | None = None
+        """The error of the last flush, None after a success."""
+        self._flush = flush
+        self._buffer = flush.buffer
+        self._interval_s = interval_s
+        self._deadline_s = deadline_s
+        self._backoff = backoff
+        self._monotonic = monotonic
+        self._not_before = 0.0  # no flush of the loop's own before this, by the monotonic clock
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._buffer.on_high_water = self._on_high_water
+        name = f"tracker-flusher-{self._buffer.target.name}"
+        self._loop = asyncio.create_task(self._run(), name=name)
+        self._stop: asyncio.Task[int] | None = None
+
+    @property
+    def permanent_error(self) -> StoreMisconfigured | None:
+        """The error that keeps flushes failing until somebody changes something, if any."""
+        return self.error if isinstance(self.error, StoreMisconfigured) else None
+
+    async def flush(self) -> int:
+        """Flush now, whatever the interval or a backoff says.
+
+        Returns:
+            How many keys are still pending because their rows are locked.
+
+        Raises:
+            StoreError: the store failed; nothing is lost.
+        """
+        try:
+            locked = await self._flush()
+        except StoreError as error:
+            self._failed(error)
+            raise
+        if self.failures:
+            log.info("flush.recovered", target=self._buffer.target.name, attempts=self.failures)
+        self.failures = 0
+        self.error = None
+        self._not_before = 0.0
+        return locked
+
+    async def stop(self) -> int:
+        """Flush what is pending, end the loop, and count what could not be written as dropped.
+
+        May be called more than once and from several tasks; each call returns when it is done. A
+        cancelled caller does not interrupt it.
+
+        Returns:
+            The number of keys that were lost.
+        """
+        if self._stop is None:
+            self._stop = asyncio.create_task(self._finish(), name=f"{self._loop.get_name()}-stop")
+        return await asyncio.shield(self._stop)
+
+    def _on_high_water(self) -> None:
+        if self._monotonic() >= self._not_before:  # full or not, a failing store is given its rest
+            self._wake.set()
+
+    def _failed(self, error: StoreError) -> None:
+        self.failures += 1
+        self.error = error
+        permanent = isinstance(error, StoreMisconfigured)
+        delay_s = self._backoff.delay_s(self.failures, permanent=permanent)
+        self._not_before = self._monotonic() + delay_s
+        log.error(
+            "flush.failed",
+            target=self._buffer.target.name,
+            error=str(error),
+            permanent=permanent,
+            attempt=self.failures,
+            retry_in_s=round(delay_s, 3),
+            pending_keys=len(self._buffer),
+        )
+
+    async def _run(self) -> None:
+        try:
+            await self._flush_until_stopped()
+        except asyncio.CancelledError:
+            # Somebody cancels every task, as asyncio.run does at its end: still write what is
+            # pending, in this task, which that somebody waits for.
+            if not self._stopping:
+                await self._finish()
+            raise
+
+    async def _flush_until_stopped(self) -> None:
+        # The first wait is anywhere within the interval: a fleet of processes that is started
+        # together does not flush together.
+        wait_s = self._interval_s * random.uniform(0.1, 1)
+        while not self._stopping:
+            await self._wait(wait_s)
+            if self._stopping:
+                return
+            await self._flush_once()
+            rest_s = self._not_before - self._monotonic()
+            jittered_s = self._interval_s * random.uniform(1 - _JITTER, 1 + _JITTER)
+            wait_s = rest_s if rest_s > 0 else jittered_s
+
+    async def _wait(self, wait_s: float) -> None:
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()  # before the drain: a wake-up during the flush is one for the next
+
+    async def _flush_once(self) -> None:
+        """Flush and survive whatever happens."""
+        try:
+            await self.flush()
+        except StoreError:
+            pass  # logged and counted where it happened
+        except Exception as error:
+            log.exception("flush.crashed", target=self._buffer.target.name)
+            self._failed(StoreError(f"{type(error).__name__}: {error}"))
+
+    async def _finish(self) -> int:
+        self._stopping = True
+        self._wake.set()
+        last = asyncio.create_task(self._flush_all(), name=f"{self._loop.get_name()}-last")
+        tasks = {last, self._loop} - {asyncio.current_task()}
+        _, late = await asyncio.wait(tasks, timeout=self._deadline_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=_CANCEL_GRACE_S)
+        lost = self._buffer.close()
+        if lost:
+            log.error("flush.lost_at_shutdown", target=self._buffer.target.name, keys=lost)
+        return lost
+
+    async def _flush_all(self) -> None:
+        """Flush until nothing is pending; the caller sets the deadline."""
+        attempts = 0
+        while before := len(self._buffer):
+            await self._flush_once()
+            if len(self._buffer) >= before:
+                attempts += 1
+                await asyncio.sleep(_FINAL_BACKOFF.delay_s(attempts))
+
+
+def start_flusher(
+    flush: Flush, *, interval_s: float, deadline_s: float, backoff: Backoff | None = None
+) -> Flusher:
+    """Start flushing a buffer in a task of its own; needs a running event loop.
+
+    Args:
+        flush: writes what is pending, once.
+        interval_s: time between flushes, in seconds.
+        deadline_s: how long the last flush may take, retries included, in seconds.
+        backoff: delays after failures.
+    """
+    return Flusher(
+        flush, interval_s=interval_s, deadline_s=deadline_s, backoff=backoff or Backoff()
+    )

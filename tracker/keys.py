@@ -1,0 +1,76 @@
+"""The key types: what a touch may be keyed by, and its one canonical form.
+
+A buffer must never hold two spellings of one row, or the older of two touches could win inside a
+single UPDATE. So every key is brought to one form on its way in: `str` for `uuid` and `text`,
+`int` for `bigint` and `integer`. Strings stand for uuids because they are the smallest and the
+fastest in a dict (measured against `uuid.UUID` and `bytes`: see `benchmarks/`), and because
+that is how a path or a header carries them.
+"""
+
+import re
+import uuid
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+Key: TypeAlias = str | int
+KeyType: TypeAlias = Literal["uuid", "bigint", "integer", "text"]
+
+_CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+
+
+def uuid_key(value: object) -> str:
+    """Return the lower-case, hyphenated form of a uuid.
+
+    Args:
+        value: a `uuid.UUID` (asyncpg's own included) or any spelling that `uuid.UUID` reads.
+
+    Raises:
+        ValueError: it is no uuid.
+        TypeError: it is not even of a type that could be one.
+    """
+    if isinstance(value, str):
+        return value if _CANONICAL_UUID(value) else str(uuid.UUID(value))
+    if not isinstance(value, uuid.UUID):
+        raise TypeError(f"not a uuid: {value!r:.100}")
+    return str(value)
+
+
+def text_key(value: object) -> str:
+    """Return a string that Postgres can store.
+
+    Raises:
+        ValueError: it holds a NUL, or cannot be encoded as UTF-8.
+        TypeError: it is no string.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"not a text key: {value!r:.100}")
+    if "\0" in value:
+        raise ValueError(f"a NUL in a text key: {value!r:.100}")
+    value.encode()  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
+    return str(value)
+
+
+def _integer_key(bits: int) -> Callable[[object], int]:
+    limit = 1 << (bits - 1)
+
+    def integer_key(value: object) -> int:
+        if isinstance(value, (bool, float)) or not isinstance(value, (int, str)):
+            raise TypeError(f"not an integer key: {value!r:.100}")
+        number = int(value)
+        if not -limit <= number < limit:
+            raise ValueError(f"outside {bits} bits: {str(value)[:100]}")
+        return number
+
+    return integer_key
+
+
+CANONICAL: Final[dict[KeyType, Callable[[object], Key]]] = {
+    "uuid": uuid_key,
+    "bigint": _integer_key(64),
+    "integer": _integer_key(32),
+    "text": text_key,
+}
+"""For each key type the function that brings a key to its canonical form.
+
+It raises ValueError or TypeError for what is no such key.
+"""

@@ -1,0 +1,39 @@
+"""What the flusher asks of a store, so that it can be tested against one that fails at will."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from tracker.keys import Key
+
+Chunk: TypeAlias = Sequence[tuple[Key, int]]
+"""Distinct keys in ascending order, each with the second it was last touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a committed chunk; a key that is in none of these was advanced.
+
+    Args:
+        unchanged: how many keys had a stored time at least as new.
+        missing: the keys that have no row.
+        locked: the keys that somebody else's transaction holds; they must be written again.
+    """
+
+    unchanged: int = 0
+    missing: Sequence[Key] = field(default=())
+    locked: Sequence[Key] = field(default=())
+
+
+class Store(Protocol):
+    """Where one target's touches end up."""
+
+    async def write(self, chunk: Chunk) -> Written:
+        """Advance each key's stored time to its touch, never backwards, and commit.
+
+        Raises:
+            StoreUnavailable: try again later.
+            StoreMisconfigured: permanent until somebody changes something.
+            RowRefused: a row of the chunk is refused; nothing of the chunk was written.
+        """
+        ...

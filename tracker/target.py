@@ -1,0 +1,69 @@
+"""A target: one timestamp column that touches are written to, and how much of it is buffered."""
+
+from dataclasses import dataclass
+
+from tracker.errors import ConfigurationError
+from tracker.keys import CANONICAL, KeyType
+
+_MAX_IDENTIFIER_BYTES = 63
+"""Postgres cuts longer identifiers short in silence, so that two names could mean one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A `TIMESTAMPTZ` column and the key that finds its row.
+
+    Args:
+        name: what this target is called in `touch()`, metrics and logs.
+        table: the table, optionally as `schema.table`. Identifiers are quoted, so case matters.
+        key_column: the column that finds the row; it must have a unique index.
+        column: the `TIMESTAMPTZ` column to advance. No index on it, or every touch is costly.
+        key_type: the Postgres type of `key_column`.
+        resolution_s: touches are rounded down to a multiple of this, in seconds.
+        capacity_keys: the most distinct keys held in memory; further ones are dropped and counted.
+        high_water_keys: number of keys at which a flush starts early; by default half of capacity.
+
+    Raises:
+        ConfigurationError: an argument that cannot work.
+    """
+
+    name: str
+    table: str
+    key_column: str
+    column: str
+    key_type: KeyType
+    resolution_s: int = 1
+    capacity_keys: int = 1_000_000
+    high_water_keys: int | None = None
+
+    def __post_init__(self) -> None:
+        """Reject what could only fail later, at the first flush."""
+        if not self.name:
+            raise ConfigurationError("a target needs a name")
+        for part in (*self.table.split("."), self.key_column, self.column):
+            if not part or "\0" in part or len(part.encode()) > _MAX_IDENTIFIER_BYTES:
+                raise ConfigurationError(
+                    f"target {self.name}: {part!r} is no identifier of 1 to "
+                    f"{_MAX_IDENTIFIER_BYTES} bytes"
+                )
+        if self.table.count(".") > 1:
+            raise ConfigurationError(f"target {self.name}: {self.table!r} is no [schema.]table")
+        if self.key_type not in CANONICAL:
+            raise ConfigurationError(
+                f"target {self.name}: key_type {self.key_type!r} is none of {', '.join(CANONICAL)}"
+            )
+        if self.resolution_s < 1:
+            raise ConfigurationError(f"target {self.name}: resolution_s must be at least 1")
+        if self.capacity_keys < 1:
+            raise ConfigurationError(f"target {self.name}: capacity_keys must be at least 1")
+        if not 1 <= self.high_water <= self.capacity_keys:
+            raise ConfigurationError(
+                f"target {self.name}: high_water_keys must be between 1 and capacity_keys"
+            )
+
+    @property
+    def high_water(self) -> int:
+        """The number of keys at which a flush starts early."""
+        return (
+            (self.capacity_keys + 1) // 2 if self.high_water_keys is None else self.high_water_keys
+        )

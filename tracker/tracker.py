@@ -1,0 +1,191 @@
+"""The tracker: buffers, stores and flushers of all targets, wired together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from tracker.backoff import Backoff
+from tracker.buffer import Buffer, View
+from tracker.errors import ConfigurationError, FlushError, StoreError
+from tracker.flush import Flush
+from tracker.flusher import Flusher, start_flusher
+from tracker.postgres import Pool, PostgresStore, open_pool
+from tracker.target import Target
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+
+class Tracker:
+    """Records touches in memory and writes them to Postgres behind the requests' backs.
+
+    Touches may be recorded from construction on; they are written while the tracker runs:
+    `async with tracker.running(): ...`, or `app.cleanup_ctx.append(tracker.lifespan)`.
+
+    Args:
+        targets: the columns to keep up to date; names must differ.
+        dsn: a Postgres server for connections of the tracker's own, which no request waits for.
+        pool: an asyncpg pool to borrow from instead, one connection for each target at a time. It
+            is used as it is and never closed; leave room in it.
+        flush_interval_s: time between flushes, in seconds.
+        chunk_keys: the most keys in one UPDATE.
+        statement_timeout_s: how long one UPDATE may take, in seconds.
+        lock_timeout_s: how long an UPDATE waits for one lock, in seconds.
+        backoff_first_s: delay after the first failed flush, in seconds; it doubles from there.
+        backoff_most_s: the longest delay, in seconds.
+        shutdown_deadline_s: how long the last flush may take, in seconds.
+
+    Raises:
+        ConfigurationError: arguments that cannot work.
+    """
+
+    def __init__(
+        self,
+        targets: Iterable[Target],
+        *,
+        dsn: str | None = None,
+        pool: Pool | None = None,
+        flush_interval_s: float = 5.0,
+        chunk_keys: int = 2000,
+        statement_timeout_s: float = 5.0,
+        lock_timeout_s: float = 0.25,
+        backoff_first_s: float = 1.0,
+        backoff_most_s: float = 30.0,
+        shutdown_deadline_s: float = 10.0,
+    ) -> None:
+        if (dsn is None) == (pool is None):
+            raise ConfigurationError("a tracker needs either a dsn or a pool")
+        seconds = {
+            "flush_interval_s": flush_interval_s,
+            "statement_timeout_s": statement_timeout_s,
+            "lock_timeout_s": lock_timeout_s,
+            "backoff_first_s": backoff_first_s,
+            "backoff_most_s": backoff_most_s,
+            "shutdown_deadline_s": shutdown_deadline_s,
+        }
+        for name, value in seconds.items():
+            if not 0 < value < float("inf"):
+                raise ConfigurationError(f"{name} must be a positive number, not {value}")
+        if chunk_keys < 1:
+            raise ConfigurationError(f"chunk_keys must be at least 1, not {chunk_keys}")
+        targets = list(targets)
+        buffers = {target.name: Buffer(target) for target in targets}
+        if not buffers or len(buffers) != len(targets):
+            raise ConfigurationError("a tracker needs targets, each with a name of its own")
+        self._buffers = buffers
+        self._touch = {name: buffer.touch for name, buffer in buffers.items()}
+        self._flushes: dict[str, Flush] = {}
+        self._flushers: dict[str, Flusher] = {}
+        self._dsn = dsn
+        self._pool = pool
+        self._flush_interval_s = flush_interval_s
+        self._chunk_keys = chunk_keys
+        self._statement_timeout_s = statement_timeout_s
+        self._lock_timeout_s = lock_timeout_s
+        self._backoff = Backoff(backoff_first_s, backoff_most_s)
+        self._shutdown_deadline_s = shutdown_deadline_s
+
+    def touch(self, target: str, key: object, at: float | None = None) -> None:
+        """Record that a key was active; never blocks, never waits.
+
+        Args:
+            target: the name of a target.
+            key: in any spelling of the target's key type; one that has none is dropped, counted.
+            at: when, in seconds since the epoch; now when left out, and never later than now.
+
+        Raises:
+            KeyError: no target has that name.
+        """
+        self._touch[target](key, at)
+
+    def pending(self, target: str) -> View:
+        """Return the touches of a target that are not in the table yet.
+
+        Take it before the SELECT whose rows it is laid over, so that no flush slips in between.
+
+        Raises:
+            KeyError: no target has that name.
+        """
+        return self._buffers[target].view()
+
+    @property
+    def buffers(self) -> Mapping[str, Buffer]:
+        """The buffer of each target, by name."""
+        return MappingProxyType(self._buffers)
+
+    @property
+    def flushes(self) -> Mapping[str, Flush]:
+        """What has been written for each target, by name; empty before the first run."""
+        return MappingProxyType(self._flushes)
+
+    @property
+    def flushers(self) -> Mapping[str, Flusher]:
+        """The flusher of each target, by name; empty before the first run."""
+        return MappingProxyType(self._flushers)
+
+    async def flush(self) -> None:
+        """Write everything that is pending now, for tests and shut-down hooks.
+
+        Raises:
+            FlushError: some of it could not be written; it is still pending.
+            RuntimeError: the tracker has not been started.
+        """
+        if not self._flushers:
+            raise RuntimeError("the tracker is not running: use tracker.running() or .lifespan")
+        problems: list[str] = []
+        cause: StoreError | None = None
+        for name, flusher in self._flushers.items():
+            try:
+                locked = await flusher.flush()
+            except StoreError as error:
+                cause = error
+                problems.append(f"{name}: {error}")
+            else:
+                if locked:
+                    problems.append(f"{name}: the rows of {locked} keys are locked")
+        if problems:
+            raise FlushError("; ".join(problems)) from cause
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Tracker"]:
+        """Write touches while the block runs, and what is pending when it ends.
+
+        Raises:
+            RuntimeError: the tracker ran before; make a new one.
+        """
+        if self._flushers:
+            raise RuntimeError("a tracker runs once: make a new one")
+        async with AsyncExitStack() as stack:
+            pool = self._pool
+            if pool is None:
+                pool = await stack.enter_async_context(
+                    open_pool(self._dsn, connections=len(self._buffers), deadline_s=1.0)
+                )
+            for name, buffer in self._buffers.items():
+                store = PostgresStore(
+                    pool,
+                    buffer.target,
+                    statement_timeout_s=self._statement_timeout_s,
+                    lock_timeout_s=self._lock_timeout_s,
+                )
+                self._flushes[name] = Flush(buffer, store, chunk_keys=self._chunk_keys)
+                self._flushers[name] = start_flusher(
+                    self._flushes[name],
+                    interval_s=self._flush_interval_s,
+                    deadline_s=self._shutdown_deadline_s,
+                    backoff=self._backoff,
+                )
+            stack.push_async_callback(self._stop)
+            yield self
+
+    async def lifespan(self, _app: "web.Application") -> AsyncIterator[None]:
+        """Run with an aiohttp application: `app.cleanup_ctx.append(tracker.lifespan)`."""
+        async with self.running():
+            yield
+
+    async def _stop(self) -> None:
+        # All at once, so that the deadline is one deadline, not one for each target.
+        stops = [flusher.stop() for flusher in self._flushers.values()]
+        await asyncio.gather(*stops)

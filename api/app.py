@@ -1,0 +1,137 @@
+"""The composition root: the only place where the service's parts are wired together."""
+
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from api.auth import DEVICES, KEYS, Access, who_was_active
+from api.config import Settings, Tracking
+from api.database import open_database
+from api.device_handlers import DeviceHandlers
+from api.devices import Device, Devices, load_devices
+from api.health import HealthHandlers
+from api.keys import Principal, load_principals
+from api.location_handlers import LocationHandlers
+from api.lookup import CachedLookup
+from api.loop_lag import LoopLag
+from api.observe import Requests
+from api.revocations import watching_revocations
+from tracker import Target, Tracker, TrackerCollector, activity_middleware, no_touches
+
+_ACCESS_CONNECTIONS: Final = 4
+"""One each for look-ups of keys and of devices, for revocations and for readiness."""
+
+
+def targets(settings: Tracking) -> list[Target]:
+    """Return the two columns that the service keeps up to date."""
+    return [
+        Target(
+            name=DEVICES,
+            table="devices",
+            key_column="device_id",
+            column="last_seen_at",
+            key_type="uuid",
+            resolution_s=settings.device_resolution_s,
+            capacity_keys=settings.capacity_keys,
+            high_water_keys=settings.high_water_keys,
+        ),
+        Target(
+            name=KEYS,
+            table="api_keys",
+            key_column="id",
+            column="last_used_at",
+            key_type="bigint",
+            resolution_s=settings.key_resolution_s,
+            capacity_keys=settings.capacity_keys,
+            high_water_keys=settings.high_water_keys,
+        ),
+    ]
+
+
+def create_tracker(settings: Tracking, dsn: str) -> Tracker | None:
+    """Return a tracker of devices and keys; None when tracking is off."""
+    if not settings.enabled:
+        return None
+    return Tracker(
+        targets(settings),
+        dsn=dsn,
+        flush_interval_s=settings.flush_interval_s,
+        chunk_keys=settings.chunk_keys,
+        statement_timeout_s=settings.statement_timeout_s,
+        lock_timeout_s=settings.lock_timeout_s,
+        backoff_first_s=settings.backoff_first_s,
+        backoff_most_s=settings.backoff_most_s,
+        shutdown_deadline_s=settings.shutdown_deadline_s,
+    )
+
+
+async def create_app(settings: Settings, dsn: str) -> web.Application:
+    """Build and start all parts; they stop in reverse when the application is cleaned up.
+
+    Nothing is asked of the database yet: a server that is away makes the service not ready.
+
+    Args:
+        settings: all settings.
+        dsn: where the database is.
+    """
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            open_database(dsn, settings.database, connections=settings.database.pool_size)
+        )
+        # Uploads may keep all of their connections busy; whether a key is valid is asked elsewhere.
+        access_database = await stack.enter_async_context(
+            open_database(dsn, settings.database, connections=_ACCESS_CONNECTIONS)
+        )
+        tracker = create_tracker(settings.tracker, dsn)
+        if tracker is not None:
+            await stack.enter_async_context(tracker.running())
+
+        async def load_keys(hashes: list[bytes]) -> dict[bytes, Principal]:
+            deadline_s = settings.auth.lookup_timeout_s
+            return await load_principals(access_database, hashes, deadline_s=deadline_s)
+
+        async def load_known(device_ids: list[str]) -> dict[str, Device]:
+            deadline_s = settings.auth.lookup_timeout_s
+            return await load_devices(access_database, device_ids, deadline_s=deadline_s)
+
+        keys = CachedLookup("keys", load_keys, settings.auth)
+        stack.push_async_callback(keys.close)
+        known = CachedLookup("devices", load_known, settings.auth)
+        stack.push_async_callback(known.close)
+        await stack.enter_async_context(
+            watching_revocations(access_database, keys, every_s=settings.auth.revocation_poll_s)
+        )
+        loop_lag = LoopLag()
+        await stack.enter_async_context(loop_lag.running())
+
+        requests = Requests()
+        registry = CollectorRegistry()
+        for collector in (requests, loop_lag):
+            registry.register(collector)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+        access = Access(keys, known)
+        middlewares = [requests.middleware(), access.middleware()]
+        if tracker is not None:
+            registry.register(TrackerCollector(tracker))
+            middlewares.insert(1, activity_middleware(tracker, who_was_active))
+
+        app = web.Application(
+            middlewares=middlewares, client_max_size=settings.server.max_body_bytes
+        )
+        devices = Devices(database, partial(tracker.pending, DEVICES) if tracker else no_touches)
+        app.add_routes(DeviceHandlers(devices, access).routes())
+        app.add_routes(LocationHandlers(database, access).routes())
+        app.add_routes(HealthHandlers(access_database, tracker, registry).routes())
+        started = stack.pop_all()
+
+        async def stop(_app: web.Application) -> None:
+            await started.aclose()
+
+        app.on_cleanup.append(stop)
+        return app

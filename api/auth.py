@@ -1,0 +1,122 @@
+"""Who is asking, and about which devices: authentication, reach, and what tracking asks for.
+
+The middleware runs inside the tracking middleware, which calls `who_was_active` when the answer is
+ready; a request that was not authenticated leaves nothing there to find.
+"""
+
+from collections.abc import Iterator
+from typing import Final, TypeVar
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from api.answers import ApiError
+from api.devices import Device
+from api.keys import Principal, hash_key
+from api.lookup import CachedLookup
+from tracker.keys import uuid_key
+
+KEYS: Final = "api_keys"
+DEVICES: Final = "devices"
+"""The targets' names: in touches, metrics and logs."""
+
+PRINCIPAL: Final = web.RequestKey("principal", Principal)
+_ACTIVE: Final = web.RequestKey("active_devices", list[str])
+
+_F = TypeVar("_F")
+_public: set[object] = set()
+
+
+def public(handler: _F) -> _F:
+    """Let a handler be reached without a key; its requests touch nothing."""
+    _public.add(handler)
+    return handler
+
+
+class Access:
+    """Decides who may reach what, from cached keys and devices.
+
+    Args:
+        keys: principals by the hash of their key.
+        devices: active devices by their id.
+    """
+
+    def __init__(
+        self, keys: CachedLookup[bytes, Principal], devices: CachedLookup[str, Device]
+    ) -> None:
+        self._keys = keys
+        self._devices = devices
+
+    def middleware(self) -> Middleware:
+        """Make the middleware that lets no request without a valid key reach a handler."""
+
+        @web.middleware
+        async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if request.match_info.handler in _public:
+                return await handler(request)
+            keys = request.headers.getall("X-API-Key", ())
+            if len(keys) != 1:
+                raise ApiError(401, "unauthorized", "send one API key as X-API-Key")
+            hashed = hash_key(keys[0])
+            principal = self._keys.cached(hashed) or await self._keys.get(hashed)
+            if principal is None:
+                raise ApiError(401, "unauthorized", "this API key is unknown or revoked")
+            request[PRINCIPAL] = principal
+            request[_ACTIVE] = []
+            for device_id in request.headers.getall("X-Device-ID", ()):
+                await self.reach(request, device_id)
+            return await handler(request)
+
+        return authenticate
+
+    async def reach(self, request: web.Request, device_id: str) -> Device:
+        """Return a device that a request is about, and note that it was active.
+
+        Args:
+            request: an authenticated request.
+            device_id: the device's id in any spelling of a uuid.
+
+        Raises:
+            ApiError: 400 if it is no uuid, 404 if it is unknown or in a group that the key may
+                not reach: the answer is the same, so that it tells nothing.
+            StoreError: it is not cached, and the database is away.
+        """
+        try:
+            device_id = uuid_key(device_id)
+        except ValueError as error:
+            raise ApiError(400, "invalid_device_id", "the device id is no uuid") from error
+        device = self._devices.cached(device_id) or await self._devices.get(device_id)
+        group_id = request[PRINCIPAL].group_id
+        if device is None or (group_id is not None and group_id != device.group_id):
+            raise ApiError(404, "device_not_found", "no such device: register it first")
+        note_active(request, device_id)
+        return device
+
+    def remember(self, device: Device) -> None:
+        """Take note of a device that has just been registered."""
+        self._devices.put(device.device_id, device)
+
+    def forget(self, device_id: str) -> None:
+        """Take note of a device that has just been deactivated."""
+        self._devices.discard(device_id)
+
+
+def note_active(request: web.Request, device_id: str) -> None:
+    """Note that a request is from or about a device, for the tracking middleware.
+
+    Args:
+        request: an authenticated request.
+        device_id: the device's id in canonical form.
+    """
+    active = request[_ACTIVE]
+    if device_id not in active:
+        active.append(device_id)
+
+
+def who_was_active(request: web.Request) -> Iterator[tuple[str, object]]:
+    """Yield the key and the devices that a request is a sign of life of, as (target, key)."""
+    principal = request.get(PRINCIPAL)
+    if principal is not None:
+        yield KEYS, principal.key_id
+        for device_id in request[_ACTIVE]:
+            yield DEVICES, device_id

@@ -1,0 +1,199 @@
+"""The command line: serve, migrate, and API keys.
+
+Exit codes: 0 done, 1 it failed (the database is away, there is no such key), 2 the command or a
+setting is wrong. Whatever fails says so in one line on stderr.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import msgspec
+import structlog
+import typer
+import uvloop
+from aiohttp import web
+from rich.console import Console
+from rich.table import Table
+
+from api.app import create_app
+from api.config import Settings, SettingsError, load_settings
+from api.database import Database, open_database
+from api.devices import GroupId, Name
+from api.embedded import EmbeddedServerError, embedded_server
+from api.keys import create_key, list_keys, revoke_keys
+from api.logs import configure_logs
+from api.migrate import MigrationError, migrate_now
+from tracker import ConfigurationError, StoreError
+
+T = TypeVar("T")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Activity tracker.")
+keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+app.add_typer(keys, name="keys")
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="A TOML file with settings; by default config.toml, if there is one here.",
+        show_default=False,
+    ),
+]
+
+
+@app.callback()
+def options(context: typer.Context, config: Config = None) -> None:
+    """Know when a device or an API key was last active."""
+    context.obj = config
+
+
+@app.command()
+def serve(context: typer.Context, config: Config = None) -> None:
+    """Run the service until SIGTERM or Ctrl-C."""
+    settings = _settings(context, config)
+    configure_logs(settings.log)
+    url = f"http://{settings.server.host}:{settings.server.port}"
+    with _failing_clearly(), _database_ready(settings) as dsn:
+        web.run_app(
+            create_app(settings, dsn),
+            host=settings.server.host,
+            port=settings.server.port,
+            shutdown_timeout=settings.server.shutdown_timeout_s,
+            access_log=None,
+            # Called once, when the socket is bound: a log line like any other, not a banner.
+            print=lambda _banner: log.info("server.listening", url=url),
+            loop=uvloop.new_event_loop(),
+        )
+
+
+@app.command()
+def migrate(context: typer.Context, config: Config = None) -> None:
+    """Bring the database's schema up to date."""
+    settings = _settings(context, config)
+    with _failing_clearly(), _database(settings) as dsn:
+        migrate_now(dsn, connect_timeout_s=settings.database.connect_timeout_s)
+    typer.echo("the schema is up to date", err=True)
+
+
+@keys.command()
+def create(
+    context: typer.Context,
+    name: Annotated[str, typer.Option(help="What the key is for: 2 to 50 characters.")],
+    group: Annotated[
+        str | None, typer.Option(help="The one group that the key may reach; all when left out.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Make a key and print it, alone on stdout. It is not shown again."""
+    settings = _settings(context, config)
+    _check(name, Name, "--name", "2 to 50 characters")
+    if group is not None:
+        _check(group, GroupId, "--group", "2 to 50 letters, digits, _ or -")
+    key = _with_database(settings, lambda database: create_key(database, name, group))
+    reach = "all groups" if group is None else f"group {group}"
+    typer.echo(f"key {name!r} for {reach}; keep it, it is not shown again:", err=True)
+    typer.echo(key)
+
+
+@keys.command("list")
+def list_(context: typer.Context, config: Config = None) -> None:
+    """List all keys."""
+    stored = _with_database(_settings(context, config), list_keys)
+    table = Table("id", "prefix", "name", "group", "created", "last used", "state", box=None)
+    for key in stored:
+        table.add_row(
+            str(key.id),
+            key.prefix,
+            key.name,
+            key.group_id or "all",
+            _shown(key.created_at),
+            _shown(key.last_used_at),
+            "active" if key.revoked_at is None else f"revoked {_shown(key.revoked_at)}",
+        )
+    # A pipe has no width to keep to: cut nothing.
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)
+
+
+@keys.command()
+def revoke(
+    context: typer.Context,
+    key: Annotated[str, typer.Argument(help="An id, a prefix or a name as listed, or the key.")],
+    config: Config = None,
+) -> None:
+    """Revoke keys; running services refuse them within a second."""
+    revoked = _with_database(
+        _settings(context, config), lambda database: revoke_keys(database, key)
+    )
+    if not revoked:
+        _fail("no key has this id, prefix or name: see 'keys list'")
+    for one in revoked:
+        typer.echo(f"revoked {one.prefix} ({one.name})", err=True)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="python -m api")
+
+
+def _settings(context: typer.Context, config: Path | None) -> Settings:
+    try:
+        return load_settings(config or context.find_root().obj)
+    except SettingsError as error:
+        _fail(str(error), code=2)
+
+
+@contextmanager
+def _failing_clearly() -> Iterator[None]:
+    try:
+        yield
+    except (EmbeddedServerError, MigrationError, StoreError, ConfigurationError, OSError) as error:
+        _fail(str(error))
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[str]:
+    if settings.database.url:
+        yield settings.database.url
+    else:
+        with embedded_server(Path(settings.database.data_dir)) as dsn:
+            yield dsn
+
+
+@contextmanager
+def _database_ready(settings: Settings) -> Iterator[str]:
+    with _database(settings) as dsn:
+        if settings.database.auto_migrate:
+            migrate_now(dsn, connect_timeout_s=settings.database.connect_timeout_s)
+        yield dsn
+
+
+def _with_database(settings: Settings, use: Callable[[Database], Awaitable[T]]) -> T:
+    async def run(dsn: str) -> T:
+        async with open_database(dsn, settings.database, connections=1) as database:
+            return await use(database)
+
+    with _failing_clearly(), _database_ready(settings) as dsn:
+        return asyncio.run(run(dsn))
+
+
+def _check(value: str, declared: object, option: str, wanted: str) -> None:
+    try:
+        msgspec.convert(value, declared)
+    except msgspec.ValidationError:
+        _fail(f"{option} {value!r}: {wanted} are needed", code=2)
+
+
+def _shown(at: datetime | None) -> str:
+    return "never" if at is None else f"{at:%Y-%m-%d %H:%M:%S}Z"
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,195 @@
+"""The service's settings: config.toml, overridden by the environment, checked before anything runs.
+
+Units and meanings are in config.toml; a test keeps its values and these defaults the same.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX: Final = "ACTIVITY__"
+DEFAULT_FILE: Final = Path("config.toml")
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=100_000_000)]
+
+
+class SettingsError(Exception):
+    """A setting that is unknown or cannot work; the message is one line that names it."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(_Section):
+    """Where the service listens and what it takes."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8080, ge=1, le=65535)
+    max_body_bytes: Count = 1_048_576
+    shutdown_timeout_s: Seconds = 5.0
+
+
+class Database(_Section):
+    """Which Postgres, and how requests use it."""
+
+    url: str = ""
+    data_dir: str = Field(default=".activity/postgres", min_length=1)
+    auto_migrate: bool = True
+    pool_size: int = Field(default=10, ge=1, le=1000)
+    statement_cache_size: int = Field(default=100, ge=0, le=10_000)
+    connect_timeout_s: Seconds = 10.0
+    statement_timeout_s: Seconds = 5.0
+
+    @model_validator(mode="after")
+    def _url_is_postgres(self) -> Self:
+        if self.url and not self.url.startswith(("postgresql://", "postgres://")):
+            raise ValueError("url must start with postgresql://")
+        return self
+
+
+class Auth(_Section):
+    """How keys and devices are cached."""
+
+    refresh_s: Seconds = 30.0
+    stale_limit_s: Seconds = 900.0
+    unknown_s: Seconds = 2.0
+    max_known: Count = 200_000
+    max_unknown: Count = 10_000
+    max_waiting: Count = 10_000
+    lookup_timeout_s: Seconds = 2.0
+    revocation_poll_s: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)] = 0.25
+
+    @model_validator(mode="after")
+    def _stale_after_fresh(self) -> Self:
+        if self.stale_limit_s < self.refresh_s:
+            raise ValueError("stale_limit_s must not be below refresh_s")
+        return self
+
+
+class Tracking(_Section):
+    """How touches are buffered and flushed."""
+
+    enabled: bool = True
+    flush_interval_s: Seconds = 5.0
+    chunk_keys: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    capacity_keys: Count = 1_000_000
+    high_water_keys: Count = 500_000
+    device_resolution_s: Annotated[int, Field(ge=1, le=86_400)] = 1
+    key_resolution_s: Annotated[int, Field(ge=1, le=86_400)] = 1
+    statement_timeout_s: Seconds = 5.0
+    lock_timeout_s: Seconds = 0.25
+    backoff_first_s: Seconds = 1.0
+    backoff_most_s: Seconds = 30.0
+    shutdown_deadline_s: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _relations(self) -> Self:
+        if self.high_water_keys > self.capacity_keys:
+            raise ValueError("high_water_keys must not be above capacity_keys")
+        if self.backoff_first_s > self.backoff_most_s:
+            raise ValueError("backoff_first_s must not be above backoff_most_s")
+        if self.lock_timeout_s > self.statement_timeout_s:
+            raise ValueError("lock_timeout_s must not be above statement_timeout_s")
+        return self
+
+
+class Log(_Section):
+    """What is logged, and how it looks."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Settings(BaseSettings):
+    """All settings of the service."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    server: Server = Server()
+    database: Database = Database()
+    auth: Auth = Auth()
+    tracker: Tracking = Tracking()
+    log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over what the file says; read nothing else."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
+def load_settings(file: Path | None = None) -> Settings:
+    """Read the settings from a file and the environment.
+
+    Args:
+        file: a TOML file; when left out, config.toml of the working directory if there is one.
+
+    Raises:
+        SettingsError: the file cannot be read, or a setting is unknown, of a wrong type or out of
+            range.
+    """
+    if file is None and DEFAULT_FILE.exists():
+        file = DEFAULT_FILE
+    from_file = {} if file is None else _read(file)
+    _reject_unknown_environment(os.environ)
+    try:
+        return Settings(**from_file)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error, f"{file} or the environment")) from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot read the settings from {file}: {error}") from error
+    try:
+        # TOML has types of its own, so what it says is taken by its word: "8080" is no port.
+        Settings.model_validate(values, strict=True)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error, str(file))) from error
+    return values
+
+
+def _reject_unknown_environment(environment: Mapping[str, str]) -> None:
+    for name in sorted(environment):
+        if not name.upper().startswith(PREFIX):
+            continue
+        section, _, setting = name[len(PREFIX) :].lower().partition("__")
+        field = Settings.model_fields.get(section)
+        known = field is not None and field.annotation is not None
+        if not known or setting not in field.annotation.model_fields:  # type: ignore[union-attr]
+            raise SettingsError(f"unknown setting in the environment: {name}")
+
+
+def _one_line(error: ValidationError, source: str) -> str:
+    problems = []
+    for problem in error.errors(include_url=False):
+        name = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"unknown setting {name}")
+        elif isinstance(
+            problem["input"], dict
+        ):  # the value of a whole section would hide the point
+            problems.append(f"{name}: {message}")
+        else:
+            shown = "…" if name == "database.url" else f"{problem['input']!r:.60}"
+            problems.append(f"{name} = {shown}: {message}")
+    return f"bad settings in {source}: {'; '.join(problems)}"

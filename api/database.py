@@ -1,0 +1,82 @@
+"""The requests' way to Postgres: one statement, one deadline, and errors in the tracker's words."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import asyncpg
+
+from api.config import Database as DatabaseSettings
+from tracker.postgres import Pool, borrowed, translate
+
+if TYPE_CHECKING:
+    Records: TypeAlias = list[asyncpg.Record]
+else:
+    Records: TypeAlias = list
+
+
+class Database:
+    """Runs single statements, each in a transaction of its own.
+
+    Args:
+        pool: connections for requests; the tracker has others.
+        deadline_s: how long a statement may take, waiting for a connection included, in seconds.
+    """
+
+    def __init__(self, pool: Pool, *, deadline_s: float) -> None:
+        self._pool = pool
+        self._deadline_s = deadline_s
+
+    async def fetch(
+        self, statement: str, *arguments: object, deadline_s: float | None = None
+    ) -> Records:
+        """Run a statement and return its rows.
+
+        Args:
+            statement: SQL with $1, $2, ... for the arguments.
+            arguments: the values.
+            deadline_s: how long it may take, when not as long as any other, in seconds.
+
+        Raises:
+            StoreUnavailable: the database is away, busy or too slow.
+            StoreMisconfigured: a table, a column or a permission is missing.
+            RowRefused: the database refuses the values.
+        """
+        try:
+            async with asyncio.timeout(deadline_s or self._deadline_s):
+                async with borrowed(self._pool) as connection:
+                    return await connection.fetch(statement, *arguments)
+        except Exception as error:
+            translated = translate(error)
+            if translated is None:
+                raise
+            raise translated from error
+
+
+@asynccontextmanager
+async def open_database(
+    dsn: str, settings: DatabaseSettings, *, connections: int
+) -> AsyncIterator[Database]:
+    """Open a pool; connections are made as they are needed.
+
+    Args:
+        dsn: where the server is.
+        settings: timeouts and such.
+        connections: the most connections.
+    """
+    pool = await asyncpg.create_pool(
+        dsn,
+        min_size=0,
+        max_size=connections,
+        statement_cache_size=settings.statement_cache_size,
+        server_settings={"application_name": "activity-api"},
+    )
+    try:
+        yield Database(pool, deadline_s=settings.statement_timeout_s)
+    finally:
+        try:
+            async with asyncio.timeout(settings.statement_timeout_s):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()

@@ -1,0 +1,210 @@
+"""Devices in the database: registered, listed with their newest position, deactivated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from uuid import UUID
+
+import msgspec
+
+from api.database import Database
+from tracker import View
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    Record: TypeAlias = asyncpg.Record
+else:
+    Record: TypeAlias = Any
+
+Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*$")]
+"""What Postgres stores as text: no NUL."""
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=2, max_length=50, pattern=r"^[^\x00]*$")]
+GroupId: TypeAlias = Annotated[
+    str, msgspec.Meta(min_length=2, max_length=50, pattern=r"^[A-Za-z0-9_-]*\Z")
+]
+
+
+class Registration(msgspec.Struct, frozen=True):
+    """What a device says of itself."""
+
+    device_id: UUID
+    display_name: Name
+    group_id: GroupId
+    platform: Annotated[str, msgspec.Meta(min_length=1, max_length=50, pattern=r"^[^\x00]*$")] = (
+        "android"
+    )
+    fcm_token: Text | None = None
+
+
+class LastLocation(msgspec.Struct, frozen=True):
+    """The newest report by capture time: degrees of WGS 84, accuracy in metres."""
+
+    latitude: float
+    longitude: float
+    accuracy: float
+    timestamp: datetime
+
+
+class DeviceAnswer(msgspec.Struct, frozen=True):
+    """A device as the service shows it; times are aware, in UTC."""
+
+    device_id: str
+    display_name: str
+    platform: str
+    last_seen_at: datetime | None
+    last_location: LastLocation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What access needs to know of an active device."""
+
+    device_id: str
+    group_id: str
+
+
+_COLUMNS: Final = """
+    d.device_id::text, d.display_name, d.platform,
+    extract(epoch FROM d.last_seen_at)::bigint, floor(extract(epoch FROM now()))::bigint,
+    newest.latitude, newest.longitude, newest.accuracy, newest.captured_at
+"""
+_NEWEST: Final = """
+    LEFT JOIN LATERAL (
+        SELECT latitude, longitude, accuracy, captured_at FROM locations
+        WHERE locations.device_id = d.device_id ORDER BY captured_at DESC LIMIT 1
+    ) AS newest ON true
+"""
+_REGISTER: Final = f"""
+WITH d AS (
+    INSERT INTO devices AS stored
+        (device_id, display_name, group_id, platform, fcm_token, last_seen_at)
+    VALUES ($1, $2, $3, $4, $5, date_trunc('second', now()))
+    ON CONFLICT (device_id) DO UPDATE SET
+        display_name = excluded.display_name, group_id = excluded.group_id,
+        platform = excluded.platform, fcm_token = excluded.fcm_token, is_active = true,
+        last_seen_at = greatest(stored.last_seen_at, excluded.last_seen_at)
+    WHERE $6::text IS NULL OR stored.group_id = $6
+    RETURNING *
+)
+SELECT {_COLUMNS} FROM d {_NEWEST}
+"""
+_ONE: Final = (
+    f"SELECT {_COLUMNS} FROM devices AS d {_NEWEST} WHERE d.device_id = $1 AND d.is_active"
+)
+_LIST: Final = f"""
+SELECT {_COLUMNS} FROM devices AS d {_NEWEST}
+WHERE d.group_id = $1 AND d.is_active ORDER BY d.display_name, d.device_id LIMIT $2
+"""
+
+
+class Devices:
+    """Reads and writes devices; every time that is shown has the pending touches laid over it.
+
+    Args:
+        database: where devices are stored.
+        pending: returns a view of the devices' pending touches.
+    """
+
+    def __init__(self, database: Database, pending: Callable[[], View]) -> None:
+        self._database = database
+        self._pending = pending
+
+    async def register(
+        self, registration: Registration, within_group: str | None
+    ) -> DeviceAnswer | None:
+        """Make a device, or bring the one with this id up to date.
+
+        Args:
+            registration: what the device says of itself.
+            within_group: leave a device alone that is in another group than this.
+
+        Returns:
+            The device; None if it was left alone.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        view = self._pending()
+        rows = await self._database.fetch(
+            _REGISTER,
+            registration.device_id,
+            registration.display_name,
+            registration.group_id,
+            registration.platform,
+            registration.fcm_token,
+            within_group,
+        )
+        return _answer(rows[0], view) if rows else None
+
+    async def one(self, device_id: str) -> DeviceAnswer | None:
+        """Return an active device; None if there is none.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        view = self._pending()
+        rows = await self._database.fetch(_ONE, device_id)
+        return _answer(rows[0], view) if rows else None
+
+    async def of_group(self, group_id: str, limit: int) -> list[DeviceAnswer]:
+        """Return the active devices of a group by display name.
+
+        Args:
+            group_id: the group.
+            limit: the most devices.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        view = self._pending()
+        rows = await self._database.fetch(_LIST, group_id, limit)
+        return [_answer(row, view) for row in rows]
+
+    async def deactivate(self, device_id: str) -> bool:
+        """Take a device out of listings and access; whether it was in.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        rows = await self._database.fetch(
+            "UPDATE devices SET is_active = false WHERE device_id = $1 AND is_active RETURNING 1",
+            device_id,
+        )
+        return bool(rows)
+
+
+async def load_devices(
+    database: Database, device_ids: list[str], *, deadline_s: float
+) -> dict[str, Device]:
+    """Return the active devices among some ids.
+
+    Args:
+        database: where devices are stored.
+        device_ids: ids in canonical form.
+        deadline_s: how long it may take, in seconds.
+
+    Raises:
+        StoreError: the database is away.
+    """
+    rows = await database.fetch(
+        "SELECT device_id::text, group_id FROM devices "
+        "WHERE device_id = ANY($1::uuid[]) AND is_active",
+        device_ids,
+        deadline_s=deadline_s,
+    )
+    return {row[0]: Device(row[0], row[1]) for row in rows}
+
+
+def _answer(row: Record, view: View) -> DeviceAnswer:
+    device_id, display_name, platform, stored, now, latitude, longitude, accuracy, at = row
+    # The server's clock has the last word here too: what it would not store is not shown.
+    seen = max(stored or 0, min(view.get(device_id) or 0, now))
+    return DeviceAnswer(
+        device_id=device_id,
+        display_name=display_name,
+        platform=platform,
+        last_seen_at=datetime.fromtimestamp(seen, UTC) if seen else None,
+        last_location=None if at is None else LastLocation(latitude, longitude, accuracy, at),
+    )

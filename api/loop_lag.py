@@ -1,0 +1,46 @@
+"""How late the event loop runs its timers: what every request waits at least."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_EVERY_S: Final = 0.25
+_REMEMBERED: Final = 60
+
+
+class LoopLag(Collector):
+    """Measures the lag while it runs; shows the worst of the last 15 seconds."""
+
+    def __init__(self) -> None:
+        self._samples: deque[float] = deque([0.0], maxlen=_REMEMBERED)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauge."""
+        yield GaugeMetricFamily(
+            "event_loop_lag_seconds",
+            "How late the event loop ran a timer, the worst of the last 15 seconds.",
+            value=max(self._samples),
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Measure while the block runs."""
+        task = asyncio.create_task(self._measure(), name="loop-lag")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _measure(self) -> None:
+        while True:
+            due = time.monotonic() + _EVERY_S
+            await asyncio.sleep(_EVERY_S)
+            self._samples.append(max(0.0, time.monotonic() - due))

@@ -1,0 +1,72 @@
+"""Schema migrations: brings a database up to date with Alembic, once however many processes try."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+HEAD: Final = "0001"
+"""The newest revision in migrations/versions; a test keeps it so."""
+
+_LOCK: Final = 0x6163_7469_7669_7479
+"""Advisory lock: "activity" in ASCII."""
+
+
+class MigrationError(Exception):
+    """The database cannot be reached or refuses a migration; the message is one line."""
+
+
+def alembic_config() -> Config:
+    """Return Alembic's configuration: where the migrations are."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+async def migrate(dsn: str, *, connect_timeout_s: float) -> None:
+    """Bring a database up to date.
+
+    Args:
+        dsn: where the database is.
+        connect_timeout_s: how long to wait for the server, in seconds.
+
+    Raises:
+        MigrationError: the database cannot be reached or refuses a migration.
+    """
+
+    async def connect() -> Any:
+        # asyncpg reads the DSN, so that it means the same here as everywhere else.
+        return await asyncpg.connect(dsn, timeout=connect_timeout_s, statement_cache_size=0)
+
+    def upgrade(connection: Connection) -> None:
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(upgrade)
+    except TimeoutError as error:
+        raise MigrationError(
+            f"the database did not answer within {connect_timeout_s:g} s: is database.url right?"
+        ) from error
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        raise MigrationError(f"cannot use the database: {error}") from error
+    except DBAPIError as error:
+        raise MigrationError(f"the database refuses a migration: {error.orig}") from error
+    finally:
+        await engine.dispose()
+
+
+def migrate_now(dsn: str, *, connect_timeout_s: float) -> None:
+    """Do the same as `migrate` where no event loop runs."""
+    asyncio.run(migrate(dsn, connect_timeout_s=connect_timeout_s))

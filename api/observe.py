@@ -1,0 +1,113 @@
+"""The outermost middleware: request ids, errors as JSON, and the counting of requests."""
+
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from itertools import count
+from typing import Final
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from api.answers import ApiError, from_http_exception
+from api.logs import REQUEST_ID
+from tracker import StoreError
+from tracker.histogram import Histogram
+
+_BOUNDS_S: Final = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+_RETRY_AFTER_S: Final = 2
+_CLIENT_GONE: Final = 499
+_ACCEPTABLE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Requests(Collector):
+    """Watches every request, and tells Prometheus when it asks."""
+
+    def __init__(self) -> None:
+        self._in_flight = 0
+        self._durations: dict[tuple[str, str, int], Histogram] = {}
+        self._prefix = secrets.token_hex(6)
+        self._numbers = count(1)
+
+    def middleware(self) -> Middleware:
+        """Make the middleware."""
+
+        @web.middleware
+        async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+            started = time.perf_counter()
+            request_id = request.headers.get("X-Request-ID", "")
+            if not _ACCEPTABLE_ID(request_id):
+                request_id = f"{self._prefix}-{next(self._numbers):x}"
+            REQUEST_ID.set(request_id)  # each connection is a task, with a context of its own
+            self._in_flight += 1
+            status = _CLIENT_GONE
+            try:
+                response = await self._answer(request, handler)
+                status = response.status
+                if not response.prepared:
+                    response.headers["X-Request-ID"] = request_id
+                return response
+            finally:
+                self._in_flight -= 1
+                self._count(request, status, time.perf_counter() - started)
+
+        return observe
+
+    @staticmethod
+    async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ApiError as error:
+            return error.answer()
+        except web.HTTPException as error:
+            return from_http_exception(error)
+        except StoreError as error:
+            log.warning("request.unavailable", route=_route(request), error=str(error))
+            return ApiError(
+                503,
+                "unavailable",
+                "the database is away or too slow; try again",
+                retry_after_s=_RETRY_AFTER_S,
+            ).answer()
+        except Exception:
+            log.exception("request.crashed", route=_route(request), method=request.method)
+            return ApiError(
+                500, "internal_error", "something went wrong; the request id names it in the logs"
+            ).answer()
+
+    def _count(self, request: web.Request, status: int, duration_s: float) -> None:
+        method = request.method if request.method in hdrs.METH_ALL else "other"
+        key = (method, _route(request), status)
+        histogram = self._durations.get(key)
+        if histogram is None:
+            histogram = self._durations[key] = Histogram(_BOUNDS_S)
+        histogram.observe(duration_s)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric families."""
+        durations = HistogramMetricFamily(
+            "http_request_duration_seconds",
+            "Time from the request's head to its answer; status 499 is a client that left.",
+            labels=["method", "route", "status"],
+        )
+        for (method, route, status), histogram in self._durations.items():
+            durations.add_metric([method, route, str(status)], histogram.buckets(), histogram.total)
+        yield durations
+        in_flight = GaugeMetricFamily("http_requests_in_flight", "Requests being answered.")
+        in_flight.add_metric([], self._in_flight)
+        yield in_flight
+
+
+def _route(request: web.Request) -> str:
+    """Return the route's template, never the path: it would be another one for each device."""
+    resource = request.match_info.route.resource
+    return "unmatched" if resource is None else resource.canonical

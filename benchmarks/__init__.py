@@ -1,0 +1,1 @@
+"""Load generators, peers and the sample fleet."""

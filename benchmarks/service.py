@@ -1,0 +1,73 @@
+"""The service as a process of its own, for whatever puts load on it."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+_READY_WITHIN_S: Final = 60
+_STOPPED_WITHIN_S: Final = 30
+
+
+class ServiceFailedError(Exception):
+    """The service ended before it was ready; the message has what it said."""
+
+
+@asynccontextmanager
+async def running_service(
+    url: str, settings: Mapping[str, str], log_file: Path
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run `python -m api serve` while the block runs, and stop it gently at the end.
+
+    Args:
+        url: where it will answer.
+        settings: environment variables on top of our own.
+        log_file: where its output goes.
+
+    Raises:
+        ServiceFailedError: it did not come up.
+    """
+    with log_file.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "api", "serve"),
+            env={**os.environ, **settings},
+            stdout=log,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for us: we stop it when we are done
+        )
+    try:
+        await _wait_until_ready(url, process, log_file)
+        yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(_STOPPED_WITHIN_S):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+async def _wait_until_ready(url: str, process: asyncio.subprocess.Process, log_file: Path) -> None:
+    try:
+        async with asyncio.timeout(_READY_WITHIN_S), aiohttp.ClientSession() as session:
+            while process.returncode is None:
+                try:
+                    async with session.get(f"{url}/api/health/ready") as answer:
+                        # Somebody else's server may be on the port; ours is the one that lives.
+                        if answer.status == 200 and process.returncode is None:  # noqa: PLR2004
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        pass
+    said = log_file.read_text(errors="replace").strip()  # noqa: ASYNC240 - nothing else runs here
+    raise ServiceFailedError(f"the service did not come up at {url}:\n{said}")

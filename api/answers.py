@@ -7,7 +7,9 @@ import msgspec
 from aiohttp import web
 
 _encode = msgspec.json.Encoder().encode
-_CODES: Final = {413: "body_too_large", 500: "internal_error"}
+_CODES: Final = {413: "body_too_large"}
+"""Where the standard's own phrase would read badly as a code."""
+_KEPT_HEADERS: Final = ("Allow", "Retry-After")
 
 
 def json_answer(body: object, status: int = 200) -> web.Response:
@@ -20,8 +22,10 @@ def json_answer(body: object, status: int = 200) -> web.Response:
     return web.Response(body=_encode(body), status=status, content_type="application/json")
 
 
-class ApiError(Exception):
+class ApiError(web.HTTPException):
     """An answer other than the one asked for; raised by handlers, turned into JSON in one place.
+
+    It is one of aiohttp's own exceptions, so that any middleware on the way knows its status.
 
     Args:
         status: HTTP status.
@@ -33,25 +37,29 @@ class ApiError(Exception):
     def __init__(
         self, status: int, code: str, message: str, *, retry_after_s: int | None = None
     ) -> None:
-        super().__init__(message)
-        self.status = status
+        self.status_code = status
+        super().__init__(
+            headers=None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        )
         self.code = code
-        self.retry_after_s = retry_after_s
-
-    def answer(self) -> web.Response:
-        """Return the error as a response."""
-        response = json_answer({"error": self.code, "message": str(self)}, self.status)
-        if self.retry_after_s is not None:
-            response.headers["Retry-After"] = str(self.retry_after_s)
-        return response
+        self.message = message
 
 
-def from_http_exception(error: web.HTTPException) -> web.Response:
-    """Return what aiohttp raised (no such route, body too large, ...) in our own form."""
+def error_answer(error: web.HTTPException) -> web.Response:
+    """Return an exception as an answer in our form, aiohttp's own (no such route, ...) included.
+
+    Raises:
+        HTTPException: the same, if it is no error.
+    """
     if error.status < HTTPStatus.BAD_REQUEST:
         raise error
-    code = _CODES.get(error.status) or error.reason.lower().replace(" ", "_")
-    response = ApiError(error.status, code, error.reason).answer()
-    if "Allow" in error.headers:
-        response.headers["Allow"] = error.headers["Allow"]
-    return response
+    if isinstance(error, ApiError):
+        code, message = error.code, error.message
+    else:
+        code = _CODES.get(error.status) or error.reason.lower().replace(" ", "_")
+        message = error.reason
+    answer = json_answer({"error": code, "message": message}, error.status)
+    for name in _KEPT_HEADERS:
+        if name in error.headers:
+            answer.headers[name] = error.headers[name]
+    return answer

@@ -21,6 +21,9 @@ from api.observe import Requests
 from api.revocations import watching_revocations
 from tracker import Target, Tracker, TrackerCollector, activity_middleware, no_touches
 
+TRACKER: Final = web.AppKey("tracker", Tracker)
+"""The application's tracker, for shutdown hooks and tests; absent when tracking is off."""
+
 _ACCESS_CONNECTIONS: Final = 4
 """One each for look-ups of keys and of devices, for revocations and for readiness."""
 
@@ -124,6 +127,8 @@ async def create_app(settings: Settings, dsn: str) -> web.Application:
         app = web.Application(
             middlewares=middlewares, client_max_size=settings.server.max_body_bytes
         )
+        if tracker is not None:
+            app[TRACKER] = tracker
         devices = Devices(database, partial(tracker.pending, DEVICES) if tracker else no_touches)
         app.add_routes(DeviceHandlers(devices, access).routes())
         app.add_routes(LocationHandlers(database, access).routes())

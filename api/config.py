@@ -159,12 +159,17 @@ def _read(file: Path) -> dict[str, Any]:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"cannot read the settings from {file}: {error}") from error
-    try:
-        # TOML has types of its own, so what it says is taken by its word: "8080" is no port.
-        Settings.model_validate(values, strict=True)
-    except ValidationError as error:
-        raise SettingsError(_one_line(error, str(file))) from error
+    for name, section in _sections().items():
+        try:
+            # TOML has types of its own, so what it says is taken by its word: "8080" is no port.
+            section.model_validate(values.get(name, {}), strict=True)
+        except ValidationError as error:
+            raise SettingsError(_one_line(error, str(file), name)) from error
     return values
+
+
+def _sections() -> dict[str, type[_Section]]:
+    return {name: type(section) for name, section in Settings.model_construct()}
 
 
 def _reject_unknown_environment(environment: Mapping[str, str]) -> None:
@@ -172,16 +177,15 @@ def _reject_unknown_environment(environment: Mapping[str, str]) -> None:
         if not name.upper().startswith(PREFIX):
             continue
         section, _, setting = name[len(PREFIX) :].lower().partition("__")
-        field = Settings.model_fields.get(section)
-        known = field is not None and field.annotation is not None
-        if not known or setting not in field.annotation.model_fields:  # type: ignore[union-attr]
+        sections = _sections()
+        if section not in sections or setting not in sections[section].model_fields:
             raise SettingsError(f"unknown setting in the environment: {name}")
 
 
-def _one_line(error: ValidationError, source: str) -> str:
+def _one_line(error: ValidationError, source: str, *section: str) -> str:
     problems = []
     for problem in error.errors(include_url=False):
-        name = ".".join(map(str, problem["loc"]))
+        name = ".".join(map(str, (*section, *problem["loc"])))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             problems.append(f"unknown setting {name}")

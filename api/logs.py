@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Final, TextIO
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from api.config import Log
@@ -22,6 +23,11 @@ def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     if request_id is not None:
         event["request_id"] = request_id
     return event
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Drop aiohttp's error with a trace for each client that does not speak HTTP."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def configure_logs(settings: Log, stream: TextIO = sys.stdout) -> None:
@@ -53,6 +59,7 @@ def configure_logs(settings: Log, stream: TextIO = sys.stdout) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
+    handler.addFilter(_is_worth_a_line)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -13,16 +13,18 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.answers import ApiError, from_http_exception
+from api.answers import ApiError, error_answer
 from api.logs import REQUEST_ID
 from tracker import StoreError
 from tracker.histogram import Histogram
+from tracker.repeats import Repeats
 
 _BOUNDS_S: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 _RETRY_AFTER_S: Final = 2
+_LOG_EVERY_S: Final = 10.0
 _CLIENT_GONE: Final = 499
 _ACCEPTABLE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
@@ -37,6 +39,7 @@ class Requests(Collector):
         self._durations: dict[tuple[str, str, int], Histogram] = {}
         self._prefix = secrets.token_hex(6)
         self._numbers = count(1)
+        self._unavailable = Repeats(_LOG_EVERY_S)
 
     def middleware(self) -> Middleware:
         """Make the middleware."""
@@ -62,27 +65,29 @@ class Requests(Collector):
 
         return observe
 
-    @staticmethod
-    async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
-        except ApiError as error:
-            return error.answer()
         except web.HTTPException as error:
-            return from_http_exception(error)
+            return error_answer(error)
         except StoreError as error:
-            log.warning("request.unavailable", route=_route(request), error=str(error))
-            return ApiError(
-                503,
-                "unavailable",
-                "the database is away or too slow; try again",
-                retry_after_s=_RETRY_AFTER_S,
-            ).answer()
+            if times := self._unavailable.again():
+                log.warning("requests.unavailable", times=times, error=str(error))
+            return error_answer(
+                ApiError(
+                    503,
+                    "unavailable",
+                    "the database is away or too slow; try again",
+                    retry_after_s=_RETRY_AFTER_S,
+                )
+            )
         except Exception:
             log.exception("request.crashed", route=_route(request), method=request.method)
-            return ApiError(
-                500, "internal_error", "something went wrong; the request id names it in the logs"
-            ).answer()
+            return error_answer(
+                ApiError(
+                    500, "internal_error", "something went wrong; the logs have the request id"
+                )
+            )
 
     def _count(self, request: web.Request, status: int, duration_s: float) -> None:
         method = request.method if request.method in hdrs.METH_ALL else "other"

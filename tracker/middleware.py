@@ -1,6 +1,5 @@
 """The aiohttp middleware: who was active in this request becomes touches."""
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
@@ -8,6 +7,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from tracker.repeats import Repeats
 from tracker.tracker import Tracker
 
 Identify: TypeAlias = Callable[[web.Request], Iterable[tuple[str, object]]]
@@ -32,20 +32,15 @@ def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
             error that it raises is logged, at most once a minute, and harms no request.
     """
     touch = tracker.touch
-    errors = 0
-    quiet_until = 0.0
+    errors = Repeats(_LOG_EVERY_S)
 
     def record(request: web.Request) -> None:
-        nonlocal errors, quiet_until
         try:
             for target, key in identify(request):
                 touch(target, key)
         except Exception:
-            errors += 1
-            now = time.monotonic()
-            if now >= quiet_until:
-                quiet_until = now + _LOG_EVERY_S
-                log.exception("touch.failed", errors=errors)
+            if times := errors.again():
+                log.exception("touch.failed", times=times)
 
     @web.middleware
     async def track(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -97,7 +97,7 @@ SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
-SET LOCAL jit = off
+SET LOCAL jit_above_cost = -1
 """
 
 _CLIENT_SIDE: Final[tuple[tuple[type[Exception], type[StoreError]], ...]] = (

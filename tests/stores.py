@@ -1,0 +1,57 @@
+"""A store in memory that fails on command, and a clock that stands still."""
+
+import asyncio
+from collections.abc import Callable
+
+from tracker import RowRefused, Target
+from tracker.store import Chunk, Written
+
+TARGET = Target(name="things", table="things", key_column="id", column="seen_at", key_type="bigint")
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class MemoryStore:
+    """Keeps the latest second of each key, and does as Postgres would.
+
+    `before` and `after` run before and after the commit of each chunk and may raise.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[object, int] = {}
+        self.known: set[object] | None = None
+        self.refused: set[object] = set()
+        self.locked: set[object] = set()
+        self.chunks: list[list[object]] = []
+        self.written = asyncio.Event()
+        self.before: Callable[[], None] = lambda: None
+        self.after: Callable[[], None] = lambda: None
+
+    async def write(self, chunk: Chunk) -> Written:
+        await asyncio.sleep(0)
+        self.before()
+        if self.refused & {key for key, _ in chunk}:
+            raise RowRefused("refused")
+        missing = [key for key, _ in chunk if self.known is not None and key not in self.known]
+        locked = [key for key, _ in chunk if key in self.locked and key not in missing]
+        unchanged = 0
+        for key, at in chunk:
+            if key in missing or key in locked:
+                continue
+            if self.rows.get(key, -1) >= at:
+                unchanged += 1
+            else:
+                self.rows[key] = at
+        self.chunks.append([key for key, _ in chunk])
+        self.written.set()
+        self.after()
+        await asyncio.sleep(0)
+        return Written(unchanged, missing, locked)

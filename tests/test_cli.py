@@ -1,0 +1,156 @@
+"""The command line, run as a user runs it: output, exit codes, and errors in one line."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+
+
+def run(*arguments: str, dsn: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "api", *arguments],
+        cwd=CHECKOUT,
+        env={**os.environ, "ACTIVITY__DATABASE__URL": dsn, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
+    """A failure says what is wrong in one line on stderr."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    for part in parts:
+        assert part in line
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+async def test_keys_are_made_listed_and_revoked(dsn, db):
+    """`keys create` prints the key alone on stdout, once; `keys list` never shows it."""
+    made = run("keys", "create", "--name", "Fleet Ä", "--group", "family", dsn=dsn)
+    assert made.returncode == 0
+    (key,) = made.stdout.splitlines()
+    assert len(key) > 40
+    listed = run("keys", "list", dsn=dsn)
+    assert (listed.returncode, key in listed.stdout) == (0, False)
+    for part in (key[:10], "Fleet Ä", "family", "never", "active"):
+        assert part in listed.stdout
+    row = await db.fetchrow("SELECT name, group_id, revoked_at FROM api_keys")
+    assert tuple(row) == ("Fleet Ä", "family", None)
+    assert run("keys", "revoke", key[:10], dsn=dsn).returncode == 0
+    assert await db.fetchval("SELECT revoked_at FROM api_keys") is not None
+    assert "revoked" in run("keys", "list", dsn=dsn).stdout
+
+
+def test_wrong_arguments_are_refused(dsn):
+    """Names that make no sense and keys that are not there."""
+    assert_one_line(run("keys", "create", "--name", "x", dsn=dsn), 2, "--name")
+    named = ("keys", "create", "--name", "good")
+    assert_one_line(run(*named, "--group", "no good", dsn=dsn), 2, "--group")
+    assert_one_line(run("keys", "revoke", "nobody", dsn=dsn), 1, "no key")
+    assert run("no-such-command").returncode == 2
+
+
+@pytest.mark.parametrize("command", [("serve",), ("migrate",), ("keys", "list")])
+def test_a_missing_server_is_said_in_one_line(command):
+    """Where it was looked for, without a trace."""
+    done = run(*command, dsn="postgresql://postgres@127.0.0.1:1/postgres")
+    assert_one_line(done, 1, "database", "127.0.0.1")
+
+
+def test_a_bad_setting_is_said_in_one_line():
+    """The setting is named, and the start is stopped."""
+    done = run("serve", ACTIVITY__TRACKER__FLUSH_INTERVAL_S="nan")
+    assert_one_line(done, 2, "tracker.flush_interval_s")
+    done = run("--config", "/nowhere.toml", "serve")
+    assert_one_line(done, 2, "/nowhere.toml")
+    done = run("serve", "--config", "/nowhere.toml")
+    assert_one_line(done, 2, "/nowhere.toml")
+
+
+async def test_migrate_brings_an_empty_database_up_to_date_and_may_be_repeated(dsn, db):
+    """Twice at the same time is fine too."""
+    await db.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    first, second = await asyncio.gather(
+        *(asyncio.to_thread(run, "migrate", dsn=dsn) for _ in range(2))
+    )
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert await db.fetchval("SELECT count(*) FROM devices") == 0
+    assert run("migrate", dsn=dsn).returncode == 0
+
+
+async def test_serve_runs_until_sigterm_and_writes_what_is_pending(dsn, db):
+    """The whole service as a process: it comes up, takes a heartbeat, and loses nothing."""
+    port = free_port()
+    key = run("keys", "create", "--name", "fleet", dsn=dsn).stdout.strip()
+    device_id = "00000000-0000-4000-8000-000000000001"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "api", "serve"),
+        cwd=CHECKOUT,
+        env={
+            **os.environ,
+            "ACTIVITY__DATABASE__URL": dsn,
+            "ACTIVITY__SERVER__PORT": str(port),
+            "ACTIVITY__TRACKER__FLUSH_INTERVAL_S": "3600",
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60):
+            assert process.stdout is not None
+            listening = await process.stdout.readline()
+        assert b'"server.listening"' in listening
+        session = aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers={"X-API-Key": key})
+        async with session:
+            body = {"device_id": device_id, "display_name": "Phone", "group_id": "family"}
+            async with session.post("/api/v1/devices/register", json=body) as answer:
+                assert answer.status == 200
+            await db.execute("UPDATE devices SET last_seen_at = NULL")
+            async with session.post(f"/api/v1/devices/{device_id}/heartbeat") as answer:
+                assert answer.status == 204
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            _, stderr = await process.communicate()
+        assert (process.returncode, stderr) == (0, b"")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert await db.fetchval("SELECT last_seen_at FROM devices") is not None
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(dsn):
+    """Who else listens there is for the user to find out; that somebody does is said."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert_one_line(run("serve", dsn=dsn, ACTIVITY__SERVER__PORT=str(port)), 1, str(port))
+
+
+def test_without_a_database_an_embedded_server_is_started(tmp_path):
+    """Nothing configured, nothing installed: commands work all the same."""
+    done = run(
+        *("keys", "create", "--name", "first"),
+        ACTIVITY__DATABASE__DATA_DIR=str(tmp_path / "data" / "postgres"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("ak_")

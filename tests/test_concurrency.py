@@ -1,0 +1,177 @@
+"""Many writers and strangers on the same rows: nothing lost, nothing backwards, nobody harmed."""
+
+import asyncio
+import random
+import uuid
+
+import asyncpg
+import pytest
+
+from tests.things import AT, THINGS, when
+from tracker import Target
+from tracker.buffer import Buffer
+from tracker.flush import Flush
+from tracker.postgres import PostgresStore, open_pool
+
+WRITERS = 4
+HASH_PLAN = """
+SET LOCAL enable_nestloop = off; SET LOCAL enable_hashjoin = on; SET LOCAL enable_seqscan = on
+"""
+
+
+class Writers:
+    """Several flushers of one table, each with connections of its own, and what they were told."""
+
+    def __init__(self, pools, target: Target, chunk_keys: int, *, plan: str = "") -> None:
+        self.expected: dict[object, int] = {}
+        self.flushes = []
+        for pool in pools:
+            store = PostgresStore(pool, target, statement_timeout_s=60, lock_timeout_s=0.2)
+            store._begin += f";{plan}" if plan else ""
+            self.flushes.append(Flush(Buffer(target), store, chunk_keys=chunk_keys))
+
+    def touch(self, flush: Flush, key: object, at: int) -> None:
+        flush.buffer.touch(key, at=at)
+        self.expected[key] = max(at, self.expected.get(key, 0))
+
+    async def flush_until_nothing_is_pending(self, flush: Flush) -> None:
+        while len(flush.buffer):
+            await flush()
+
+
+async def run_writers(dsn: str, keys: list[int], chunk_keys: int, rounds: int, plan: str = ""):
+    """Let four writers flush random touches of overlapping keys at the same time."""
+    pools = [open_pool(dsn, connections=1, deadline_s=5) for _ in range(WRITERS)]
+    opened = [await pool.__aenter__() for pool in pools]
+    writers = Writers(opened, THINGS, chunk_keys, plan=plan)
+    chance = random.Random(7)
+
+    async def write(flush: Flush) -> None:
+        for _ in range(rounds):
+            for key in chance.sample(keys, k=max(1, len(keys) * 2 // 3)):
+                writers.touch(flush, key, AT + chance.randrange(1000))
+            await writers.flush_until_nothing_is_pending(flush)
+
+    try:
+        await asyncio.gather(*(write(flush) for flush in writers.flushes))
+    finally:
+        for pool in pools:
+            await pool.__aexit__(None, None, None)
+    return writers
+
+
+async def make_things(db: asyncpg.Connection, count: int) -> list[int]:
+    await db.execute("CREATE TABLE things (id bigint PRIMARY KEY, label text, seen_at timestamptz)")
+    # In random order, so that a scan of the table meets the rows in an order of its own.
+    await db.execute(
+        "INSERT INTO things SELECT n, 'thing' FROM generate_series(1, $1::int) n ORDER BY random()",
+        count,
+    )
+    await db.execute("ANALYZE things")
+    return list(range(1, count + 1))
+
+
+async def assert_stored(db: asyncpg.Connection, writers: Writers) -> None:
+    rows = await db.fetch("SELECT id, seen_at FROM things WHERE seen_at IS NOT NULL")
+    assert {row[0]: row[1] for row in rows} == {
+        key: when(at) for key, at in writers.expected.items()
+    }
+    for flush in writers.flushes:
+        counts = flush.counts
+        assert flush.buffer.touches == (flush.buffer.coalesced + counts.written + counts.unchanged)
+
+
+@pytest.mark.parametrize(
+    ("keys", "chunk_keys"), [(40, 1), (500, 37), (3000, 500), (20_000, 20_000)]
+)
+async def test_four_writers_with_overlapping_keys(dsn, db, keys, chunk_keys):
+    """Chunks of any size: the latest touch of every key is stored, and no flush fails."""
+    things = await make_things(db, keys)
+    writers = await run_writers(dsn, things, chunk_keys, rounds=3)
+    await assert_stored(db, writers)
+    assert await deadlocks(db) == 0
+
+
+@pytest.mark.parametrize("setting", ["enable_nestloop", "enable_indexscan", "enable_hashjoin"])
+async def test_the_order_of_locks_does_not_depend_on_the_servers_planner_settings(dsn, db, setting):
+    """A database whose settings ask for hash joins gets the ordered nested loop all the same."""
+    things = await make_things(db, 2000)
+    name = await db.fetchval("SELECT current_database()")
+    await db.execute(f"ALTER DATABASE {name} SET {setting} = off")
+    writers = await run_writers(dsn, things, 1000, rounds=3)
+    await assert_stored(db, writers)
+    assert await deadlocks(db) == 0
+
+
+async def test_a_plan_that_locks_in_another_order_loses_nothing(dsn, db):
+    """Even if Postgres found a way to lock out of order, chunks that collide are written."""
+    things = await make_things(db, 2000)
+    writers = await run_writers(dsn, things, 1000, rounds=3, plan=HASH_PLAN)
+    await assert_stored(db, writers)
+
+
+async def deadlocks(db: asyncpg.Connection) -> int:
+    await db.execute("SELECT pg_stat_force_next_flush()")
+    return await db.fetchval(
+        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    )
+
+
+async def test_a_stranger_who_locks_the_other_way_round_is_not_harmed(dsn, db):
+    """Another application's transactions over the same rows see no deadlock and no error."""
+    things = await make_things(db, 300)
+    done = asyncio.Event()
+
+    async def stranger() -> int:
+        connection = await asyncpg.connect(dsn)
+        transactions = 0
+        while not done.is_set():
+            async with connection.transaction():
+                for key in reversed(things[::10]):
+                    await connection.execute(
+                        "UPDATE things SET label = $2 WHERE id = $1", key, uuid.uuid4().hex
+                    )
+            transactions += 1
+        await connection.close()
+        return transactions
+
+    async def write() -> Writers:
+        try:
+            return await run_writers(dsn, things, 300, rounds=5)
+        finally:
+            done.set()
+
+    writers, transactions = await asyncio.gather(write(), stranger())
+    assert transactions > 0
+    await assert_stored(db, writers)
+
+
+async def test_hot_share_of_flushes(dsn, db):
+    """Touching every tenth of 50,000 devices again and again stays heap-only."""
+    await db.execute(
+        "INSERT INTO devices (device_id, display_name, group_id, platform, fcm_token) "
+        "SELECT gen_random_uuid(), 'Device ' || n, 'group', 'android', repeat('t', 140) "
+        "FROM generate_series(1, 50000) n"
+    )
+    await db.execute("VACUUM ANALYZE devices")
+    ids = [row[0] for row in await db.fetch("SELECT device_id::text FROM devices")]
+    target = Target(
+        name="devices",
+        table="devices",
+        key_column="device_id",
+        column="last_seen_at",
+        key_type="uuid",
+    )
+    async with open_pool(dsn, connections=1, deadline_s=5) as pool:
+        (flush,) = Writers([pool], target, 2000).flushes
+        for round_ in range(10):
+            for device_id in ids[::10]:
+                flush.buffer.touch(device_id, at=AT + round_)
+            await flush()
+    assert flush.counts.written == 50_000
+    # The writer's connection is closed, so its statistics have arrived.
+    updates, hot = await db.fetchrow(
+        "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'devices'"
+    )
+    assert updates == 50_000
+    assert hot >= 0.95 * updates

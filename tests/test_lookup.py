@@ -1,0 +1,198 @@
+"""Cached look-ups: fresh ones cost nothing, misses share a query, an outage is bridged."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+from structlog.testing import capture_logs
+
+from api.config import Auth
+from api.lookup import CachedLookup
+from tests.stores import Clock
+from tracker import StoreUnavailable
+
+SETTINGS = Auth(
+    refresh_s=30, stale_limit_s=900, unknown_s=2, max_known=100, max_unknown=5, max_waiting=50
+)
+
+
+class Table:
+    """What is looked up: rows, how often it was asked, and whether it answers."""
+
+    def __init__(self) -> None:
+        self.rows = {key: f"row {key}" for key in range(1000)}
+        self.queries: list[list[int]] = []
+        self.away = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def load(self, keys: Iterable[int]) -> dict[int, str]:
+        self.queries.append(list(keys))
+        await self.gate.wait()
+        if self.away:
+            raise StoreUnavailable("away")
+        return {key: self.rows[key] for key in keys if key in self.rows}
+
+
+class Rig:
+    """A cache in front of a table, and the time."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.table = Table()
+        self.cache: CachedLookup[int, str] = CachedLookup(
+            "rows", self.table.load, SETTINGS, monotonic=self.clock
+        )
+
+
+@pytest.fixture
+async def rig():
+    rig = Rig()
+    yield rig
+    await rig.cache.close()
+
+
+async def turn(times: int = 20) -> None:
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+async def test_a_known_row_is_asked_for_once(rig):
+    """Until its refresh time an entry costs the table nothing."""
+    assert rig.cache.cached(1) is None
+    assert await rig.cache.get(1) == "row 1"
+    rig.clock.now += 29
+    assert rig.cache.cached(1) == "row 1"
+    assert await rig.cache.get(1) == "row 1"
+    assert rig.table.queries == [[1]]
+
+
+async def test_however_many_requests_miss_at_once_there_is_one_look_up(rig):
+    """A thundering herd becomes one query, for one key and for many."""
+    rig.table.gate.clear()
+    waiting = [asyncio.create_task(rig.cache.get(key)) for key in (1, 1, 1)]
+    await turn()
+    waiting += [asyncio.create_task(rig.cache.get(key)) for key in (1, 2, 3, 2, 3, 9999)]
+    await turn()
+    rig.table.gate.set()
+    rows = await asyncio.gather(*waiting)
+    assert rows == ["row 1"] * 4 + ["row 2", "row 3", "row 2", "row 3", None]
+    assert rig.table.queries == [[1], [2, 3, 9999]]
+
+
+async def test_an_old_entry_is_answered_at_once_and_refreshed_behind(rig):
+    """Past its refresh time nobody waits, and the change is seen soon."""
+    await rig.cache.get(1)
+    rig.table.rows[1] = "changed"
+    rig.clock.now += 31
+    assert await rig.cache.get(1) == "row 1"
+    await turn()
+    assert await rig.cache.get(1) == "changed"
+    assert rig.table.queries == [[1], [1]]
+
+
+async def test_a_much_older_entry_waits_for_the_table(rig):
+    """A device that was idle for long is looked up before it is believed."""
+    await rig.cache.get(1)
+    del rig.table.rows[1]
+    rig.clock.now += 61
+    assert await rig.cache.get(1) is None
+
+
+async def test_an_outage_is_bridged_up_to_the_stale_limit(rig):
+    """Who was fine a minute ago is let in while the database is away, for 15 minutes."""
+    await rig.cache.get(1)
+    rig.table.away = True
+    for _ in range(14):
+        rig.clock.now += 60
+        assert await rig.cache.get(1) == "row 1"
+        await turn()
+    rig.clock.now += 61
+    with pytest.raises(StoreUnavailable):
+        await rig.cache.get(1)
+
+
+async def test_during_an_outage_misses_fail_at_once_and_the_table_is_tried_twice_a_second(rig):
+    """Nobody queues for a database that is away, and it is not hammered."""
+    rig.table.away = True
+    with capture_logs() as logs:
+        for _ in range(100):
+            for key in (1, 2):
+                with pytest.raises(StoreUnavailable):
+                    await rig.cache.get(key)
+            rig.clock.now += 0.1
+    assert 15 <= len(rig.table.queries) <= 21
+    assert [entry["event"] for entry in logs] == ["lookup.failed"]
+    rig.table.away = False
+    rig.clock.now += 1
+    assert await rig.cache.get(1) == "row 1"
+
+
+async def test_unknown_keys_are_remembered_briefly_and_in_bounded_number(rig):
+    """Wrong keys cost a query now and then, and no memory."""
+    for _ in range(3):
+        assert await rig.cache.get(5000) is None
+    assert len(rig.table.queries) == 1
+    rig.clock.now += 3
+    await rig.cache.get(5000)
+    assert len(rig.table.queries) == 2
+    for key in range(6000, 6100):
+        await rig.cache.get(key)
+    assert len(rig.cache._unknown) <= SETTINGS.max_unknown
+
+
+async def test_wrong_keys_push_no_right_ones_out(rig):
+    """A flood of wrong keys does not make valid ones miss."""
+    await rig.cache.get(1)
+    for key in range(2000, 3000):
+        await rig.cache.get(key)
+    assert rig.cache.cached(1) == "row 1"
+
+
+async def test_a_flood_waits_in_bounded_number(rig):
+    """More keys than may wait are turned away at once."""
+    rig.table.gate.clear()
+    waiting = [asyncio.create_task(rig.cache.get(2000 + key)) for key in range(80)]
+    await turn()
+    turned_away = [task for task in waiting if task.done()]
+    assert len(turned_away) == 80 - SETTINGS.max_waiting
+    assert all(isinstance(task.exception(), StoreUnavailable) for task in turned_away)
+    rig.table.gate.set()
+    await asyncio.wait(waiting)
+
+
+async def test_an_answer_from_before_a_revocation_is_not_remembered(rig):
+    """A look-up that was under way when the cache was emptied may have read the old row."""
+    rig.table.gate.clear()
+    early = asyncio.create_task(rig.cache.get(1))
+    await turn()
+    rig.cache.clear()
+    late = asyncio.create_task(rig.cache.get(1))
+    await turn()
+    rig.table.gate.set()
+    assert await early == await late == "row 1"
+    assert rig.table.queries == [[1], [1]]
+
+
+async def test_a_client_that_leaves_takes_nobody_else_with_it(rig):
+    """A shared look-up outlives the request that began it."""
+    rig.table.gate.clear()
+    first = asyncio.create_task(rig.cache.get(1))
+    second = asyncio.create_task(rig.cache.get(1))
+    await turn()
+    first.cancel()
+    await turn()
+    rig.table.gate.set()
+    assert await second == "row 1"
+    assert first.cancelled()
+
+
+async def test_a_bug_in_a_look_up_leaves_nobody_waiting(rig):
+    """An unforeseen error is an answer too, and the next look-up starts afresh."""
+    rows, rig.table.rows = rig.table.rows, None
+    with capture_logs() as logs, pytest.raises(StoreUnavailable):
+        await rig.cache.get(1)
+    assert [entry["event"] for entry in logs] == ["lookup.crashed", "lookup.failed"]
+    rig.table.rows = rows
+    rig.clock.now += 1
+    assert await rig.cache.get(1) == "row 1"

@@ -1,0 +1,219 @@
+"""What operators see: request ids, health, readiness, metrics, logs."""
+
+import asyncio
+import io
+import json
+import logging
+
+import pytest
+import structlog
+from aiohttp.http_exceptions import BadHttpMethod
+
+from api.config import Log
+from api.logs import REQUEST_ID, configure_logs
+from tests.service import running
+from tests.things import locking
+
+
+async def test_every_answer_carries_a_request_id(service):
+    """Good answers, errors, unknown routes, health and metrics."""
+    ids = []
+    for method, path, key in (
+        ("GET", "/api/v1/devices?group_id=family", None),
+        ("GET", "/api/v1/devices", None),
+        ("GET", "/api/v1/devices", ""),
+        ("GET", "/nowhere", None),
+        ("PUT", "/api/v1/devices", None),
+        ("GET", "/api/health", ""),
+        ("GET", "/metrics", ""),
+    ):
+        answer = await service.call(method, path, key=key)
+        ids.append(answer.headers["X-Request-ID"])
+    assert len(set(ids)) == len(ids)
+
+
+async def test_a_clients_request_id_is_kept_if_it_is_a_decent_one(service):
+    """A caller may name its request; nothing odd gets into headers and logs."""
+    for given, kept in (("abc-123", True), ("a" * 64, True), ("a" * 65, False), ("a b", False)):
+        answer = await service.call("GET", "/api/health", headers={"X-Request-ID": given})
+        assert (answer.headers["X-Request-ID"] == given) is kept
+
+
+async def test_errors_are_json_with_a_code_and_a_message(service):
+    """Unknown routes and methods too; a method that is not allowed says which are."""
+    answer = await service.call("GET", "/nowhere")
+    assert (answer.status, (await answer.json())["error"]) == (404, "not_found")
+    answer = await service.call("PUT", "/api/v1/locations")
+    assert (answer.status, (await answer.json())["error"]) == (405, "method_not_allowed")
+    assert answer.headers["Allow"] == "POST"
+
+
+async def test_a_crash_is_500_without_a_trace_for_the_client(service, monkeypatch):
+    """The logs have the trace and the request id, the client has the id."""
+    device_id = await service.register()
+
+    async def explode(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("api.location_handlers.store_reports", explode)
+    with structlog.testing.capture_logs() as logs:
+        answer = await service.upload(device_id)
+    assert answer.status == 500
+    assert "secret detail" not in await answer.text()
+    (entry,) = logs
+    assert entry["event"] == "request.crashed"
+    assert entry["route"] == "/api/v1/locations"
+
+
+async def test_health_and_liveness_depend_on_nothing(service, dsn):
+    """They answer while the database is busy with something else."""
+    for path in ("/api/health", "/api/health/live"):
+        answer = await service.call("GET", path, key="")
+        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+
+
+async def test_readiness_tells_what_is_wrong(service, db):
+    """A missing table is said with the words of the database, until it is back."""
+    device_id = await service.register()
+    await db.execute("ALTER TABLE devices RENAME TO elsewhere")
+    await service.heartbeat(device_id)
+    with pytest.raises(Exception, match="does not exist"):
+        await service.tracker.flush()
+    answer = await service.call("GET", "/api/health/ready", key="")
+    body = await answer.json()
+    assert (answer.status, body["status"]) == (503, "not_ready")
+    assert 'relation "devices" does not exist' in body["problems"]["flush.devices"]
+    await db.execute("ALTER TABLE elsewhere RENAME TO devices")
+    await service.tracker.flush()
+    answer = await service.call("GET", "/api/health/ready", key="")
+    assert (answer.status, await answer.json()) == (200, {"status": "ready", "problems": {}})
+
+
+async def test_readiness_knows_an_old_schema(service, db):
+    """A service that runs ahead of its migrations says so."""
+    await db.execute("UPDATE alembic_version SET version_num = '0000'")
+    answer = await service.call("GET", "/api/health/ready", key="")
+    assert answer.status == 503
+    assert "0000" in (await answer.json())["problems"]["migrations"]
+
+
+async def test_every_promised_metric_is_scraped(service):
+    """Names, types and labels are what dashboards and alerts rely on."""
+    device_id = await service.register()
+    await service.heartbeat(device_id)
+    await service.heartbeat(device_id, key="wrong")
+    await service.tracker.flush()
+    text = await (await service.call("GET", "/metrics", key="")).text()
+    types = dict(line.split()[2:4] for line in text.splitlines() if line.startswith("# TYPE"))
+    promised = {
+        "activity_touches_total": "counter",
+        "activity_touches_coalesced_total": "counter",
+        "activity_touches_dropped_total": "counter",
+        "activity_buffer_keys": "gauge",
+        "activity_buffer_capacity_keys": "gauge",
+        "activity_lag_seconds": "gauge",
+        "activity_flushes_total": "counter",
+        "activity_flush_duration_seconds": "histogram",
+        "activity_flush_chunk_rows": "histogram",
+        "activity_flush_keys_total": "counter",
+        "activity_flush_consecutive_failures": "gauge",
+        "activity_last_flush_success_timestamp_seconds": "gauge",
+        "http_request_duration_seconds": "histogram",
+        "http_requests_in_flight": "gauge",
+        "event_loop_lag_seconds": "gauge",
+    }
+    assert {name: types.get(name) for name in promised} == promised
+    metrics = await service.metrics()
+    route = "/api/v1/devices/{device_id}/heartbeat"
+    for status in ("204", "401"):
+        labels = {"method": "POST", "route": route, "status": status}
+        assert metrics.total("http_request_duration_seconds_count", **labels) == 1
+    assert metrics.total("http_requests_in_flight") == 1  # the scrape itself
+    for target in ("devices", "api_keys"):
+        assert metrics.balance(target) == 0
+    assert device_id not in text
+
+
+async def test_raw_paths_and_methods_are_no_labels(service):
+    """Whoever asks for a million paths makes one time series."""
+    for n in range(20):
+        await service.call("GET", f"/nowhere/{n}")
+        for method in ("PROPFIND", "MKCOL", "LOCK"):
+            await service.client.request(method, f"/nowhere/{n}")
+    metrics = await service.metrics()
+    series = {
+        (dict(labels)["method"], dict(labels)["route"])
+        for (name, labels) in metrics.samples
+        if name == "http_request_duration_seconds_count"
+    }
+    assert series == {("GET", "unmatched"), ("other", "unmatched")}
+
+
+async def test_an_upload_that_the_database_cannot_take_is_503_and_may_be_tried_again(dsn, db):
+    """A slow database makes uploads fail within their deadline, with a hint when to return."""
+    async with running(dsn, database={"statement_timeout_s": 0.2}) as service:
+        device_id = await service.register()
+        async with locking(dsn, "LOCK TABLE locations"):
+            with structlog.testing.capture_logs() as logs:
+                answers = await asyncio.gather(*(service.upload(device_id) for _ in range(5)))
+        for answer in answers:
+            assert (answer.status, (await answer.json())["error"]) == (503, "unavailable")
+            assert int(answer.headers["Retry-After"]) >= 1
+        assert [entry["event"] for entry in logs] == ["requests.unavailable"]
+        assert (await service.upload(device_id)).status == 200
+
+
+@pytest.fixture
+def log_lines():
+    """Configure logs as the service does, onto a stream that is no terminal."""
+    stream = io.StringIO()
+    handlers, level = logging.getLogger().handlers, logging.getLogger().level
+    configure_logs(Log(), stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    logging.getLogger().handlers, logging.getLogger().level = handlers, level
+    structlog.reset_defaults()
+
+
+def test_logs_are_json_lines_when_stdout_is_no_terminal(log_lines):
+    """Our own events and the standard library's look the same, traces included."""
+    token = REQUEST_ID.set("abc-1")
+    structlog.get_logger("own").error("flush.failed", target="devices", attempt=3)
+    logging.getLogger("somebody").warning("spoke of %s", "something")
+    try:
+        raise ValueError("bad")
+    except ValueError:
+        structlog.get_logger("own").exception("flush.crashed")
+    REQUEST_ID.reset(token)
+    own, other, trace = log_lines()
+    assert (own["event"], own["target"], own["attempt"]) == ("flush.failed", "devices", 3)
+    assert (own["level"], own["request_id"]) == ("error", "abc-1")
+    assert own["timestamp"].endswith("Z")
+    assert (other["event"], other["level"]) == ("spoke of something", "warning")
+    assert trace["exception"][0]["exc_value"] == "bad"
+
+
+def test_debug_is_silent_unless_asked_for(log_lines):
+    """The level is info by default."""
+    structlog.get_logger("own").debug("nothing.here")
+    assert log_lines() == []
+
+
+def test_a_client_that_speaks_no_http_is_not_worth_an_error(log_lines):
+    """Port scanners do not fill the disk."""
+    try:
+        raise BadHttpMethod("BREW")
+    except BadHttpMethod:
+        logging.getLogger("aiohttp.server").exception("Error handling request")
+    assert log_lines() == []
+
+
+async def test_a_request_logs_nothing_at_info(service):
+    """A fleet of devices does not fill the disk."""
+    with structlog.testing.capture_logs() as logs:
+        device_id = await service.register()
+        await service.heartbeat(device_id)
+        await service.upload(device_id)
+        await service.upload(device_id, latitude=91)
+        await service.call("GET", "/nowhere")
+        await service.listing()
+    assert logs == []

@@ -1,0 +1,161 @@
+"""The database goes away, hangs, or locks up: heartbeats never notice, and nothing is lost."""
+
+import asyncio
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from api.migrate import migrate
+from tests.conftest import with_database
+from tests.server import BreakableServer, breakable_server
+from tests.service import Service, running
+from tests.things import locking
+from tracker import FlushError
+
+HEARTBEATS = 300
+GENEROUS_S = 20.0
+"""For all heartbeats of a test. Were each to wait for the database, they would take minutes."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[BreakableServer]:
+    with (
+        tempfile.TemporaryDirectory(prefix="activity-break-") as folder,
+        breakable_server(Path(folder)) as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+async def service(server: BreakableServer) -> AsyncIterator[Service]:
+    """The service on a server that may be broken, with short timeouts."""
+    name = f"activity_{uuid.uuid4().hex[:12]}"
+    admin = await asyncpg.connect(server.dsn)
+    await admin.execute(f"CREATE DATABASE {name}")
+    await admin.close()
+    dsn = with_database(server.dsn, name)
+    await migrate(dsn, connect_timeout_s=30)
+    async with running(
+        dsn,
+        database={"statement_timeout_s": 1.0},
+        auth={"lookup_timeout_s": 1.0},
+        tracker={"statement_timeout_s": 0.5, "lock_timeout_s": 0.1, "shutdown_deadline_s": 2.0},
+    ) as service:
+        yield service
+
+
+async def beat(service: Service, device_id: str) -> int:
+    """Send many heartbeats; return the second in which the first was sent."""
+    first = int(time.time())
+    async with asyncio.timeout(GENEROUS_S):
+        for _ in range(HEARTBEATS):
+            assert (await service.heartbeat(device_id)).status == 204
+    return first
+
+
+async def flush_fails(service: Service) -> None:
+    with pytest.raises(FlushError):
+        await service.tracker.flush()
+
+
+async def everything_arrives(service: Service, device_id: str, since: int) -> None:
+    """Flush until it succeeds, then compare the table with what was answered."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await service.tracker.flush()
+                break
+            except FlushError:
+                await asyncio.sleep(0.05)
+    connection = await asyncpg.connect(service.dsn)
+    seen = await connection.fetchval(
+        "SELECT last_seen_at FROM devices WHERE device_id = $1", device_id
+    )
+    used = await connection.fetchval("SELECT max(last_used_at) FROM api_keys")
+    await connection.close()
+    assert since <= seen.timestamp() <= time.time()
+    assert since <= used.timestamp() <= time.time()
+    metrics = await service.metrics()
+    for target in ("devices", "api_keys"):
+        assert metrics.balance(target) == 0
+        assert metrics.total("activity_touches_dropped_total", target=target) == 0
+
+
+async def test_with_the_server_stopped_heartbeats_go_on_and_nothing_is_lost(server, service):
+    """An outage of the store does not block check-ins (Fleet's did)."""
+    device_id = await service.register()
+    server.stop()
+    try:
+        since = await beat(service, device_id)
+        await flush_fails(service)
+        answer = await service.upload(device_id)
+        assert (answer.status, (await answer.json())["error"]) == (503, "unavailable")
+        assert (await service.heartbeat(str(uuid.uuid4()))).status == 503  # not known: cannot tell
+        ready = await service.call("GET", "/api/health/ready", key="")
+        assert (ready.status, list((await ready.json())["problems"])) == (503, ["database"])
+        assert (await service.call("GET", "/api/health/live", key="")).status == 200
+    finally:
+        server.start()
+    await everything_arrives(service, device_id, since)
+    assert (await service.upload(device_id)).status == 200
+
+
+async def test_with_the_server_killed_heartbeats_go_on_and_nothing_is_lost(server, service):
+    """Neither does a crash of it."""
+    device_id = await service.register()
+    server.kill()
+    try:
+        since = await beat(service, device_id)
+        await flush_fails(service)
+    finally:
+        server.start()
+    await everything_arrives(service, device_id, since)
+
+
+async def test_with_the_server_paused_heartbeats_go_on_and_nothing_is_lost(server, service):
+    """A server that takes connections and never answers is the hardest to notice."""
+    device_id = await service.register()
+    with server.paused():
+        since = await beat(service, device_id)
+        await flush_fails(service)
+        assert (await service.upload(device_id)).status == 503
+        await beat(service, device_id)
+    await everything_arrives(service, device_id, since)
+
+
+async def test_with_the_table_locked_heartbeats_go_on_and_nothing_is_lost(service):
+    """A migration that locks the tables makes flushes fail, not requests."""
+    device_id = await service.register()
+    async with locking(service.dsn, "LOCK TABLE devices, api_keys IN ACCESS EXCLUSIVE MODE"):
+        since = await beat(service, device_id)
+        await flush_fails(service)
+    await everything_arrives(service, device_id, since)
+
+
+async def test_shutdown_with_the_server_paused_keeps_its_deadline(server, service):
+    """A server that never answers does not keep the service from ending; the loss is counted."""
+    device_id = await service.register()
+    with server.paused():
+        await service.heartbeat(device_id)
+        async with asyncio.timeout(60):
+            await service.client.close()
+    assert service.tracker.buffers["devices"].dropped["shutdown"] == 1
+
+
+async def test_a_device_that_is_deleted_while_it_is_buffered_is_missing_and_let_go(service):
+    """A deleted row does not poison every flush to come (animego's did)."""
+    device_id = await service.register()
+    await service.heartbeat(device_id)
+    connection = await asyncpg.connect(service.dsn)
+    await connection.execute("DELETE FROM devices")
+    await connection.close()
+    await service.tracker.flush()
+    metrics = await service.metrics()
+    labels = {"target": "devices", "outcome": "missing"}
+    assert metrics.total("activity_flush_keys_total", **labels) == 1
+    assert metrics.total("activity_buffer_keys") == 0

@@ -1,0 +1,243 @@
+"""The write, against a real Postgres: what it stores, what it leaves alone, how it fails."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from tests.conftest import with_database
+from tests.things import AT, THINGS, locking, seen, when
+from tracker import (
+    RowRefused,
+    StoreMisconfigured,
+    StoreTimeout,
+    StoreUnavailable,
+    Target,
+)
+from tracker.postgres import PostgresStore, open_pool
+
+
+@asynccontextmanager
+async def store_for(
+    dsn: str, target: Target = THINGS, *, statement_timeout_s: float = 30.0, lock_timeout_s=0.05
+) -> AsyncIterator[PostgresStore]:
+    async with open_pool(dsn, connections=1, deadline_s=5) as pool:
+        yield PostgresStore(
+            pool, target, statement_timeout_s=statement_timeout_s, lock_timeout_s=lock_timeout_s
+        )
+
+
+async def test_keys_are_written_found_newer_or_found_missing(dsn, things):
+    """Every key of a chunk is accounted for, and nothing moves backwards."""
+    await things.execute("UPDATE things SET seen_at = $1 WHERE id = 2", when(AT + 5))
+    await things.execute("UPDATE things SET seen_at = $1 WHERE id = 3", when(AT - 5))
+    async with store_for(dsn) as store:
+        written = await store.write([(1, AT), (2, AT), (3, AT), (99, AT)])
+    assert (written.unchanged, list(written.missing), list(written.locked)) == (1, [99], [])
+    assert await seen(things) == {1: when(AT), 2: when(AT + 5), 3: when(AT)}
+
+
+async def test_writing_again_changes_nothing(dsn, things):
+    """The merge is idempotent: a repeated chunk writes no row."""
+    async with store_for(dsn) as store:
+        await store.write([(1, AT), (2, AT)])
+        version = await things.fetch("SELECT xmin FROM things ORDER BY id")
+        assert (await store.write([(1, AT), (2, AT)])).unchanged == 2
+    assert await things.fetch("SELECT xmin FROM things ORDER BY id") == version
+
+
+async def test_a_clock_that_runs_ahead_cannot_store_the_future(dsn, things):
+    """Values end at the server's own clock, in whole seconds, however absurd they are."""
+    async with store_for(dsn) as store:
+        await store.write([(1, int(time.time()) + 3600), (2, 1 << 40)])
+    now = await things.fetchval("SELECT now()")
+    for at in (await seen(things)).values():
+        assert now - timedelta(minutes=1) < at <= now
+        assert at.microsecond == 0
+
+
+@pytest.mark.parametrize(
+    ("key_type", "column_type", "keys", "absent"),
+    [
+        ("uuid", "uuid", [str(uuid.UUID(int=n)) for n in (1, 2)], str(uuid.UUID(int=3))),
+        ("bigint", "bigint", [-(2**63), 2**63 - 1], 0),
+        ("integer", "integer", [-(2**31), 2**31 - 1], 0),
+        ("bigint", "integer", [1, 2], 2**40),
+        ("text", "text", ["", "Größe ' \" \\ 🛰"], "none"),
+        ("text", "varchar(20)", ["a", "b"], "c"),
+    ],
+)
+async def test_every_key_type(dsn, db, key_type, column_type, keys, absent):
+    """Keys of each type find their row, and come back as they were buffered when they do not."""
+    await db.execute(f"CREATE TABLE things (id {column_type} PRIMARY KEY, seen_at timestamptz)")
+    await db.executemany("INSERT INTO things VALUES ($1)", [(key,) for key in keys])
+    target = Target(name="t", table="things", key_column="id", column="seen_at", key_type=key_type)
+    async with store_for(dsn, target) as store:
+        written = await store.write(sorted([(key, AT) for key in (*keys, absent)]))
+    assert list(written.missing) == [absent]
+    assert await db.fetchval("SELECT count(*) FROM things WHERE seen_at = $1", when(AT)) == 2
+
+
+async def test_names_are_quoted(dsn, db):
+    """Schemas, capitals, spaces, quotes and reserved words are names like any other."""
+    await db.execute(
+        'CREATE SCHEMA "My Schema"; CREATE TABLE "My Schema"."select""" '
+        '("Key;--" bigint PRIMARY KEY, "when" timestamptz);'
+        'INSERT INTO "My Schema"."select""" VALUES (1)'
+    )
+    target = Target(
+        name="t",
+        table='My Schema.select"',
+        key_column="Key;--",
+        column="when",
+        key_type="bigint",
+    )
+    async with store_for(dsn, target) as store:
+        await store.write([(1, AT)])
+    assert await db.fetchval('SELECT "when" FROM "My Schema"."select"""') == when(AT)
+
+
+async def test_hash_partitioned_table(dsn, db):
+    """Partitions are no obstacle, for the straight and for the careful statement."""
+    await db.execute(
+        "CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz) PARTITION BY HASH (id)"
+    )
+    for part in range(4):
+        await db.execute(
+            f"CREATE TABLE things_{part} PARTITION OF things "
+            f"FOR VALUES WITH (MODULUS 4, REMAINDER {part})"
+        )
+    await db.execute("INSERT INTO things SELECT generate_series(1, 100)")
+    async with store_for(dsn) as store:
+        await store.write([(key, AT) for key in range(1, 101)])
+        assert await seen(db) == {key: when(AT) for key in range(1, 101)}
+        async with locking(dsn, "SELECT FROM things WHERE id = 50 FOR UPDATE"):
+            written = await store.write([(key, AT + 1) for key in range(1, 101)])
+    assert list(written.locked) == [50]
+    assert len([at for at in (await seen(db)).values() if at == when(AT + 1)]) == 99
+
+
+async def test_more_keys_than_a_statement_has_parameters(dsn, db):
+    """70,000 keys in one chunk: arrays have no limit of 65,535 (Unleash lost all in silence)."""
+    await db.execute(
+        "CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz);"
+        "INSERT INTO things SELECT generate_series(1, 70000)"
+    )
+    async with store_for(dsn) as store:
+        written = await store.write([(key, AT) for key in range(1, 70_001)])
+    assert (written.unchanged, len(written.missing), len(written.locked)) == (0, 0, 0)
+    assert await db.fetchval("SELECT count(*) FROM things WHERE seen_at = $1", when(AT)) == 70_000
+
+
+async def test_the_session_keeps_no_trace_of_a_write(dsn, things):
+    """All settings are local to the transaction, as a pooler in transaction mode needs it."""
+    settings = ("enable_hashjoin", "enable_seqscan", "lock_timeout", "jit", "jit_above_cost")
+    async with open_pool(dsn, connections=1, deadline_s=5) as pool:
+        before = [await pool.fetchval(f"SHOW {name}") for name in settings]
+        store = PostgresStore(pool, THINGS, statement_timeout_s=3, lock_timeout_s=0.05)
+        await store.write([(1, AT)])
+        assert [await pool.fetchval(f"SHOW {name}") for name in settings] == before
+
+
+async def test_one_locked_row_does_not_hold_up_the_rest(dsn, things):
+    """A hot row delays nobody but itself (Unleash, Sentry: everyone queues behind it)."""
+    async with store_for(dsn) as store:
+        async with locking(dsn, "SELECT FROM things WHERE id = 5 FOR UPDATE"):
+            written = await store.write([(key, AT) for key in range(1, 12)])
+            assert list(written.locked) == [5]
+            assert list(written.missing) == [11]
+            assert (await seen(things)).keys() == set(range(1, 11)) - {5}
+        written = await store.write([(5, AT)])
+        assert not written.locked
+    assert (await seen(things))[5] == when(AT)
+
+
+async def test_a_foreign_key_check_is_no_obstacle(dsn, things):
+    """Rows that others refer to right now are locked FOR KEY SHARE, which a touch does not mind."""
+    async with (
+        store_for(dsn) as store,
+        locking(dsn, "SELECT FROM things WHERE id = 5 FOR KEY SHARE"),
+    ):
+        assert not (await store.write([(5, AT)])).locked
+    assert await seen(things) == {5: when(AT)}
+
+
+async def test_a_locked_table_is_a_passing_error(dsn, things):
+    """A migration that holds the table makes a flush fail soon, not hang."""
+    async with (
+        store_for(dsn) as store,
+        locking(dsn, "LOCK TABLE things IN ACCESS EXCLUSIVE MODE"),
+    ):
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            await store.write([(1, AT)])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ("DROP TABLE things", StoreMisconfigured, 'relation "things" does not exist'),
+        (
+            "ALTER TABLE things RENAME seen_at TO other",
+            StoreMisconfigured,
+            "seen_at does not exist",
+        ),
+        ("ALTER TABLE things ALTER seen_at TYPE text", StoreMisconfigured, "operator"),
+        ("ALTER TABLE things ALTER id TYPE text", StoreMisconfigured, "operator"),
+        ("REVOKE ALL ON things FROM {role}", StoreMisconfigured, "permission denied"),
+        ("ALTER ROLE {role} SET default_transaction_read_only = on", StoreUnavailable, "read-only"),
+        ("ALTER TABLE things ADD CHECK (id <> 1) NOT VALID", RowRefused, "check constraint"),
+        ("{trigger} RAISE 'no'; {end}", RowRefused, "no"),
+        ("{trigger} RAISE 'full' USING ERRCODE = '53100'; {end}", StoreUnavailable, "full"),
+        ("{trigger} RAISE 'own' USING ERRCODE = 'ZZ001'; {end}", RowRefused, "own"),
+        ("{trigger} PERFORM pg_sleep(60); {end}", StoreTimeout, "statement timeout"),
+    ],
+)
+async def test_permanent_passing_and_row_errors_are_told_apart(dsn, things, change, error, message):
+    """What fails for good, what passes and what a row is to blame for: three kinds of error."""
+    role = f"writer_{uuid.uuid4().hex[:8]}"
+    trigger = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+    end = (
+        "RETURN NEW; END $$; CREATE TRIGGER refuse BEFORE UPDATE ON things "
+        "FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    await things.execute(f"CREATE ROLE {role} LOGIN; GRANT ALL ON things TO {role}")
+    try:
+        await things.execute(change.format(role=role, trigger=trigger, end=end))
+        as_role = dsn.replace("postgres:@", f"{role}:@", 1)
+        async with store_for(as_role, statement_timeout_s=0.3) as store:
+            with pytest.raises(error, match=message) as caught:
+                await store.write([(1, AT)])
+        assert isinstance(caught.value.__cause__, asyncpg.PostgresError)
+    finally:
+        await things.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_no_such_database_is_permanent(dsn):
+    """A wrong name does not get better by itself."""
+    async with store_for(with_database(dsn, "no_such_database")) as store:
+        with pytest.raises(StoreMisconfigured, match="does not exist"):
+            await store.write([(1, AT)])
+
+
+async def test_no_server_is_passing():
+    """A server that is away may come back."""
+    async with store_for("postgresql://postgres@127.0.0.1:1/postgres") as store:
+        with pytest.raises(StoreUnavailable, match="ConnectionRefusedError"):
+            await store.write([(1, AT)])
+
+
+async def test_an_error_leaves_the_connection_usable(dsn, things):
+    """After a refused row the same connection goes on: splitting a chunk reconnects nothing."""
+    await things.execute("ALTER TABLE things ADD CHECK (id <> 1) NOT VALID")
+    async with open_pool(dsn, connections=1, deadline_s=5) as pool:
+        store = PostgresStore(pool, THINGS, statement_timeout_s=3, lock_timeout_s=0.05)
+        backend = await pool.fetchval("SELECT pg_backend_pid()")
+        with pytest.raises(RowRefused):
+            await store.write([(1, AT)])
+        await store.write([(2, AT)])
+        assert await pool.fetchval("SELECT pg_backend_pid()") == backend
+    assert await seen(things) == {2: when(AT)}

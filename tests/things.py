@@ -1,0 +1,36 @@
+"""A table of things that are seen, and what tests of the write want to do with it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import asyncpg
+
+from tracker import Target
+
+AT = 1_700_000_000
+"""A second in the past that touches are made at."""
+THINGS = Target(name="things", table="things", key_column="id", column="seen_at", key_type="bigint")
+
+
+def when(at: int) -> datetime:
+    """Return a second as it comes out of the table."""
+    return datetime.fromtimestamp(at, UTC)
+
+
+async def seen(db: asyncpg.Connection) -> dict[int, datetime]:
+    """Return when each thing was seen, of those that were."""
+    rows = await db.fetch("SELECT id, seen_at FROM things WHERE seen_at IS NOT NULL")
+    return {row[0]: row[1] for row in rows}
+
+
+@asynccontextmanager
+async def locking(dsn: str, statement: str) -> AsyncIterator[None]:
+    """Hold the locks of a statement in another session while the block runs."""
+    other = await asyncpg.connect(dsn)
+    try:
+        async with other.transaction():
+            await other.execute(statement)
+            yield
+    finally:
+        await other.close()

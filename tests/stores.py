@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from tracker import RowRefused, Target
+from tracker import RowRefused, StoreTimeout, Target
 from tracker.store import Chunk, Written
 
 TARGET = Target(name="things", table="things", key_column="id", column="seen_at", key_type="bigint")
@@ -29,6 +29,8 @@ class MemoryStore:
         self.rows: dict[object, int] = {}
         self.known: set[object] | None = None
         self.refused: set[object] = set()
+        self.suppressed: set[object] = set()
+        self.at_most: int | None = None
         self.locked: set[object] = set()
         self.chunks: list[list[object]] = []
         self.written = asyncio.Event()
@@ -38,13 +40,16 @@ class MemoryStore:
     async def write(self, chunk: Chunk) -> Written:
         await asyncio.sleep(0)
         self.before()
+        if self.at_most is not None and len(chunk) > self.at_most:
+            raise StoreTimeout("too many")
         if self.refused & {key for key, _ in chunk}:
             raise RowRefused("refused")
         missing = [key for key, _ in chunk if self.known is not None and key not in self.known]
         locked = [key for key, _ in chunk if key in self.locked and key not in missing]
+        refused = [key for key, _ in chunk if key in self.suppressed]
         unchanged = 0
         for key, at in chunk:
-            if key in missing or key in locked:
+            if key in missing or key in locked or key in refused:
                 continue
             if self.rows.get(key, -1) >= at:
                 unchanged += 1
@@ -54,4 +59,4 @@ class MemoryStore:
         self.written.set()
         self.after()
         await asyncio.sleep(0)
-        return Written(unchanged, missing, locked)
+        return Written(unchanged=unchanged, missing=missing, refused=refused, locked=locked)

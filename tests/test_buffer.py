@@ -2,11 +2,25 @@
 
 import uuid
 from dataclasses import replace
+from enum import Enum
 
 import pytest
 
 from tests.stores import TARGET, Clock
 from tracker.buffer import Buffer
+
+
+class Colour(str, Enum):  # noqa: UP042 - the older kind, whose str() is its name
+    """A string of its own kind."""
+
+    RED = "red"
+
+
+class Bad:
+    """A key that cannot even be hashed."""
+
+    def __hash__(self) -> int:
+        raise RuntimeError("no hash")
 
 
 @pytest.fixture
@@ -75,6 +89,7 @@ def test_a_time_that_is_none_is_dropped_and_counted(buffer, at):
         ("bigint", -(2**63), -(2**63)),
         ("integer", 2**31 - 1, 2**31 - 1),
         ("text", "Größe", "Größe"),
+        ("text", Colour.RED, "red"),
     ],
 )
 def test_every_spelling_of_a_key_is_one_entry(clock, key_type, key, canonical):
@@ -91,9 +106,13 @@ def test_every_spelling_of_a_key_is_one_entry(clock, key_type, key, canonical):
     ("key_type", "key"),
     [
         ("uuid", "no uuid"),
+        ("uuid", "+bc00000000000000000000000000001"),
+        ("uuid", "0000_000000000000000000000000001"),
+        ("uuid", "-" * 4 + "0" * 32),
         ("uuid", 7),
         ("uuid", None),
         ("uuid", ["unhashable"]),
+        ("bigint", Bad()),
         ("bigint", 2**63),
         ("bigint", True),
         ("bigint", 1.5),
@@ -240,5 +259,15 @@ def test_close_counts_what_is_lost_and_takes_nothing_more(buffer):
     assert buffer.close() == 3
     buffer.touch(4)
     assert buffer.dropped["shutdown"] == 4
+    assert len(buffer) == 0
+    assert buffer.touches == buffer.coalesced + buffer.dropped["shutdown"]
+
+
+def test_a_batch_that_comes_back_after_the_end_is_not_taken(buffer):
+    """A flush that outlives the shutdown does not bring back what was counted as lost."""
+    buffer.touch(1)
+    batch = buffer.drain()
+    buffer.close()
+    buffer.settle(batch)
     assert len(buffer) == 0
     assert buffer.touches == buffer.coalesced + buffer.dropped["shutdown"]

@@ -1,6 +1,7 @@
 """One flush: whatever happens in the middle, every key is written, accounted for or still there."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -148,13 +149,25 @@ async def test_one_refused_row_harms_nobody_else():
     assert len(rig.buffer) == 0
     assert logs == [
         {
-            "event": "flush.row_refused",
-            "log_level": "error",
+            "event": "flush.rows_refused",
+            "log_level": "warning",
             "target": "things",
-            "key": "17",
+            "first_keys": ["17"],
+            "times": 1,
             "error": "refused",
         }
     ]
+    rig.assert_books_balance()
+
+
+async def test_a_row_that_is_left_alone_without_an_error_is_refused_too():
+    """A trigger that skips a row does not keep its touch pending for ever."""
+    rig = Rig()
+    rig.touch(1, 2, 3)
+    rig.store.suppressed = {2}
+    assert await rig.flush() == 0
+    assert (rig.flush.counts.written, rig.flush.counts.rejected) == (2, 1)
+    assert len(rig.buffer) == 0
     rig.assert_books_balance()
 
 
@@ -163,10 +176,14 @@ async def test_when_every_row_is_refused_the_table_is_blamed_and_the_rest_kept()
     rig = Rig(chunk_keys=64)
     rig.touch(*range(500))
     rig.store.refused = set(range(500))
-    with pytest.raises(StoreMisconfigured, match="more than 100 rows refused"):
+    with pytest.raises(StoreMisconfigured, match="more than 100 rows are refused"):
         await rig.flush()
-    assert rig.flush.counts.rejected == 100
-    assert len(rig.buffer) == 400
+    assert rig.flush.counts.rejected == 0
+    assert len(rig.buffer) == 500
+    rig.store.refused, rig.store.suppressed = set(), set(range(500))
+    with pytest.raises(StoreMisconfigured, match="more than 100 rows are refused"):
+        await rig.flush()
+    assert len(rig.buffer) == 500
     rig.assert_books_balance()
 
 
@@ -195,16 +212,111 @@ async def test_a_locked_row_stays_pending_and_holds_up_nobody():
     rig.assert_books_balance()
 
 
-async def test_chunks_shrink_after_a_timeout_and_grow_back():
-    """On a slow connection smaller chunks get through; a fast one gets full ones again."""
+async def test_a_chunk_that_takes_too_long_is_divided_and_nothing_waits_for_a_backoff():
+    """A slow table gets smaller chunks within the same flush; full ones come back slowly."""
     rig = Rig(chunk_keys=400)
     rig.touch(*range(1600))
-    rig.store.before = raising(StoreTimeout("slow"), StoreTimeout("slow"))
-    for _ in range(2):
-        with pytest.raises(StoreTimeout):
-            await rig.flush()
+    rig.store.at_most = 150
     await rig.flush()
-    assert [len(chunk) for chunk in rig.store.chunks] == [100, 200, 400, 400, 400, 100]
+    assert max(len(chunk) for chunk in rig.store.chunks) == 100
+    assert rig.store.rows.keys() == set(range(1600))
+    rig.store.at_most = None
+    sizes = []
+    for _ in range(4):
+        rig.store.chunks.clear()
+        rig.clock.now += 1
+        rig.touch(*range(1600))
+        await rig.flush()
+        sizes.append(len(rig.store.chunks[0]))
+    assert sizes == [100, 200, 400, 400]
+    rig.assert_books_balance()
+
+
+async def test_a_table_that_is_too_slow_for_the_smallest_chunk_fails_the_flush():
+    """There is an end to dividing, and nothing is lost there."""
+    rig = Rig(chunk_keys=400)
+    rig.touch(*range(1000))
+    rig.store.at_most = 10
+    with pytest.raises(StoreTimeout):
+        await rig.flush()
+    assert len(rig.buffer) == 1000
+    rig.assert_books_balance()
+
+
+async def test_a_chunk_that_always_fails_holds_up_no_other():
+    """What failed goes last next time: everything else gets written."""
+    rig = Rig(chunk_keys=10)
+    rig.touch(*range(100))
+
+    async def write(chunk):
+        if any(key == 0 for key, _ in chunk):
+            raise StoreUnavailable("always")
+        return await MemoryStore.write(rig.store, chunk)
+
+    rig.store.write = write
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await rig.flush()
+    assert len(rig.store.rows) == 90
+    rig.assert_books_balance()
+
+
+@pytest.mark.parametrize("committed", [1, 8])
+async def test_a_flush_that_breaks_off_early_or_late_keeps_what_is_left(committed):
+    """Whether little or much was committed, exactly the rest is pending again."""
+    rig = Rig(chunk_keys=10)
+    rig.touch(*range(100))
+    rig.store.locked = {3}
+    rig.store.refused = {5}
+
+    def fail_later() -> None:
+        if len(rig.store.rows) >= 10 * committed:
+            raise StoreUnavailable("away")
+
+    rig.store.before = fail_later
+    with pytest.raises(StoreUnavailable):
+        await rig.flush()
+    stored = set(rig.store.rows)
+    assert len(rig.buffer) == 100 - len(stored)
+    assert set(rig.buffer.drain()) == set(range(100)) - stored
+    assert {3, 5}.isdisjoint(stored)
+
+
+async def test_a_success_in_which_nothing_was_committed_is_none():
+    """The time of the last success tells when keys were committed, not when it was tried."""
+    rig = Rig()
+    rig.touch(1)
+    rig.store.locked = {1}
+    await rig.flush()
+    assert rig.flush.counts.last_success_at == 0
+    rig.store.locked = set()
+    await rig.flush()
+    assert rig.flush.counts.last_success_at == rig.clock.now
+
+
+async def test_lag_forgets_a_row_that_was_locked_once_it_is_written():
+    """With another row locked each time, no key waits long, and the lag says so."""
+    rig = Rig()
+    for turn in range(20):
+        rig.touch(1, 2, 3)
+        rig.store.locked = {1 + turn % 3}
+        await rig.flush()
+        rig.clock.now += 5
+        assert rig.buffer.lag_s <= 10
+
+
+async def test_a_log_that_cannot_be_written_does_not_upset_the_books(monkeypatch):
+    """A closed pipe on standard output loses no touch."""
+
+    def broken(*_args: object, **_more: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("tracker.flush.log", SimpleNamespace(warning=broken))
+    rig = Rig()
+    rig.touch(1, 2, 3)
+    rig.store.known, rig.store.refused, rig.store.locked = {1, 2, 4}, {1}, {2}
+    assert await rig.flush() == 1
+    rig.assert_books_balance()
 
 
 async def test_touches_during_a_flush_are_kept_for_the_next():

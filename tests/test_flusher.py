@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -145,6 +146,87 @@ async def test_a_failing_store_is_not_hurried_by_the_high_water_mark():
     rig.store.before = raising()
     await rig.flusher.stop()
     assert len(rig.store.rows) == 10
+
+
+async def test_a_wake_up_during_a_flush_that_fails_does_not_cut_the_backoff_short():
+    """The mark is reached while the store fails: the store is still given its rest."""
+    rig = Rig(
+        interval_s=NEVER_S,
+        high_water_keys=2,
+        backoff=Backoff(first_s=NEVER_S, most_s=NEVER_S, jitter=0),
+    )
+    attempts = []
+
+    def fail() -> None:
+        attempts.append(1)
+        rig.buffer.touch(10 + len(attempts))
+        rig.buffer.touch(20 + len(attempts))
+        raise StoreUnavailable("away")
+
+    rig.store.before = fail
+    rig.buffer.touch(1)
+    rig.buffer.touch(2)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(attempts) == 1
+    rig.store.before = raising()
+    await rig.flusher.flush()  # somebody flushes by hand: the loop need not sleep on
+    rig.store.written.clear()
+    rig.buffer.touch(3)
+    rig.buffer.touch(4)
+    await rig.written()
+    await rig.flusher.stop()
+
+
+async def test_an_empty_flush_says_nothing_about_the_store():
+    """With nothing to write, a store that failed has not recovered."""
+    rig = Rig(interval_s=NEVER_S)
+    rig.store.before = raising(StoreUnavailable("away"))
+    rig.buffer.touch(1)
+    with pytest.raises(StoreUnavailable):
+        await rig.flusher.flush()
+    rig.buffer.drain()
+    rig.buffer.settle({})
+    await rig.flusher.flush()
+    assert rig.flusher.failures == 1
+    await rig.flusher.stop()
+
+
+async def test_the_loop_outlives_a_log_that_cannot_be_written(monkeypatch):
+    """A closed pipe on standard output ends no loop."""
+
+    def broken(*_args: object, **_more: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(
+        "tracker.flusher.log", SimpleNamespace(error=broken, exception=broken, info=broken)
+    )
+    rig = Rig(interval_s=SOON_S, backoff=Backoff(first_s=SOON_S, most_s=SOON_S))
+    rig.store.before = raising(StoreUnavailable("away"), ZeroDivisionError())
+    rig.buffer.touch(1)
+    await rig.written()
+    rig.buffer.touch(2)
+    await rig.written()
+    await rig.flusher.stop()
+
+
+async def test_a_stop_that_is_cancelled_itself_counts_the_loss():
+    """Whoever cancels every task, the stop's own included, gets no silent loss."""
+    rig = Rig(interval_s=NEVER_S)
+
+    async def hang(_chunk: object) -> None:
+        await asyncio.Event().wait()
+
+    rig.store.write = hang
+    rig.buffer.touch(1)
+    caller = asyncio.create_task(rig.flusher.stop())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.wait((caller,))
+    assert rig.buffer.dropped["shutdown"] == 1
+    assert len(rig.buffer) == 0
 
 
 async def test_a_permanent_error_is_told_apart_and_nothing_is_dropped():

@@ -1,5 +1,6 @@
 """The write, against a real Postgres: what it stores, what it leaves alone, how it fails."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -12,11 +13,13 @@ import pytest
 from tests.conftest import with_database
 from tests.things import AT, THINGS, locking, seen, when
 from tracker import (
+    FlushError,
     RowRefused,
     StoreMisconfigured,
     StoreTimeout,
     StoreUnavailable,
     Target,
+    Tracker,
 )
 from tracker.postgres import PostgresStore, open_pool
 
@@ -241,3 +244,75 @@ async def test_an_error_leaves_the_connection_usable(dsn, things):
         await store.write([(2, AT)])
         assert await pool.fetchval("SELECT pg_backend_pid()") == backend
     assert await seen(things) == {2: when(AT)}
+
+
+async def test_a_row_that_a_trigger_leaves_alone_is_refused(dsn, things):
+    """A BEFORE trigger that returns NULL raises no error; the key is told all the same."""
+    await things.execute(
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF OLD.id = 2 THEN RETURN NULL; END IF; RETURN NEW; END $$; "
+        "CREATE TRIGGER skip BEFORE UPDATE ON things FOR EACH ROW EXECUTE FUNCTION skip()"
+    )
+    async with store_for(dsn) as store:
+        written = await store.write([(1, AT), (2, AT), (3, AT)])
+    assert (list(written.refused), list(written.locked)) == ([2], [])
+    assert (await seen(things)).keys() == {1, 3}
+
+
+async def test_a_row_that_is_replaced_during_the_write_gets_its_touch(dsn, things):
+    """Deleted and inserted again while the UPDATE waits for it: not lost, not called unchanged."""
+    other = await asyncpg.connect(dsn)
+    replacing = other.transaction()
+    await replacing.start()
+    await other.execute("DELETE FROM things WHERE id IN (2, 3)")
+    await other.execute("INSERT INTO things VALUES (2, 'new')")
+    async with store_for(dsn, lock_timeout_s=20) as store:
+        writing = asyncio.create_task(store.write([(1, AT), (2, AT), (3, AT)]))
+        while not await things.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+            "AND datname = current_database()"
+        ):
+            await asyncio.sleep(0.01)
+        await replacing.commit()
+        written = await writing
+    await other.close()
+    assert (written.unchanged, list(written.missing), list(written.locked)) == (0, [3], [])
+    assert await seen(things) == {1: when(AT), 2: when(AT)}
+
+
+async def test_a_statement_that_nobody_waits_for_any_more_is_cancelled(dsn, things):
+    """Timeouts pile up no backends, which would use up the server's connections."""
+    async with (
+        store_for(dsn, statement_timeout_s=30, lock_timeout_s=20) as store,
+        locking(dsn, "LOCK TABLE things IN ACCESS EXCLUSIVE MODE"),
+    ):
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await store.write([(1, AT)])
+        async with asyncio.timeout(30):
+            while await things.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+                "AND datname = current_database()"
+            ):
+                await asyncio.sleep(0.01)
+
+
+async def test_a_pool_whose_codecs_do_not_fit_is_not_blamed_on_the_rows(dsn, db):
+    """When every key is refused on the client's side, nothing is dropped."""
+    await db.execute("CREATE TABLE things (id uuid PRIMARY KEY, seen_at timestamptz)")
+    target = Target(name="t", table="things", key_column="id", column="seen_at", key_type="uuid")
+
+    async def spoil(connection: asyncpg.Connection) -> None:
+        await connection.set_type_codec(
+            "uuid", schema="pg_catalog", encoder=lambda u: u.bytes, decoder=str, format="binary"
+        )
+
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1, init=spoil) as pool:
+        tracker = Tracker([target], pool=pool, shutdown_deadline_s=0.1)
+        async with tracker.running():
+            for n in range(200):
+                tracker.touch("t", str(uuid.UUID(int=n)))
+            with pytest.raises(FlushError, match="more than 100 rows are refused"):
+                await tracker.flush()
+            assert len(tracker.buffers["t"]) == 200

@@ -103,6 +103,11 @@ class BufferAndFlush(RuleBasedStateMachine):
     def lock(self, keys: set[int]) -> None:
         self.store.locked = set(keys)
 
+    @rule(at_most=st.none() | st.integers(min_value=1, max_value=8))
+    def slow_down(self, at_most: int | None) -> None:
+        """Let chunks of more keys than this take too long."""
+        self.store.at_most = at_most
+
     @invariant()
     def nothing_is_lost(self) -> None:
         """What is pending, in flight included, laid over what is stored is the model."""
@@ -133,6 +138,7 @@ class BufferAndFlush(RuleBasedStateMachine):
     def in_the_end_everything_is_stored(self) -> None:
         self.finish()
         self.store.locked = set()
+        self.store.at_most = None
         self.runner.run(self.flush())
         assert self.store.rows == self.model
 

@@ -8,6 +8,7 @@ whatever happens to a flush, no touch is ever outside the buffer before it is in
 
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final, TypeAlias
 
 from tracker.keys import CANONICAL, Key
@@ -30,18 +31,23 @@ class Buffer:
     """
 
     __slots__ = (
+        "_announced",
         "_canonical",
         "_clock",
         "_closed",
         "_created",
+        "_drained_fresh_since",
         "_drained_since",
         "_dropped_pending",
+        "_fresh",
+        "_fresh_since",
         "_in_flight",
         "_live",
         "_merged",
         "_monotonic",
         "_overlap",
         "_resolution_s",
+        "_restored",
         "_since",
         "dropped",
         "on_high_water",
@@ -67,12 +73,19 @@ class Buffer:
         self._live: Entries = {}
         self._in_flight: Entries = {}
         self._overlap = 0  # keys that are both live and in flight
-        self._since = self._drained_since = 0.0  # when the oldest touch of each map came
+        # When the oldest touch came: of all that is pending, and of what was never restored.
+        self._since = self._drained_since = 0.0
+        self._fresh_since = self._drained_fresh_since = 0.0
+        self._fresh = False  # whether anything came since the last drain
+        self._restored: AbstractSet[Key] = frozenset()  # the keys that are older than that
+        self._announced = False  # the high-water mark, since the last drain
         self._created = self._merged = self._dropped_pending = 0
         self._closed = False
 
     def touch(self, key: object, at: float | None = None) -> None:
         """Record that `key` was active; never blocks, never raises.
+
+        For the event loop's thread only: nothing here is locked.
 
         Args:
             key: in any spelling of the target's key type; one that has none is dropped, counted.
@@ -91,7 +104,7 @@ class Buffer:
             second -= second % self._resolution_s
         try:
             seen = self._live.get(key)  # type: ignore[call-overload]
-        except TypeError:  # not hashable, so no key
+        except Exception:  # noqa: BLE001 - not hashable, or hashed by who knows what: no key
             self.dropped["invalid"] += 1
             return
         if seen is None:
@@ -122,11 +135,15 @@ class Buffer:
         elif len(self) >= self.target.capacity_keys:
             self.dropped["capacity"] += 1
             return
-        if not live:
-            self._since = self._monotonic()
+        if not self._fresh:
+            self._fresh = True
+            self._fresh_since = self._monotonic()
+            if not live:
+                self._since = self._fresh_since
         live[key] = second
         self._created += 1
-        if len(live) == self.target.high_water:
+        if not self._announced and len(live) >= self.target.high_water:
+            self._announced = True
             self.on_high_water()
 
     def __len__(self) -> int:
@@ -158,23 +175,33 @@ class Buffer:
             raise RuntimeError("drained again before the drain before was settled")
         self._in_flight, self._live = self._live, {}
         self._drained_since = self._since
+        self._drained_fresh_since = self._fresh_since
+        self._fresh = self._announced = False
         return self._in_flight
 
     def settle(self, uncommitted: Entries) -> None:
         """End a drain: restore what was not committed; the rest has left the buffer.
 
-        The smaller map is merged into the larger one, so a failed flush of a full buffer costs
-        what came in during the attempt, not the size of the buffer.
+        The smaller map is merged into the larger one, so a flush that fails at once costs what
+        came in meanwhile, however full the buffer is.
 
         Args:
-            uncommitted: the drained entries, or those of them, that must be written again. The
-                buffer takes this dict over.
+            uncommitted: what must be written again: all that was drained, the same dict, or a
+                new one with some of it. The buffer takes it over.
         """
-        live = self._live
+        if self._closed:  # close() has counted these as lost
+            return
+        live, drained = self._live, self._in_flight
         self._in_flight = {}
         self._overlap = 0
         if not uncommitted:
+            self._restored = frozenset()
             return
+        if uncommitted is drained or not self._restored.isdisjoint(uncommitted):
+            self._since = self._drained_since
+        else:  # all that was old has been committed
+            self._since = self._drained_fresh_since
+        self._restored = uncommitted.keys() if uncommitted is drained else frozenset(uncommitted)
         small, large = (live, uncommitted) if len(live) < len(uncommitted) else (uncommitted, live)
         for key, second in small.items():
             seen = large.get(key)
@@ -185,7 +212,6 @@ class Buffer:
                 if seen < second:
                     large[key] = second
         self._live = large
-        self._since = self._drained_since
 
     def close(self) -> int:
         """Drop what is pending, count it as lost to the shutdown, and take nothing more.
@@ -193,9 +219,9 @@ class Buffer:
         Returns:
             The number of keys that were dropped.
         """
-        self.settle(self._in_flight)
-        lost = len(self._live)
-        self._live = {}
+        lost = len(self)
+        self._merged += self._overlap
+        self._live, self._in_flight, self._overlap = {}, {}, 0
         self._closed = True
         self._dropped_pending += lost
         self.dropped["shutdown"] += lost

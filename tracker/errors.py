@@ -5,8 +5,8 @@ TrackerError
 ├── FlushError                `flush()` could not commit everything; nothing is lost
 └── StoreError                what a store raises instead of its driver's errors
     ├── StoreUnavailable      passing: the same write may succeed later
-    │   ├── StoreTimeout      passing, and a smaller chunk may fare better
-    │   └── StoreContended    passing: somebody else holds a lock that the write needs
+    │   ├── StoreTimeout      the server took too long; a smaller chunk may fare better
+    │   └── StoreContended    somebody else holds a lock that the write needs
     ├── StoreMisconfigured    permanent: it fails until somebody changes something
     └── RowRefused            at least one row of the chunk is refused by the server
 

@@ -7,6 +7,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -14,12 +15,14 @@ import structlog
 from tracker.backoff import Backoff
 from tracker.errors import StoreError, StoreMisconfigured
 from tracker.flush import Flush
+from tracker.repeats import Repeats
 
 _JITTER: Final = 0.1
 """Share of the interval by which a wait may be longer or shorter, so that writers drift apart."""
 _FINAL_BACKOFF: Final = Backoff(first_s=0.1, most_s=1.0)
 """At shutdown there is a deadline and nobody else to wait for, so retries come faster."""
 _CANCEL_GRACE_S: Final = 1.0
+_LOG_EVERY_S: Final = 60.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -54,6 +57,8 @@ class Flusher:
         self._backoff = backoff
         self._monotonic = monotonic
         self._not_before = 0.0  # no flush of the loop's own before this, by the monotonic clock
+        self._drops = Repeats(_LOG_EVERY_S, monotonic)
+        self._dropped = dict(self._buffer.dropped)
         self._wake = asyncio.Event()
         self._stopping = False
         self._buffer.on_high_water = self._on_high_water
@@ -75,16 +80,15 @@ class Flusher:
         Raises:
             StoreError: the store failed; nothing is lost.
         """
+        if not len(self._buffer):  # success would say that the store is well, unasked
+            return 0
         try:
             locked = await self._flush()
         except StoreError as error:
             self._failed(error)
             raise
         if self.failures:
-            log.info("flush.recovered", target=self._buffer.target.name, attempts=self.failures)
-        self.failures = 0
-        self.error = None
-        self._not_before = 0.0
+            self._recovered()
         return locked
 
     async def stop(self) -> int:
@@ -107,8 +111,10 @@ class Flusher:
     def _failed(self, error: StoreError) -> None:
         self.failures += 1
         self.error = error
+        self._wake.clear()  # set during the flush, it would make light of the backoff
         permanent = isinstance(error, StoreMisconfigured)
-        delay_s = self._backoff.delay_s(self.failures, permanent=permanent)
+        backoff = _FINAL_BACKOFF if self._stopping else self._backoff
+        delay_s = backoff.delay_s(self.failures, permanent=permanent)
         self._not_before = self._monotonic() + delay_s
         log.error(
             "flush.failed",
@@ -119,6 +125,13 @@ class Flusher:
             retry_in_s=round(delay_s, 3),
             pending_keys=len(self._buffer),
         )
+
+    def _recovered(self) -> None:
+        attempts, self.failures = self.failures, 0
+        self.error = None
+        self._not_before = 0.0
+        self._wake.set()  # the loop may be sleeping out a long backoff
+        log.info("flush.recovered", target=self._buffer.target.name, attempts=attempts)
 
     async def _run(self) -> None:
         try:
@@ -138,7 +151,9 @@ class Flusher:
             await self._wait(wait_s)
             if self._stopping:
                 return
-            await self._flush_once()
+            with suppress(Exception):  # even a log that cannot be written does not end the loop
+                await self._flush_once()
+                self._say_dropped()
             rest_s = self._not_before - self._monotonic()
             jittered_s = self._interval_s * random.uniform(1 - _JITTER, 1 + _JITTER)
             wait_s = rest_s if rest_s > 0 else jittered_s
@@ -161,29 +176,44 @@ class Flusher:
             log.exception("flush.crashed", target=self._buffer.target.name)
             self._failed(StoreError(f"{type(error).__name__}: {error}"))
 
+    def _say_dropped(self) -> None:
+        """Log what was not kept since this was logged last, once a minute at most."""
+        dropped = dict(self._buffer.dropped)
+        if dropped != self._dropped and self._drops.again():
+            log.error(
+                "touches.dropped",
+                target=self._buffer.target.name,
+                **{reason: count - self._dropped[reason] for reason, count in dropped.items()},
+            )
+            self._dropped = dropped
+
     async def _finish(self) -> int:
         self._stopping = True
         self._wake.set()
         last = asyncio.create_task(self._flush_all(), name=f"{self._loop.get_name()}-last")
         tasks = {last, self._loop} - {asyncio.current_task()}
-        _, late = await asyncio.wait(tasks, timeout=self._deadline_s)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=_CANCEL_GRACE_S)
-        lost = self._buffer.close()
-        if lost:
-            log.error("flush.lost_at_shutdown", target=self._buffer.target.name, keys=lost)
+        lost = 0
+        try:
+            _, late = await asyncio.wait(tasks, timeout=self._deadline_s)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=_CANCEL_GRACE_S)
+        finally:  # whoever cancels even this gets no silent loss
+            for task in tasks:
+                task.cancel()
+            lost = self._buffer.close()
+            if lost:
+                log.error("flush.lost_at_shutdown", target=self._buffer.target.name, keys=lost)
         return lost
 
     async def _flush_all(self) -> None:
         """Flush until nothing is pending; the caller sets the deadline."""
-        attempts = 0
         while before := len(self._buffer):
             await self._flush_once()
-            if len(self._buffer) >= before:
-                attempts += 1
-                await asyncio.sleep(_FINAL_BACKOFF.delay_s(attempts))
+            rest_s = self._not_before - self._monotonic()
+            if rest_s > 0 or len(self._buffer) >= before:  # it failed, or rows are locked
+                await asyncio.sleep(max(rest_s, _FINAL_BACKOFF.first_s))
 
 
 def start_flusher(

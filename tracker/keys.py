@@ -2,9 +2,8 @@
 
 A buffer must never hold two spellings of one row, or the older of two touches could win inside a
 single UPDATE. So every key is brought to one form on its way in: `str` for `uuid` and `text`,
-`int` for `bigint` and `integer`. Strings stand for uuids because they are the smallest and the
-fastest in a dict (measured against `uuid.UUID` and `bytes`: see `benchmarks/`), and because
-that is how a path or a header carries them.
+`int` for `bigint` and `integer`. Strings stand for uuids because a `uuid.UUID` is slower to hash,
+to compare and to send, and because that is how a path or a header carries them.
 """
 
 import re
@@ -16,20 +15,26 @@ Key: TypeAlias = str | int
 KeyType: TypeAlias = Literal["uuid", "bigint", "integer", "text"]
 
 _CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+_ANY_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}").fullmatch
+"""`uuid.UUID` itself also reads blanks and underscores, of which it makes some other uuid."""
 
 
 def uuid_key(value: object) -> str:
     """Return the lower-case, hyphenated form of a uuid.
 
     Args:
-        value: a `uuid.UUID` (asyncpg's own included) or any spelling that `uuid.UUID` reads.
+        value: a `uuid.UUID` (asyncpg's own included) or 32 hexadecimal digits, with hyphens or not.
 
     Raises:
         ValueError: it is no uuid.
         TypeError: it is not even of a type that could be one.
     """
     if isinstance(value, str):
-        return value if _CANONICAL_UUID(value) else str(uuid.UUID(value))
+        if _CANONICAL_UUID(value):
+            return str.__str__(value)
+        if not _ANY_UUID(value):
+            raise ValueError(f"not a uuid: {value!r:.100}")
+        return str(uuid.UUID(value))
     if not isinstance(value, uuid.UUID):
         raise TypeError(f"not a uuid: {value!r:.100}")
     return str(value)
@@ -47,7 +52,7 @@ def text_key(value: object) -> str:
     if "\0" in value:
         raise ValueError(f"a NUL in a text key: {value!r:.100}")
     value.encode()  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
-    return str(value)
+    return str.__str__(value)  # of a subclass too: str() would ask an enumeration for its name
 
 
 def _integer_key(bits: int) -> Callable[[object], int]:

@@ -1,6 +1,7 @@
 """The aiohttp middleware: who was active in this request becomes touches."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 import structlog
@@ -21,6 +22,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
     """Make a middleware that touches whoever a request was from or about.
 
+    Authentication, and whatever turns exceptions of your own into answers, belong inside it: list
+    them after it. An exception that is no `web.HTTPException` counts as a crash, so as activity.
+
     It asks `identify` after the handler is done, when authentication has had its say and the body
     has been read, and before the answer leaves. Every answer counts, errors included, except 401
     and 403. It does no I/O and awaits nothing of its own.
@@ -40,7 +44,8 @@ def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
                 touch(target, key)
         except Exception:
             if times := errors.again():
-                log.exception("touch.failed", times=times)
+                with suppress(Exception):  # a log that cannot be written fails no request either
+                    log.exception("touch.failed", times=times)
 
     @web.middleware
     async def track(request: web.Request, handler: Handler) -> web.StreamResponse:

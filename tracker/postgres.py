@@ -3,23 +3,22 @@
 Two statements do the same work:
 
 - The *straight* one updates in one pass. It must lock rows in key order, or two writers deadlock.
-  An UPDATE has no ORDER BY, so the order is that of the plan: a nested loop that walks the sorted
-  input and finds each row by index. Hash and merge joins and scans of the table, which would lock
-  in an order of their own, are switched off for the transaction. It is also the faster plan: a
-  hash join reads the whole table for every chunk.
-- The *careful* one follows when the straight one meets a lock it may not wait for. It locks
-  what it can get at once (SKIP LOCKED, so it never waits while it holds a lock and can be part of
-  no deadlock), updates that, and reports the rest as locked. Locked rows are joined back by key:
-  by ctid they would miss every row that moved meanwhile.
+  An UPDATE has no ORDER BY, so the order is that of the plan: a nested loop with the sorted input
+  outside. Hash and merge joins and scans of the table, which would lock in an order of their own,
+  are switched off for the transaction. It is also the faster plan: a hash join reads the whole
+  table for every chunk.
+- The *careful* one follows where the straight one meets a lock that it may not wait for, or a row
+  that changed under its eyes. It locks what it can get at once (SKIP LOCKED, so it never waits
+  while it holds a lock and can be part of no deadlock), updates that, and reports the rest as
+  locked. Locked rows are joined back by key: by ctid they would miss every row that moved.
 
-Both answer only with the keys that were *not* written, usually none. The transaction sets all it
-needs with SET LOCAL, so it works through a pooler in transaction mode.
+Both answer only with the keys that were *not* written, usually none, and what is the matter with
+each. The transaction sets all it needs with SET LOCAL, so a pooler in transaction mode will do.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import asyncpg
@@ -29,9 +28,9 @@ from tracker.errors import (
     StoreContended,
     StoreError,
     StoreMisconfigured,
-    StoreTimeout,
     StoreUnavailable,
 )
+from tracker.keys import Key
 from tracker.sqlstate import error_for
 from tracker.store import Chunk, Written
 from tracker.target import Target
@@ -45,47 +44,39 @@ else:
     Pool: TypeAlias = asyncpg.Pool
     Connection: TypeAlias = object
 
+_STALE: Final = "(t.{column} IS NULL OR t.{column} < {newer}.at)"
 _PENDING: Final = """
 WITH pending AS MATERIALIZED (
     SELECT given.key, to_timestamp(least(given.at, server.second)) AS at
     FROM unnest($1::{key_type}[], $2::bigint[]) AS given(key, at),
          (SELECT floor(extract(epoch FROM now()))::bigint) AS server(second)
 )"""
-_STRAIGHT: Final = (
-    _PENDING
-    + """, written AS (
-    UPDATE {table} AS t SET {column} = pending.at
-    FROM pending
-    WHERE t.{key_column} = pending.key AND (t.{column} IS NULL OR t.{column} < pending.at)
-    RETURNING pending.key
-)
-SELECT pending.key,
-       EXISTS (SELECT FROM {table} AS t WHERE t.{key_column} = pending.key) AS found,
-       false AS stale
-FROM pending WHERE pending.key NOT IN (SELECT key FROM written)
-"""
-)
-_CAREFUL: Final = (
-    _PENDING
-    + """, locked AS MATERIALIZED (
+_LOCKED: Final = """, locked AS MATERIALIZED (
     SELECT pending.key, pending.at
     FROM {table} AS t JOIN pending ON t.{key_column} = pending.key
-    WHERE t.{column} IS NULL OR t.{column} < pending.at
+    WHERE {stale}
     ORDER BY pending.key
     FOR NO KEY UPDATE OF t SKIP LOCKED
-), written AS (
-    UPDATE {table} AS t SET {column} = locked.at
-    FROM locked
-    WHERE t.{key_column} = locked.key AND (t.{column} IS NULL OR t.{column} < locked.at)
-    RETURNING locked.key
-)
-SELECT pending.key,
-       EXISTS (SELECT FROM {table} AS t WHERE t.{key_column} = pending.key) AS found,
-       EXISTS (SELECT FROM {table} AS t WHERE t.{key_column} = pending.key
-               AND (t.{column} IS NULL OR t.{column} < pending.at)) AS stale
+)"""
+_WRITTEN: Final = """, written AS (
+    UPDATE {table} AS t SET {column} = {newer}.at
+    FROM {newer}
+    WHERE t.{key_column} = {newer}.key AND {stale}
+    RETURNING {newer}.key
+)"""
+_NOT_WRITTEN: Final = """
+SELECT pending.key, CASE
+    WHEN NOT EXISTS (SELECT FROM {table} AS t WHERE t.{key_column} = pending.key)
+    THEN 'missing'
+    WHEN NOT EXISTS (SELECT FROM {table} AS t WHERE t.{key_column} = pending.key AND {stale})
+    THEN 'unchanged'
+    {careful_case}
+    ELSE 'locked'
+END
 FROM pending WHERE pending.key NOT IN (SELECT key FROM written)
 """
-)
+_REFUSED: Final = "WHEN pending.key IN (SELECT key FROM locked) THEN 'refused'"
+"""Locked by us, out of date, and still not updated: a trigger or a policy left it alone."""
 _BEGIN: Final = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL statement_timeout = {statement_timeout_ms};
@@ -97,11 +88,13 @@ SET LOCAL enable_hashjoin = off;
 SET LOCAL enable_mergejoin = off;
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
-SET LOCAL jit_above_cost = -1
+SET LOCAL jit_above_cost = -1;
+SET LOCAL work_mem = '16MB'
 """
 
+_CANCEL_WITHIN_S: Final = 2.0
 _CLIENT_SIDE: Final[tuple[tuple[type[Exception], type[StoreError]], ...]] = (
-    (TimeoutError, StoreTimeout),
+    (TimeoutError, StoreUnavailable),
     (asyncpg.InvalidCachedStatementError, StoreUnavailable),
     (asyncpg.ClientConfigurationError, StoreMisconfigured),
     (asyncpg.DataError, RowRefused),
@@ -120,12 +113,37 @@ def translate(error: BaseException) -> StoreError | None:
         return error_for(error.sqlstate or "XX000", str(error))
     for driver_error, store_error in _CLIENT_SIDE:
         if isinstance(error, driver_error):
-            return store_error(f"{type(error).__name__}: {error}".rstrip(": "))
+            said = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+            return store_error(f"{type(error).__name__}: {said}")
     return None
 
 
 def _quoted(*identifiers: str) -> str:
     return ".".join('"' + name.replace('"', '""') + '"' for name in identifiers)
+
+
+def statements(target: Target) -> tuple[str, str]:
+    """Return the straight and the careful statement for a target."""
+    names = {
+        "table": _quoted(*target.table.split(".")),
+        "key_column": _quoted(target.key_column),
+        "column": _quoted(target.column),
+        "key_type": target.key_type,
+    }
+
+    def part(text: str, newer: str, **more: str) -> str:
+        stale = _STALE.format(newer=newer, **names)
+        return text.format(newer=newer, stale=stale, **names, **more)
+
+    pending = part(_PENDING, "pending")
+    straight = pending + part(_WRITTEN, "pending") + part(_NOT_WRITTEN, "pending", careful_case="")
+    careful = (
+        pending
+        + part(_LOCKED, "pending")
+        + part(_WRITTEN, "locked")
+        + part(_NOT_WRITTEN, "pending", careful_case=_REFUSED)
+    )
+    return straight, careful
 
 
 class PostgresStore:
@@ -134,8 +152,8 @@ class PostgresStore:
     Args:
         pool: where connections come from.
         target: the column to advance.
-        statement_timeout_s: how long one UPDATE may take, in seconds; a chunk as a whole, with
-            getting a connection and the commit, may take twice that.
+        statement_timeout_s: how long one UPDATE may take, in seconds; with a connection to get
+            and a commit to wait for, a transaction may take twice that.
         lock_timeout_s: how long the straight statement waits for one lock, in seconds. Keep it
             below the server's `deadlock_timeout` (1 s by default), so that it gives way before
             the server ends somebody's transaction.
@@ -144,17 +162,8 @@ class PostgresStore:
     def __init__(
         self, pool: Pool, target: Target, *, statement_timeout_s: float, lock_timeout_s: float
     ) -> None:
-        names = MappingProxyType(
-            {
-                "table": _quoted(*target.table.split(".")),
-                "key_column": _quoted(target.key_column),
-                "column": _quoted(target.column),
-                "key_type": target.key_type,
-            }
-        )
         self._pool = pool
-        self._straight = _STRAIGHT.format_map(names)
-        self._careful = _CAREFUL.format_map(names)
+        self._straight, self._careful = statements(target)
         self._begin = _BEGIN.format(
             statement_timeout_ms=max(1, int(statement_timeout_s * 1000)),
             lock_timeout_ms=max(1, int(lock_timeout_s * 1000)),
@@ -164,25 +173,41 @@ class PostgresStore:
     async def write(self, chunk: Chunk) -> Written:
         """See `Store.write`."""
         try:
-            return await self._update(self._straight, chunk)
+            left = await self._update(self._straight, chunk)
         except StoreContended:
-            return await self._update(self._careful, chunk)
+            left = await self._update(self._careful, chunk)
+        else:
+            if changed := left.pop("locked", None):
+                # Out of date before the statement and not written by it: the row was replaced
+                # meanwhile, or something keeps it as it is. A new snapshot tells.
+                at = dict(chunk)
+                again = await self._update(self._careful, [(key, at[key]) for key in changed])
+                for state, keys in again.items():
+                    left[state] = left.get(state, []) + keys
+        return Written(
+            unchanged=len(left.get("unchanged", ())),
+            missing=left.get("missing", ()),
+            refused=left.get("refused", ()),
+            locked=left.get("locked", ()),
+        )
 
-    async def _update(self, statement: str, chunk: Chunk) -> Written:
+    async def _update(self, statement: str, chunk: Chunk) -> dict[str, list[Key]]:
+        """Run a statement in a transaction; the keys that were not written, by what they are."""
         keys = [key for key, _ in chunk]
         seconds = [at for _, at in chunk]
         try:
             async with asyncio.timeout(self._deadline_s), self._transaction() as connection:
-                left = await connection.fetch(statement, keys, seconds)
+                rows = await connection.fetch(statement, keys, seconds)
         except Exception as error:
             translated = translate(error)
             if translated is None:
                 raise
             raise translated from error
         canonical = type(keys[0])  # a uuid comes back as a UUID and is buffered as a str
-        missing = [canonical(key) for key, found, _ in left if not found]
-        locked = [canonical(key) for key, _, stale in left if stale]
-        return Written(len(left) - len(missing) - len(locked), missing, locked)
+        left: dict[str, list[Key]] = {}
+        for key, state in rows:
+            left.setdefault(state, []).append(canonical(key))
+        return left
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
@@ -197,48 +222,73 @@ class PostgresStore:
                 raise
 
 
+_releasing: Final[set[asyncio.Task[None]]] = set()
+"""Keeps the tasks that return connections alive; the event loop itself does not."""
+
+
 @asynccontextmanager
 async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
-    """Borrow a connection, and cut it if it is left in an unknown state.
+    """Borrow a connection; one that is left in an unknown state holds up nobody.
 
-    Whoever is cancelled, out of time or cut off does not know what the server does now, and
-    waiting for it to say so could take for ever. An error that the server reports is none of these.
+    Whoever is cancelled, out of time or cut off leaves a statement behind that may still be
+    running. The driver asks the server to cancel it. That is awaited in the background, for a
+    while, and then the connection is cut: cut at once, it would leave the server to finish a
+    statement that nobody waits for, holding a backend while new ones are opened.
     """
     connection = await pool.acquire()
     try:
         yield connection
-    except asyncpg.PostgresError:
+    except asyncpg.PostgresError:  # the server's own word: the connection is in order
+        await pool.release(connection)
         raise
     except BaseException:
-        connection.terminate()
+        task = asyncio.create_task(_release(pool, connection), name="release-connection")
+        _releasing.add(task)
+        task.add_done_callback(_releasing.discard)
         raise
-    finally:
+    else:
         await pool.release(connection)
 
 
-@asynccontextmanager
-async def open_pool(dsn: str | None, *, connections: int, deadline_s: float) -> AsyncIterator[Pool]:
-    """Make a pool of the tracker's own: no request waits for its connections.
+async def _release(pool: Pool, connection: Connection) -> None:
+    try:
+        await pool.release(connection, timeout=_CANCEL_WITHIN_S)
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the driver has cut the connection
+        connection.terminate()
 
-    No connection is made before the first flush, so a server that is away stops nobody's start.
-    Statements are not cached by name, which poolers in transaction mode need.
+
+@asynccontextmanager
+async def open_pool(
+    dsn: str | None,
+    *,
+    connections: int,
+    name: str = "activity-tracker",
+    statement_cache_size: int = 0,
+    deadline_s: float = 1.0,
+) -> AsyncIterator[Pool]:
+    """Make a pool, for one kind of user only, who then waits for no other.
+
+    No connection is made before it is needed, so a server that is away stops nobody's start.
 
     Args:
         dsn: where the server is.
-        connections: the most connections, one for each target.
+        connections: the most connections.
+        name: what the server's views and logs show as `application_name`.
+        statement_cache_size: statements that a connection keeps prepared by name; none where a
+            pooler in transaction mode may be in between.
         deadline_s: how long closing may take before connections are cut, in seconds.
     """
 
     async def keep_session(_: object) -> None:
-        """All settings are local to a transaction, so there is nothing to reset."""
+        """Nothing in a session is ever changed, so resetting it would be a round trip in vain."""
 
     pool = await asyncpg.create_pool(
         dsn,
         min_size=0,
         max_size=connections,
-        statement_cache_size=0,
+        statement_cache_size=statement_cache_size,
         reset=keep_session,
-        server_settings={"application_name": "activity-tracker"},
+        server_settings={"application_name": name},
     )
     try:
         yield pool

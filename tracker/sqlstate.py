@@ -20,9 +20,11 @@ _BY_STATE: Final[dict[str, type[StoreError]]] = {
     "55P03": StoreContended,  # lock_not_available: the lock timeout
     "40P01": StoreContended,  # deadlock_detected
     "40001": StoreContended,  # serialization_failure
+    "XX001": RowRefused,  # data_corrupted: the page of some row
+    "XX002": RowRefused,  # index_corrupted
 }
-_PASSING: Final = frozenset({"08", "25", "40", "53", "55", "57", "58", "XX"})
-"""A server that is away, read-only, full, busy or broken."""
+_PASSING: Final = frozenset({"08", "25", "40", "53", "54", "55", "57", "58", "F0", "HV", "XX"})
+"""A server, or a foreign one behind it, that is away, read-only, full, busy or broken."""
 _PERMANENT: Final = frozenset({"0A", "26", "28", "3D", "3F", "42"})
 """A missing table, column, schema, database, permission or password."""
 

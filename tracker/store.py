@@ -1,7 +1,7 @@
 """What the flusher asks of a store, so that it can be tested against one that fails at will."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from tracker.keys import Key
@@ -17,12 +17,14 @@ class Written:
     Args:
         unchanged: how many keys had a stored time at least as new.
         missing: the keys that have no row.
-        locked: the keys that somebody else's transaction holds; they must be written again.
+        refused: the keys whose rows the server left alone without an error, as a trigger may do.
+        locked: the keys whose rows somebody else's transaction holds; to be written again.
     """
 
     unchanged: int = 0
-    missing: Sequence[Key] = field(default=())
-    locked: Sequence[Key] = field(default=())
+    missing: Sequence[Key] = ()
+    refused: Sequence[Key] = ()
+    locked: Sequence[Key] = ()
 
 
 class Store(Protocol):
@@ -32,8 +34,9 @@ class Store(Protocol):
         """Advance each key's stored time to its touch, never backwards, and commit.
 
         Raises:
-            StoreUnavailable: try again later.
+            StoreTimeout: the server took too long; nothing was written, try fewer keys.
+            StoreUnavailable: try again later; whether the chunk was written is unknown.
             StoreMisconfigured: permanent until somebody changes something.
-            RowRefused: a row of the chunk is refused; nothing of the chunk was written.
+            RowRefused: a row of the chunk is refused; nothing was written, try the others.
         """
         ...

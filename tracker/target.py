@@ -18,7 +18,8 @@ class Target:
         table: the table, optionally as `schema.table`. Identifiers are quoted, so case matters.
         key_column: the column that finds the row; it must have a unique index.
         column: the `TIMESTAMPTZ` column to advance. No index on it, or every touch is costly.
-        key_type: the Postgres type of `key_column`.
+        key_type: the Postgres type of `key_column`; `text` is for text and varchar. Of a char(n) or
+            citext column the index could not be used, and each key would cost a scan.
         resolution_s: touches are rounded down to a multiple of this, in seconds.
         capacity_keys: the most distinct keys held in memory; further ones are dropped and counted.
         high_water_keys: number of keys at which a flush starts early; by default half of capacity.
@@ -52,8 +53,8 @@ class Target:
             raise ConfigurationError(
                 f"target {self.name}: key_type {self.key_type!r} is none of {', '.join(CANONICAL)}"
             )
-        if self.resolution_s < 1:
-            raise ConfigurationError(f"target {self.name}: resolution_s must be at least 1")
+        if self.resolution_s < 1 or self.resolution_s != int(self.resolution_s):
+            raise ConfigurationError(f"target {self.name}: resolution_s must be 1 or more, whole")
         if self.capacity_keys < 1:
             raise ConfigurationError(f"target {self.name}: capacity_keys must be at least 1")
         if not 1 <= self.high_water <= self.capacity_keys:

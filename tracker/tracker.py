@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tracker.backoff import Backoff
 from tracker.buffer import Buffer, View
-from tracker.errors import ConfigurationError, FlushError, StoreError
+from tracker.errors import ConfigurationError, FlushError
 from tracker.flush import Flush
 from tracker.flusher import Flusher, start_flusher
 from tracker.postgres import Pool, PostgresStore, open_pool
@@ -16,6 +16,10 @@ from tracker.target import Target
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+
+_LONGEST_S: Final = 86_400
+"""A day: longer is a mistake, and beyond 24 of them Postgres takes no timeout."""
 
 
 class Tracker:
@@ -66,8 +70,14 @@ class Tracker:
             "shutdown_deadline_s": shutdown_deadline_s,
         }
         for name, value in seconds.items():
-            if not 0 < value < float("inf"):
-                raise ConfigurationError(f"{name} must be a positive number, not {value}")
+            if not 0 < value <= _LONGEST_S:
+                raise ConfigurationError(
+                    f"{name} must be above 0 and up to {_LONGEST_S}, not {value}"
+                )
+        if lock_timeout_s >= statement_timeout_s:
+            raise ConfigurationError("lock_timeout_s must be below statement_timeout_s")
+        if backoff_first_s > backoff_most_s:
+            raise ConfigurationError("backoff_first_s must not be above backoff_most_s")
         if chunk_keys < 1:
             raise ConfigurationError(f"chunk_keys must be at least 1, not {chunk_keys}")
         targets = list(targets)
@@ -134,17 +144,17 @@ class Tracker:
         """
         if not self._flushers:
             raise RuntimeError("the tracker is not running: use tracker.running() or .lifespan")
+        outcomes = await asyncio.gather(
+            *(flusher.flush() for flusher in self._flushers.values()), return_exceptions=True
+        )
         problems: list[str] = []
-        cause: StoreError | None = None
-        for name, flusher in self._flushers.items():
-            try:
-                locked = await flusher.flush()
-            except StoreError as error:
-                cause = error
-                problems.append(f"{name}: {error}")
-            else:
-                if locked:
-                    problems.append(f"{name}: the rows of {locked} keys are locked")
+        cause: BaseException | None = None
+        for name, outcome in zip(self._flushers, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                cause = outcome
+                problems.append(f"{name}: {outcome}")
+            elif outcome:
+                problems.append(f"{name}: the rows of {outcome} keys are locked")
         if problems:
             raise FlushError("; ".join(problems)) from cause
 
@@ -161,7 +171,7 @@ class Tracker:
             pool = self._pool
             if pool is None:
                 pool = await stack.enter_async_context(
-                    open_pool(self._dsn, connections=len(self._buffers), deadline_s=1.0)
+                    open_pool(self._dsn, connections=len(self._buffers))
                 )
             for name, buffer in self._buffers.items():
                 store = PostgresStore(
@@ -187,5 +197,9 @@ class Tracker:
 
     async def _stop(self) -> None:
         # All at once, so that the deadline is one deadline, not one for each target.
-        stops = [flusher.stop() for flusher in self._flushers.values()]
-        await asyncio.gather(*stops)
+        stopping = asyncio.gather(*(flusher.stop() for flusher in self._flushers.values()))
+        try:
+            await asyncio.shield(stopping)
+        except asyncio.CancelledError:
+            await stopping  # cancelled once more: the pool must not be closed under the last flush
+            raise

@@ -43,7 +43,7 @@ format: $(STAMP) ## Format and mend what can be mended
 constraints: ## Pin the newest versions that pyproject.toml admits
 	rm -rf $(VENV)/constraints && $(PYTHON) -m venv $(VENV)/constraints
 	$(VENV)/constraints/bin/python -m pip install --quiet '.[service,dev]'
-	$(VENV)/constraints/bin/python -m pip freeze --exclude activity-tracker > constraints.txt
+	$(VENV)/constraints/bin/python -m pip freeze --all --exclude pip --exclude activity-tracker > constraints.txt
 	rm -rf $(VENV)/constraints
 
 clean: ## Remove everything that was made, the embedded server's data included

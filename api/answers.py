@@ -32,10 +32,17 @@ class ApiError(web.HTTPException):
         code: what went wrong, for programs.
         message: what went wrong and what to do, for people.
         retry_after_s: when to try again, in whole seconds.
+        close: the connection cannot be used for another request.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, *, retry_after_s: int | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after_s: int | None = None,
+        close: bool = False,
     ) -> None:
         self.status_code = status
         super().__init__(
@@ -43,6 +50,7 @@ class ApiError(web.HTTPException):
         )
         self.code = code
         self.message = message
+        self.close = close
 
 
 def error_answer(error: web.HTTPException) -> web.Response:
@@ -62,4 +70,6 @@ def error_answer(error: web.HTTPException) -> web.Response:
     for name in _KEPT_HEADERS:
         if name in error.headers:
             answer.headers[name] = error.headers[name]
+    if isinstance(error, ApiError) and error.close:
+        answer.force_close()
     return answer

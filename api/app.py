@@ -8,17 +8,17 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from api.auth import DEVICES, KEYS, Access, who_was_active
-from api.config import Settings, Tracking
+from api.config import Settings, TrackerSettings
 from api.database import open_database
 from api.device_handlers import DeviceHandlers
-from api.devices import Device, Devices, load_devices
+from api.devices import Devices, KnownDevice, load_devices
 from api.health import HealthHandlers
 from api.keys import Principal, load_principals
 from api.location_handlers import LocationHandlers
 from api.lookup import CachedLookup
 from api.loop_lag import LoopLag
 from api.observe import Requests
-from api.revocations import watching_revocations
+from api.revocations import Revocations
 from tracker import Target, Tracker, TrackerCollector, activity_middleware, no_touches
 
 TRACKER: Final = web.AppKey("tracker", Tracker)
@@ -28,7 +28,7 @@ _ACCESS_CONNECTIONS: Final = 4
 """One each for look-ups of keys and of devices, for revocations and for readiness."""
 
 
-def targets(settings: Tracking) -> list[Target]:
+def targets(settings: TrackerSettings) -> list[Target]:
     """Return the two columns that the service keeps up to date."""
     return [
         Target(
@@ -54,7 +54,7 @@ def targets(settings: Tracking) -> list[Target]:
     ]
 
 
-def create_tracker(settings: Tracking, dsn: str) -> Tracker | None:
+def create_tracker(settings: TrackerSettings, dsn: str) -> Tracker | None:
     """Return a tracker of devices and keys; None when tracking is off."""
     if not settings.enabled:
         return None
@@ -96,7 +96,7 @@ async def create_app(settings: Settings, dsn: str) -> web.Application:
             deadline_s = settings.auth.lookup_timeout_s
             return await load_principals(access_database, hashes, deadline_s=deadline_s)
 
-        async def load_known(device_ids: list[str]) -> dict[str, Device]:
+        async def load_known(device_ids: list[str]) -> dict[str, KnownDevice]:
             deadline_s = settings.auth.lookup_timeout_s
             return await load_devices(access_database, device_ids, deadline_s=deadline_s)
 
@@ -104,9 +104,8 @@ async def create_app(settings: Settings, dsn: str) -> web.Application:
         stack.push_async_callback(keys.close)
         known = CachedLookup("devices", load_known, settings.auth)
         stack.push_async_callback(known.close)
-        await stack.enter_async_context(
-            watching_revocations(access_database, keys, every_s=settings.auth.revocation_poll_s)
-        )
+        revocations = Revocations(access_database, keys, every_s=settings.auth.revocation_poll_s)
+        await stack.enter_async_context(revocations.running())
         loop_lag = LoopLag()
         await stack.enter_async_context(loop_lag.running())
 
@@ -132,7 +131,7 @@ async def create_app(settings: Settings, dsn: str) -> web.Application:
         devices = Devices(database, partial(tracker.pending, DEVICES) if tracker else no_touches)
         app.add_routes(DeviceHandlers(devices, access).routes())
         app.add_routes(LocationHandlers(database, access).routes())
-        app.add_routes(HealthHandlers(access_database, tracker, registry).routes())
+        app.add_routes(HealthHandlers(access_database, tracker, revocations, registry).routes())
         started = stack.pop_all()
 
         async def stop(_app: web.Application) -> None:

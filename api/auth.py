@@ -4,14 +4,14 @@ The middleware runs inside the tracking middleware, which calls `who_was_active`
 ready; a request that was not authenticated leaves nothing there to find.
 """
 
-from collections.abc import Iterator
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from api.answers import ApiError
-from api.devices import Device
+from api.devices import KnownDevice
 from api.keys import Principal, hash_key
 from api.lookup import CachedLookup
 from tracker.keys import uuid_key
@@ -23,14 +23,18 @@ DEVICES: Final = "devices"
 PRINCIPAL: Final = web.RequestKey("principal", Principal)
 _ACTIVE: Final = web.RequestKey("active_devices", list[str])
 
-_F = TypeVar("_F")
-_public: set[object] = set()
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def public(handler: _F) -> _F:
     """Let a handler be reached without a key; its requests touch nothing."""
-    _public.add(handler)
+    handler.__dict__["is_public"] = True
     return handler
+
+
+def device_not_found() -> ApiError:
+    """Return the answer for a device that is not there, or not for this key to know of."""
+    return ApiError(404, "device_not_found", "no such device: register it first")
 
 
 class Access:
@@ -42,7 +46,7 @@ class Access:
     """
 
     def __init__(
-        self, keys: CachedLookup[bytes, Principal], devices: CachedLookup[str, Device]
+        self, keys: CachedLookup[bytes, Principal], devices: CachedLookup[str, KnownDevice]
     ) -> None:
         self._keys = keys
         self._devices = devices
@@ -52,7 +56,7 @@ class Access:
 
         @web.middleware
         async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if request.match_info.handler in _public:
+            if getattr(request.match_info.handler, "is_public", False):
                 return await handler(request)
             keys = request.headers.getall("X-API-Key", ())
             if len(keys) != 1:
@@ -69,7 +73,7 @@ class Access:
 
         return authenticate
 
-    async def reach(self, request: web.Request, device_id: str) -> Device:
+    async def reach(self, request: web.Request, device_id: str) -> KnownDevice:
         """Return a device that a request is about, and note that it was active.
 
         Args:
@@ -88,11 +92,11 @@ class Access:
         device = self._devices.cached(device_id) or await self._devices.get(device_id)
         group_id = request[PRINCIPAL].group_id
         if device is None or (group_id is not None and group_id != device.group_id):
-            raise ApiError(404, "device_not_found", "no such device: register it first")
+            raise device_not_found()
         note_active(request, device_id)
         return device
 
-    def remember(self, device: Device) -> None:
+    def remember(self, device: KnownDevice) -> None:
         """Take note of a device that has just been registered."""
         self._devices.put(device.device_id, device)
 

@@ -5,6 +5,7 @@ setting is wrong. Whatever fails says so in one line on stderr.
 """
 
 import asyncio
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -19,13 +20,14 @@ import uvloop
 from aiohttp import web
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from api.app import create_app
 from api.config import Settings, SettingsError, load_settings
 from api.database import Database, open_database
-from api.devices import GroupId, Name
+from api.devices import GroupId
 from api.embedded import EmbeddedServerError, embedded_server
-from api.keys import create_key, list_keys, revoke_keys
+from api.keys import KeyName, create_key, find_keys, list_keys, revoke_key
 from api.logs import configure_logs
 from api.migrate import MigrationError, migrate_now
 from tracker import ConfigurationError, StoreError
@@ -62,7 +64,7 @@ def serve(context: typer.Context, config: Config = None) -> None:
     url = f"http://{settings.server.host}:{settings.server.port}"
     with _failing_clearly(), _database_ready(settings) as dsn:
         web.run_app(
-            create_app(settings, dsn),
+            _until_told_to_stop(settings, dsn),
             host=settings.server.host,
             port=settings.server.port,
             shutdown_timeout=settings.server.shutdown_timeout_s,
@@ -71,6 +73,23 @@ def serve(context: typer.Context, config: Config = None) -> None:
             print=lambda _banner: log.info("server.listening", url=url),
             loop=uvloop.new_event_loop(),
         )
+
+
+async def _until_told_to_stop(settings: Settings, dsn: str) -> web.Application:
+    """Build the application; while it stops it is not told again.
+
+    A second SIGTERM would break off the last flush, and lose in silence what it has to write.
+    Stopping has a deadline of its own.
+    """
+    application = await create_app(settings, dsn)
+
+    async def stop_listening_to_signals(_app: web.Application) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, log.info, "server.stopping")
+
+    application.on_shutdown.append(stop_listening_to_signals)
+    return application
 
 
 @app.command()
@@ -93,7 +112,7 @@ def create(
 ) -> None:
     """Make a key and print it, alone on stdout. It is not shown again."""
     settings = _settings(context, config)
-    _check(name, Name, "--name", "2 to 50 characters")
+    _check(name, KeyName, "--name", "2 to 50 printable characters")
     if group is not None:
         _check(group, GroupId, "--group", "2 to 50 letters, digits, _ or -")
     key = _with_database(settings, lambda database: create_key(database, name, group))
@@ -111,14 +130,15 @@ def list_(context: typer.Context, config: Config = None) -> None:
         table.add_row(
             str(key.id),
             key.prefix,
-            key.name,
+            Text(key.name),
             key.group_id or "all",
             _shown(key.created_at),
             _shown(key.last_used_at),
             "active" if key.revoked_at is None else f"revoked {_shown(key.revoked_at)}",
         )
-    # A pipe has no width to keep to: cut nothing.
-    Console(width=None if sys.stdout.isatty() else 1000).print(table)
+    # A pipe has no width to keep to: cut nothing. Names are shown as they are.
+    width = None if sys.stdout.isatty() else 1000
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
 @keys.command()
@@ -127,14 +147,16 @@ def revoke(
     key: Annotated[str, typer.Argument(help="An id, a prefix or a name as listed, or the key.")],
     config: Config = None,
 ) -> None:
-    """Revoke keys; running services refuse them within a second."""
-    revoked = _with_database(
-        _settings(context, config), lambda database: revoke_keys(database, key)
-    )
-    if not revoked:
-        _fail("no key has this id, prefix or name: see 'keys list'")
-    for one in revoked:
-        typer.echo(f"revoked {one.prefix} ({one.name})", err=True)
+    """Revoke a key; running services refuse it within a second."""
+    settings = _settings(context, config)
+    matching = _with_database(settings, lambda database: find_keys(database, key))
+    if not matching:
+        _fail("no active key has this id, prefix or name: see 'keys list'")
+    if len(matching) > 1:
+        _fail(f"{len(matching)} active keys have this name: give an id, see 'keys list'")
+    (found,) = matching
+    _with_database(settings, lambda database: revoke_key(database, found.id))
+    typer.echo(f"revoked {found.prefix} ({found.name})", err=True)
 
 
 def main() -> None:

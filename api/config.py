@@ -4,15 +4,18 @@ Units and meanings are in config.toml; a test keeps its values and these default
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX: Final = "ACTIVITY__"
+_HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(:\d{1,5})?").fullmatch
 DEFAULT_FILE: Final = Path("config.toml")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -27,7 +30,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Server(_Section):
+class ServerSettings(_Section):
     """Where the service listens and what it takes."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
@@ -36,7 +39,7 @@ class Server(_Section):
     shutdown_timeout_s: Seconds = 5.0
 
 
-class Database(_Section):
+class DatabaseSettings(_Section):
     """Which Postgres, and how requests use it."""
 
     url: str = ""
@@ -48,13 +51,18 @@ class Database(_Section):
     statement_timeout_s: Seconds = 5.0
 
     @model_validator(mode="after")
-    def _url_is_postgres(self) -> Self:
-        if self.url and not self.url.startswith(("postgresql://", "postgres://")):
+    def _url_can_be_read(self) -> Self:
+        if not self.url:
+            return self
+        if not self.url.startswith(("postgresql://", "postgres://")):
             raise ValueError("url must start with postgresql://")
+        for host in urlsplit(self.url).netloc.rpartition("@")[2].split(","):
+            if not _HOST_AND_PORT(host):
+                raise ValueError(f"url has no host or host:port at {host!r:.60}")
         return self
 
 
-class Auth(_Section):
+class AuthSettings(_Section):
     """How keys and devices are cached."""
 
     refresh_s: Seconds = 30.0
@@ -73,7 +81,7 @@ class Auth(_Section):
         return self
 
 
-class Tracking(_Section):
+class TrackerSettings(_Section):
     """How touches are buffered and flushed."""
 
     enabled: bool = True
@@ -95,12 +103,12 @@ class Tracking(_Section):
             raise ValueError("high_water_keys must not be above capacity_keys")
         if self.backoff_first_s > self.backoff_most_s:
             raise ValueError("backoff_first_s must not be above backoff_most_s")
-        if self.lock_timeout_s > self.statement_timeout_s:
-            raise ValueError("lock_timeout_s must not be above statement_timeout_s")
+        if self.lock_timeout_s >= self.statement_timeout_s:
+            raise ValueError("lock_timeout_s must be below statement_timeout_s")
         return self
 
 
-class Log(_Section):
+class LogSettings(_Section):
     """What is logged, and how it looks."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -114,11 +122,11 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    server: Server = Server()
-    database: Database = Database()
-    auth: Auth = Auth()
-    tracker: Tracking = Tracking()
-    log: Log = Log()
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    auth: AuthSettings = AuthSettings()
+    tracker: TrackerSettings = TrackerSettings()
+    log: LogSettings = LogSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -151,7 +159,7 @@ def load_settings(file: Path | None = None) -> Settings:
     try:
         return Settings(**from_file)
     except ValidationError as error:
-        raise SettingsError(_one_line(error, f"{file} or the environment")) from error
+        raise SettingsError(_one_line(error, "the environment")) from error
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -159,7 +167,11 @@ def _read(file: Path) -> dict[str, Any]:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"cannot read the settings from {file}: {error}") from error
-    for name, section in _sections().items():
+    sections = _sections()
+    for name in values:
+        if name not in sections:
+            raise SettingsError(f"bad settings in {file}: unknown setting {name!r:.60}")
+    for name, section in sections.items():
         try:
             # TOML has types of its own, so what it says is taken by its word: "8080" is no port.
             section.model_validate(values.get(name, {}), strict=True)
@@ -188,7 +200,7 @@ def _one_line(error: ValidationError, source: str, *section: str) -> str:
         name = ".".join(map(str, (*section, *problem["loc"])))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            problems.append(f"unknown setting {name}")
+            problems.append(f"unknown setting {name!r}")
         elif isinstance(
             problem["input"], dict
         ):  # the value of a whole section would hide the point

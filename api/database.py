@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from api.config import Database as DatabaseSettings
-from tracker.postgres import Pool, borrowed, translate
+from api.config import DatabaseSettings
+from tracker.postgres import Pool, borrowed, open_pool, translate
 
 if TYPE_CHECKING:
     Records: TypeAlias = list[asyncpg.Record]
@@ -44,9 +44,11 @@ class Database:
             RowRefused: the database refuses the values.
         """
         try:
-            async with asyncio.timeout(deadline_s or self._deadline_s):
-                async with borrowed(self._pool) as connection:
-                    return await connection.fetch(statement, *arguments)
+            async with (
+                asyncio.timeout(deadline_s or self._deadline_s),
+                borrowed(self._pool) as connection,
+            ):
+                return await connection.fetch(statement, *arguments)
         except Exception as error:
             translated = translate(error)
             if translated is None:
@@ -65,18 +67,10 @@ async def open_database(
         settings: timeouts and such.
         connections: the most connections.
     """
-    pool = await asyncpg.create_pool(
+    async with open_pool(
         dsn,
-        min_size=0,
-        max_size=connections,
+        connections=connections,
+        name="activity-api",
         statement_cache_size=settings.statement_cache_size,
-        server_settings={"application_name": "activity-api"},
-    )
-    try:
+    ) as pool:
         yield Database(pool, deadline_s=settings.statement_timeout_s)
-    finally:
-        try:
-            async with asyncio.timeout(settings.statement_timeout_s):
-                await pool.close()
-        except TimeoutError:
-            pool.terminate()

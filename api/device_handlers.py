@@ -6,9 +6,9 @@ import msgspec
 from aiohttp import web
 
 from api.answers import ApiError, json_answer
-from api.auth import PRINCIPAL, Access, note_active
-from api.bodies import reach_named_device, read_body
-from api.devices import Device, Devices, GroupId, Registration
+from api.auth import PRINCIPAL, Access, device_not_found, note_active
+from api.bodies import read_body
+from api.devices import Devices, GroupId, KnownDevice, Registration
 
 _REGISTRATION: Final = msgspec.json.Decoder(Registration)
 _DEFAULT_LIMIT: Final = 1000
@@ -38,18 +38,14 @@ class DeviceHandlers:
         ]
 
     async def _register(self, request: web.Request) -> web.Response:
-        try:
-            registration = await read_body(request, _REGISTRATION)
-        except ApiError:
-            await reach_named_device(request, self._access)
-            raise
+        registration = await read_body(request, _REGISTRATION, self._access)
         own_group = request[PRINCIPAL].group_id
         if own_group is not None and registration.group_id != own_group:
             raise ApiError(403, "forbidden", "this API key may not register into another group")
         device = await self._devices.register(registration, own_group)
         if device is None:
-            raise ApiError(404, "device_not_found", "this API key may not reach this device")
-        self._access.remember(Device(device.device_id, registration.group_id))
+            raise device_not_found()
+        self._access.remember(KnownDevice(device.device_id, registration.group_id))
         note_active(request, device.device_id)
         return json_answer(device)
 
@@ -71,7 +67,7 @@ class DeviceHandlers:
         device = await self._devices.one(reached.device_id)
         if device is None:
             self._access.forget(reached.device_id)
-            raise ApiError(404, "device_not_found", "no such device: register it first")
+            raise device_not_found()
         return json_answer(device)
 
     async def _deactivate(self, request: web.Request) -> web.Response:
@@ -79,7 +75,7 @@ class DeviceHandlers:
         was_active = await self._devices.deactivate(reached.device_id)
         self._access.forget(reached.device_id)
         if not was_active:
-            raise ApiError(404, "device_not_found", "no such device: register it first")
+            raise device_not_found()
         return web.Response(status=204)
 
     async def _heartbeat(self, request: web.Request) -> web.Response:

@@ -58,7 +58,7 @@ class DeviceAnswer(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class KnownDevice:
     """What access needs to know of an active device."""
 
     device_id: str
@@ -67,7 +67,8 @@ class Device:
 
 _COLUMNS: Final = """
     d.device_id::text, d.display_name, d.platform,
-    extract(epoch FROM d.last_seen_at)::bigint, floor(extract(epoch FROM now()))::bigint,
+    CASE WHEN isfinite(d.last_seen_at) THEN floor(extract(epoch FROM d.last_seen_at))::bigint END,
+    floor(extract(epoch FROM now()))::bigint,
     newest.latitude, newest.longitude, newest.accuracy, newest.captured_at
 """
 _NEWEST: Final = """
@@ -177,7 +178,7 @@ class Devices:
 
 async def load_devices(
     database: Database, device_ids: list[str], *, deadline_s: float
-) -> dict[str, Device]:
+) -> dict[str, KnownDevice]:
     """Return the active devices among some ids.
 
     Args:
@@ -194,7 +195,7 @@ async def load_devices(
         device_ids,
         deadline_s=deadline_s,
     )
-    return {row[0]: Device(row[0], row[1]) for row in rows}
+    return {row[0]: KnownDevice(row[0], row[1]) for row in rows}
 
 
 def _answer(row: Record, view: View) -> DeviceAnswer:

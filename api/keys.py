@@ -8,12 +8,19 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
 
 from api.database import Database
 
 _PREFIX_LENGTH: Final = 10
 """How much of a key is stored in the clear, to tell keys apart: `ak_` and 42 of its 256 bits."""
+
+
+KeyName: TypeAlias = Annotated[
+    str, msgspec.Meta(min_length=2, max_length=50, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +89,30 @@ async def list_keys(database: Database) -> list[StoredKey]:
     return [StoredKey(*row) for row in rows]
 
 
-async def revoke_keys(database: Database, which: str) -> list[StoredKey]:
-    """Revoke the keys that an id, a prefix, a name or the whole key stands for.
+async def find_keys(database: Database, which: str) -> list[StoredKey]:
+    """Return the active key with an id or a prefix, or the key itself; else those with a name.
 
     Args:
         database: where keys are stored.
-        which: an id, a prefix as listed, a name, or a key.
-
-    Returns:
-        The keys that are revoked now, including those that were before; empty if there is none.
+        which: an id, a prefix as listed, a key, or a name.
 
     Raises:
         StoreError: the database is away.
     """
-    rows = await database.fetch(
-        "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) "
-        "WHERE id::text = $1 OR prefix = $1 OR name = $1 OR key_hash = $2 "
-        "RETURNING id, prefix, name, group_id, created_at, last_used_at, revoked_at",
-        which,
-        hash_key(which),
+    active = [key for key in await list_keys(database) if key.revoked_at is None]
+    exact = [key for key in active if which == str(key.id) or which.startswith(key.prefix)]
+    return exact or [key for key in active if key.name == which]
+
+
+async def revoke_key(database: Database, key_id: int) -> None:
+    """Revoke a key for good.
+
+    Raises:
+        StoreError: the database is away.
+    """
+    await database.fetch(
+        "UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL", key_id
     )
-    return [StoredKey(*row) for row in rows]
 
 
 async def load_principals(

@@ -8,8 +8,8 @@ import msgspec
 from aiohttp import web
 
 from api.answers import ApiError, json_answer
-from api.auth import Access
-from api.bodies import reach_named_device, read_body
+from api.auth import Access, device_not_found
+from api.bodies import read_body
 from api.database import Database
 from api.locations import Batch, Report, Upload, store_reports
 from tracker import RowRefused
@@ -38,22 +38,14 @@ class LocationHandlers:
         ]
 
     async def _one(self, request: web.Request) -> web.Response:
-        try:
-            upload = await read_body(request, _UPLOAD)
-        except ApiError:
-            await reach_named_device(request, self._access)
-            raise
+        upload = await read_body(request, _UPLOAD, self._access)
         return await self._store(request, upload.device_id, [upload])
 
     async def _batch(self, request: web.Request) -> web.Response:
-        try:
-            batch = await read_body(request, _BATCH)
-        except ApiError:
-            await reach_named_device(request, self._access)
-            raise
+        batch = await read_body(request, _BATCH, self._access)
         for index, report in enumerate(batch.locations):
             if report.device_id not in (None, batch.device_id):
-                await reach_named_device(request, self._access)
+                await self._access.reach(request, str(batch.device_id))
                 raise ApiError(
                     400,
                     "invalid_body",
@@ -70,5 +62,5 @@ class LocationHandlers:
         except RowRefused as error:
             # Everything else has been validated: the device was deleted a moment ago.
             self._access.forget(device.device_id)
-            raise ApiError(404, "device_not_found", "no such device: register it first") from error
+            raise device_not_found() from error
         return json_answer({"success": True, "processed_count": len(reports)})

@@ -4,17 +4,19 @@ The request id is a plain context variable: structlog's own binding costs micros
 """
 
 import logging
-import logging.config
 import sys
 from contextvars import ContextVar
 from typing import Final, TextIO
 
 import structlog
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from api.config import Log
+from api.config import LogSettings
 
+_TRACES: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+"""Without local variables: there are keys and passwords among them."""
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id")
 
 
@@ -26,11 +28,12 @@ def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Drop aiohttp's error with a trace for each client that does not speak HTTP."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    """Drop aiohttp's error with a trace for each client that sends no proper HTTP."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
 
 
-def configure_logs(settings: Log, stream: TextIO = sys.stdout) -> None:
+def configure_logs(settings: LogSettings, stream: TextIO = sys.stdout) -> None:
     """Send all logs of the process to a stream.
 
     Args:
@@ -44,9 +47,9 @@ def configure_logs(settings: Log, stream: TextIO = sys.stdout) -> None:
     ]
     as_json = settings.format == "json" or (settings.format == "auto" and not stream.isatty())
     render: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_TRACES), structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer()]
+        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
         processors=[

@@ -2,7 +2,7 @@
 
 - Fresh entries are answered from memory, without an await.
 - An entry past its refresh time is still answered at once, and looked up again behind the
-  request's back; after twice that time the request waits for the look-up.
+  request's back; past twice that time the request waits a moment for the look-up.
 - All keys that wait share one query at a time, however many requests miss: a flood of wrong keys
   costs the database one statement after the other and nothing more.
 - While the database is away, entries are answered up to the stale limit; what is not cached fails
@@ -14,21 +14,25 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import structlog
 from cachetools import LRUCache, TTLCache
 
-from api.config import Auth
+from api.config import AuthSettings
 from tracker import StoreError, StoreUnavailable
 
 K = TypeVar("K")
 V = TypeVar("V")
+_Answer: TypeAlias = "asyncio.Future[V | None]"
 
 _MOST_KEYS_PER_QUERY: Final = 1000
 _RETRY_S: Final = 0.5
+_PATIENCE_S: Final = 0.1
+"""How long a request with an old entry waits for a newer one."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -37,6 +41,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class _Entry(Generic[V]):
     value: V
     loaded_at: float
+    generation: int
 
 
 class CachedLookup(Generic[K, V]):
@@ -53,7 +58,7 @@ class CachedLookup(Generic[K, V]):
         self,
         name: str,
         load: Callable[[list[K]], Awaitable[Mapping[K, V]]],
-        settings: Auth,
+        settings: AuthSettings,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,9 +72,9 @@ class CachedLookup(Generic[K, V]):
         self._unknown: TTLCache[K, None] = TTLCache(
             settings.max_unknown, settings.unknown_s, timer=monotonic
         )
-        self._waiting: dict[K, asyncio.Future[V | None]] = {}
-        self._under_way: dict[K, asyncio.Future[V | None]] = {}
-        self._generation = 0
+        self._generation = 0  # entries of an earlier one are to be looked up again
+        self._waiting: dict[K, _Answer[V]] = {}
+        self._under_way: dict[K, _Answer[V]] = {}
         self._worker: asyncio.Task[None] | None = None
         self._failure: StoreError | None = None
         self._retry_at = 0.0
@@ -77,7 +82,11 @@ class CachedLookup(Generic[K, V]):
     def cached(self, key: K) -> V | None:
         """Return the row if it is cached and fresh, without waiting; else None: ask `get`."""
         entry = self._known.get(key)
-        if entry is None or self._monotonic() - entry.loaded_at >= self._refresh_s:
+        if (
+            entry is None
+            or entry.generation != self._generation
+            or self._monotonic() - entry.loaded_at >= self._refresh_s
+        ):
             return None
         return entry.value
 
@@ -89,38 +98,38 @@ class CachedLookup(Generic[K, V]):
         """
         entry = self._known.get(key)
         if entry is None:
-            if key in self._unknown:
-                return None
-            return await self._ask(key)
+            return None if key in self._unknown else await self._ask(key)
         age_s = self._monotonic() - entry.loaded_at
-        if age_s < self._refresh_s:
+        if age_s >= self._stale_limit_s:
+            return await self._ask(key)
+        doubtful = entry.generation != self._generation
+        if age_s < self._refresh_s and not doubtful:
             return entry.value
-        tolerated_s = self._stale_limit_s if self._failure else 2 * self._refresh_s
-        if age_s < min(tolerated_s, self._stale_limit_s):
+        if self._failure is not None or (age_s < 2 * self._refresh_s and not doubtful):
             self._refresh(key)
             return entry.value
         try:
-            return await self._ask(key)
-        except StoreError:
-            if age_s < self._stale_limit_s:
-                return entry.value
-            raise
+            async with asyncio.timeout(None if doubtful else _PATIENCE_S):
+                return await self._ask(key)
+        except (StoreError, TimeoutError):
+            return entry.value
 
     def put(self, key: K, value: V) -> None:
         """Cache a row that has just been written."""
+        self._under_way.pop(key, None)  # it may have been asked for before the write
         self._unknown.pop(key, None)
-        self._known[key] = _Entry(value, self._monotonic())
+        self._known[key] = _Entry(value, self._monotonic(), self._generation)
 
     def discard(self, key: K) -> None:
         """Forget a row that has just been removed."""
+        self._under_way.pop(key, None)
         self._known.pop(key, None)
 
-    def clear(self) -> None:
-        """Forget everything; answers to queries that are under way are not remembered either."""
+    def doubt(self) -> None:
+        """Believe nothing before it has been looked up again, unless the database is away."""
         self._generation += 1
-        self._known.clear()
+        self._under_way.clear()
         self._unknown.clear()
-        self._under_way = {}
 
     async def close(self) -> None:
         """Give up on look-ups that are under way."""
@@ -134,22 +143,24 @@ class CachedLookup(Generic[K, V]):
 
     async def _ask(self, key: K) -> V | None:
         if self._failure is not None and self._monotonic() < self._retry_at:
-            raise StoreUnavailable(
-                str(self._failure)
-            )  # a new one: tracebacks pile up on an old one
+            # A new one: tracebacks would pile up on the old one.
+            raise StoreUnavailable(str(self._failure))
         if len(self._waiting) >= self._max_waiting and key not in self._waiting:
             raise StoreUnavailable(f"{self._max_waiting} {self._name} look-ups are waiting")
         # Shielded: the future is shared, and a client that leaves must not end it for the others.
         return await asyncio.shield(self._enqueue(key))
 
-    def _enqueue(self, key: K) -> "asyncio.Future[V | None]":
+    def _enqueue(self, key: K) -> "_Answer[V]":
         future = self._under_way.get(key) or self._waiting.get(key)
         if future is None:
             future = self._waiting[key] = asyncio.get_running_loop().create_future()
             # Nobody may be waiting for a refresh; its error is not a forgotten one.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
             if self._worker is None or self._worker.done():
-                self._worker = asyncio.create_task(self._work(), name=f"lookup-{self._name}")
+                # In a context of its own: it works for more requests than the one that starts it.
+                self._worker = asyncio.create_task(
+                    self._work(), name=f"lookup-{self._name}", context=Context()
+                )
         return future
 
     async def _work(self) -> None:
@@ -157,47 +168,42 @@ class CachedLookup(Generic[K, V]):
             batch = dict(islice(self._waiting.items(), _MOST_KEYS_PER_QUERY))
             for key in batch:
                 del self._waiting[key]
-            self._under_way = batch
-            generation = self._generation
+            self._under_way = dict(batch)
             try:
                 found = await self._load(list(batch))
             except StoreError as error:
                 self._fail(batch, error)
             except Exception as error:
-                log.exception("lookup.crashed", what=self._name)
                 self._fail(batch, StoreUnavailable(f"{type(error).__name__}: {error}"))
+                log.exception("lookup.crashed", what=self._name)
             except BaseException:
                 for future in (*batch.values(), *self._waiting.values()):
                     future.cancel()
                 raise
             else:
-                self._succeed(batch, found, remember=generation == self._generation)
+                self._succeed(batch, found)
             finally:
                 self._under_way = {}
 
-    def _succeed(
-        self,
-        batch: Mapping[K, "asyncio.Future[V | None]"],
-        found: Mapping[K, V],
-        *,
-        remember: bool,
-    ) -> None:
-        if self._failure is not None:
-            log.info("lookup.recovered", what=self._name)
-            self._failure = None
+    def _succeed(self, batch: Mapping[K, "_Answer[V]"], found: Mapping[K, V]) -> None:
         for key, future in batch.items():
             value = found.get(key)
-            if remember and value is not None:
-                self.put(key, value)
-            elif remember:
-                self._known.pop(key, None)
-                self._unknown[key] = None
+            # Not remembered if it was put, discarded or doubted while the query was under way:
+            # the answer may be from before that.
+            if self._under_way.get(key) is future:
+                if value is None:
+                    self._known.pop(key, None)
+                    self._unknown[key] = None
+                else:
+                    self.put(key, value)
             if not future.done():
                 future.set_result(value)
+        if self._failure is not None:
+            self._failure = None
+            log.info("lookup.recovered", what=self._name)
 
-    def _fail(self, batch: dict[K, "asyncio.Future[V | None]"], error: StoreError) -> None:
-        if self._failure is None:
-            log.error("lookup.failed", what=self._name, error=str(error))
+    def _fail(self, batch: Mapping[K, "_Answer[V]"], error: StoreError) -> None:
+        first = self._failure is None
         self._failure = error
         self._retry_at = self._monotonic() + _RETRY_S
         failed = [*batch.values(), *self._waiting.values()]
@@ -205,3 +211,5 @@ class CachedLookup(Generic[K, V]):
         for future in failed:
             if not future.done():
                 future.set_exception(error)
+        if first:
+            log.error("lookup.failed", what=self._name, error=str(error))

@@ -19,6 +19,10 @@ _LOCK: Final = 0x6163_7469_7669_7479
 """Advisory lock: "activity" in ASCII."""
 
 
+_LOCK_TIMEOUT_S: Final = 60
+"""How long to wait for another process that is migrating, or for users of the tables."""
+
+
 class MigrationError(Exception):
     """The database cannot be reached or refuses a migration; the message is one line."""
 
@@ -43,9 +47,17 @@ async def migrate(dsn: str, *, connect_timeout_s: float) -> None:
 
     async def connect() -> Any:
         # asyncpg reads the DSN, so that it means the same here as everywhere else.
-        return await asyncpg.connect(dsn, timeout=connect_timeout_s, statement_cache_size=0)
+        try:
+            return await asyncpg.connect(dsn, timeout=connect_timeout_s, statement_cache_size=0)
+        except TimeoutError as error:
+            raise MigrationError(
+                f"the database does not answer within {connect_timeout_s:g} s: is the URL right?"
+            ) from error
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            raise MigrationError(f"cannot connect to the database: {error}") from error
 
     def upgrade(connection: Connection) -> None:
+        connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         config = alembic_config()
         config.attributes["connection"] = connection
@@ -55,12 +67,6 @@ async def migrate(dsn: str, *, connect_timeout_s: float) -> None:
     try:
         async with engine.begin() as connection:
             await connection.run_sync(upgrade)
-    except TimeoutError as error:
-        raise MigrationError(
-            f"the database did not answer within {connect_timeout_s:g} s: is database.url right?"
-        ) from error
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        raise MigrationError(f"cannot use the database: {error}") from error
     except DBAPIError as error:
         raise MigrationError(f"the database refuses a migration: {error.orig}") from error
     finally:

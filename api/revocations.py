@@ -1,4 +1,4 @@
-"""Empties the cache of keys soon after a key was revoked, by whatever process or hand.
+"""Doubts the cache of keys soon after keys were changed, by whatever process or hand.
 
 A trigger counts changes of `api_keys` in `key_revision`, in the same transaction, and this polls
 that one row. Polling works through a pooler in transaction mode, where LISTEN does not, and has no
@@ -14,49 +14,77 @@ import structlog
 
 from api.database import Database
 from api.lookup import CachedLookup
-from tracker import StoreError
+from tracker import StoreError, StoreMisconfigured, StoreUnavailable
 
 _MOST_PATIENCE_S: Final = 5.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-@asynccontextmanager
-async def watching_revocations(
-    database: Database, keys: CachedLookup[bytes, Any], *, every_s: float
-) -> AsyncIterator[None]:
-    """Empty a cache of keys whenever keys have changed, while the block runs.
+class Revocations:
+    """Watches for changes of keys while it runs.
 
     Args:
         database: where keys are stored.
         keys: the cache.
         every_s: time between looks, in seconds.
     """
-    task = asyncio.create_task(_watch(database, keys, every_s), name="revocations")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
+    def __init__(
+        self, database: Database, keys: CachedLookup[bytes, Any], *, every_s: float
+    ) -> None:
+        self.error: StoreError | None = None
+        """Why the last look failed; None when it did not."""
+        self._database = database
+        self._keys = keys
+        self._every_s = every_s
 
-async def _watch(database: Database, keys: CachedLookup[bytes, Any], every_s: float) -> None:
-    seen: object = None
-    # A connection that says nothing is given up fast; a slow network gets its time after a while.
-    patience_s = 2 * every_s
-    while True:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Watch while the block runs."""
+        task = asyncio.create_task(self._watch(), name="revocations")
         try:
-            rows = await database.fetch("SELECT revision FROM key_revision", deadline_s=patience_s)
-        except StoreError:
-            # Look-ups say that the database is away; while it is, nobody can revoke a key.
-            patience_s = min(2 * patience_s, _MOST_PATIENCE_S)
-        except Exception:
-            log.exception("revocations.crashed")
-        else:
-            patience_s = 2 * every_s
-            revision = [tuple(row) for row in rows]
-            if revision != seen:
-                seen = revision
-                keys.clear()
-        await asyncio.sleep(every_s)
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _watch(self) -> None:
+        seen: int | None = None
+        # A connection that says nothing is given up fast; a slow network gets its time in the end.
+        patience_s = 2 * self._every_s
+        while True:
+            try:
+                revision = await self._revision(patience_s)
+            except Exception as error:  # noqa: BLE001 - whatever it is, watching goes on
+                patience_s = min(2 * patience_s, _MOST_PATIENCE_S)
+                self._failed(error)
+            else:
+                patience_s = 2 * self._every_s
+                if self.error is not None:
+                    self.error = None
+                    log.info("revocations.recovered")
+                if revision != seen:
+                    seen = revision
+                    self._keys.doubt()
+            await asyncio.sleep(self._every_s)
+
+    async def _revision(self, patience_s: float) -> int:
+        rows = await self._database.fetch(
+            "SELECT revision FROM key_revision", deadline_s=patience_s
+        )
+        if not rows:
+            raise StoreMisconfigured("key_revision is empty: it must have one row")
+        revision: int = rows[0][0]
+        return revision
+
+    def _failed(self, error: Exception) -> None:
+        if not isinstance(error, StoreError):
+            error = StoreMisconfigured(f"{type(error).__name__}: {error}")
+        if self.error is None:
+            log.error("revocations.failed", error=str(error))
+        self.error = error
+        if not isinstance(error, StoreUnavailable):
+            # The database is there and this does not work: ask for every key until it does.
+            self._keys.doubt()

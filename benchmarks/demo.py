@@ -24,7 +24,7 @@ from rich.table import Table
 from api.config import Settings
 from api.database import open_database
 from api.embedded import embedded_server
-from api.keys import create_key, revoke_keys
+from api.keys import create_key, find_keys, revoke_key
 from api.migrate import migrate
 from benchmarks.fleet import GROUP, Aircraft, read_fleet
 from benchmarks.scrape import Metrics, scrape
@@ -107,7 +107,8 @@ def _database(settings: Settings) -> Iterator[str]:
 async def _make_key(settings: Settings, dsn: str) -> str:
     await migrate(dsn, connect_timeout_s=settings.database.connect_timeout_s)
     async with open_database(dsn, settings.database, connections=1) as database:
-        await revoke_keys(database, _KEY_NAME)  # an earlier demo's
+        for earlier in await find_keys(database, _KEY_NAME):
+            await revoke_key(database, earlier.id)
         return await create_key(database, _KEY_NAME, None)
 
 

@@ -6,11 +6,15 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests.things import locking
+
+DEVICE = "00000000-0000-4000-8000-000000000001"
 CHECKOUT = Path(__file__).parent.parent
 
 
@@ -59,12 +63,24 @@ async def test_keys_are_made_listed_and_revoked(dsn, db):
     assert "revoked" in run("keys", "list", dsn=dsn).stdout
 
 
+def test_a_name_is_shown_as_it_is_and_an_ambiguous_one_revokes_nothing(dsn):
+    """Brackets are no markup, and who means one of two keys must say which."""
+    for _ in range(2):
+        assert run("keys", "create", "--name", "[/red] :smile:", dsn=dsn).returncode == 0
+    assert run("keys", "list", dsn=dsn).stdout.count("[/red] :smile:") == 2
+    assert_one_line(run("keys", "revoke", "[/red] :smile:", dsn=dsn), 1, "2 active keys")
+    assert run("keys", "revoke", "1", dsn=dsn).returncode == 0
+    assert run("keys", "revoke", "[/red] :smile:", dsn=dsn).returncode == 0
+    assert_one_line(run("keys", "revoke", "1", dsn=dsn), 1, "no active key")
+
+
 def test_wrong_arguments_are_refused(dsn):
     """Names that make no sense and keys that are not there."""
+    assert_one_line(run("keys", "create", "--name", "a\x1b[2Jb", dsn=dsn), 2, "--name")
     assert_one_line(run("keys", "create", "--name", "x", dsn=dsn), 2, "--name")
     named = ("keys", "create", "--name", "good")
     assert_one_line(run(*named, "--group", "no good", dsn=dsn), 2, "--group")
-    assert_one_line(run("keys", "revoke", "nobody", dsn=dsn), 1, "no key")
+    assert_one_line(run("keys", "revoke", "nobody", dsn=dsn), 1, "no active key")
     assert run("no-such-command").returncode == 2
 
 
@@ -96,11 +112,11 @@ async def test_migrate_brings_an_empty_database_up_to_date_and_may_be_repeated(d
     assert run("migrate", dsn=dsn).returncode == 0
 
 
-async def test_serve_runs_until_sigterm_and_writes_what_is_pending(dsn, db):
-    """The whole service as a process: it comes up, takes a heartbeat, and loses nothing."""
+@asynccontextmanager
+async def serving(dsn: str, **environment: str):
+    """Run the service as a process of its own: its process, and a client with a key."""
     port = free_port()
     key = run("keys", "create", "--name", "fleet", dsn=dsn).stdout.strip()
-    device_id = "00000000-0000-4000-8000-000000000001"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "api", "serve"),
         cwd=CHECKOUT,
@@ -109,32 +125,55 @@ async def test_serve_runs_until_sigterm_and_writes_what_is_pending(dsn, db):
             "ACTIVITY__DATABASE__URL": dsn,
             "ACTIVITY__SERVER__PORT": str(port),
             "ACTIVITY__TRACKER__FLUSH_INTERVAL_S": "3600",
+            **environment,
         },
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(60):
-            assert process.stdout is not None
             listening = await process.stdout.readline()
         assert b'"server.listening"' in listening
-        session = aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers={"X-API-Key": key})
-        async with session:
-            body = {"device_id": device_id, "display_name": "Phone", "group_id": "family"}
+        async with aiohttp.ClientSession(
+            f"http://127.0.0.1:{port}", headers={"X-API-Key": key}
+        ) as session:
+            body = {"device_id": DEVICE, "display_name": "Phone", "group_id": "family"}
             async with session.post("/api/v1/devices/register", json=body) as answer:
                 assert answer.status == 200
-            await db.execute("UPDATE devices SET last_seen_at = NULL")
-            async with session.post(f"/api/v1/devices/{device_id}/heartbeat") as answer:
-                assert answer.status == 204
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(60):
-            _, stderr = await process.communicate()
-        assert (process.returncode, stderr) == (0, b"")
+            yield process, session
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def test_serve_runs_until_sigterm_and_writes_what_is_pending(dsn, db):
+    """The whole service as a process: it comes up, takes a heartbeat, and loses nothing."""
+    async with serving(dsn) as (process, session):
+        await db.execute("UPDATE devices SET last_seen_at = NULL")
+        async with session.post(f"/api/v1/devices/{DEVICE}/heartbeat") as answer:
+            assert answer.status == 204
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            _, stderr = await process.communicate()
+        assert (process.returncode, stderr) == (0, b"")
     assert await db.fetchval("SELECT last_seen_at FROM devices") is not None
+
+
+async def test_a_second_sigterm_does_not_break_off_the_last_flush(dsn, db):
+    """Impatience loses nothing in silence: the deadline holds, the loss is logged."""
+    deadline = {"ACTIVITY__TRACKER__SHUTDOWN_DEADLINE_S": "2"}
+    async with serving(dsn, **deadline) as (process, _):
+        async with locking(dsn, "LOCK TABLE devices IN ACCESS EXCLUSIVE MODE"):
+            process.send_signal(signal.SIGTERM)
+            said = b""
+            async with asyncio.timeout(60):
+                while b"flush.failed" not in said:
+                    said += await process.stdout.readline()
+                process.send_signal(signal.SIGTERM)
+                rest, stderr = await process.communicate()
+        assert (process.returncode, stderr) == (0, b"")
+        assert b"flush.lost_at_shutdown" in said + rest
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(dsn):

@@ -44,8 +44,8 @@ def test_the_environment_wins_over_the_file(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[server]\nprot = 1", "unknown setting server.prot"),
-        ("[srever]\nport = 1", "unknown setting srever"),
+        ("[server]\nprot = 1", "unknown setting 'server.prot'"),
+        ("[srever]\nport = 1", "unknown setting 'srever'"),
         ("[server]\nport = '8080'", "server.port = '8080'"),
         ("[server]\nport = true", "server.port = True"),
         ("[server]\nport = 0", "server.port = 0"),
@@ -63,6 +63,10 @@ def test_the_environment_wins_over_the_file(monkeypatch, tmp_path):
         ("[auth]\nstale_limit_s = 1", "auth: stale_limit_s must not be below refresh_s"),
         ("[auth]\nrevocation_poll_s = 2", "auth.revocation_poll_s = 2"),
         ("[database]\nurl = 'mysql://x'", "database: url must start with postgresql://"),
+        ("[database]\nurl = 'postgresql://h:port/db'", "database: url has no host or host:port"),
+        ("[database]\nurl = 'postgresql://[::bad/db'", "database: "),
+        ("[tracker]\nlock_timeout_s = 5", "tracker: lock_timeout_s must be below"),
+        ('"a\\nb" = 1', "unknown setting 'a\\nb'"),
         ("[log]\nlevel = 'loud'", "log.level = 'loud'"),
         ("server = 5", "server = 5"),
         ("[server", "cannot read the settings from"),

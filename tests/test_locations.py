@@ -6,8 +6,9 @@ import json
 import uuid
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.service import REPORT, Service
+from tests.service import REPORT, Service, running
 from tests.things import locking
 
 
@@ -240,3 +241,55 @@ async def test_a_device_that_was_deleted_a_moment_ago_is_404(service, db):
     await db.execute("DELETE FROM devices")
     assert (await service.upload(device_id)).status == 404
     assert (await service.heartbeat(device_id)).status == 404
+
+
+async def test_a_body_that_is_not_encoded_as_it_says_is_400(service):
+    """Junk that claims to be compressed is the client's fault, and no crash."""
+    with capture_logs() as logs:
+        for encoding in ("gzip", "deflate"):
+            answer = await service.client.post(
+                "/api/v1/locations",
+                data=b"this is not compressed",
+                headers={
+                    "X-API-Key": service.key,
+                    "Content-Type": "application/json",
+                    "Content-Encoding": encoding,
+                },
+                skip_auto_headers=("Content-Encoding",),
+                compress=None,
+            )
+            assert answer.status == 400
+    assert logs == []
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_crash(service):
+    """A phone in a tunnel costs no error line."""
+    url = service.client.make_url("/api/v1/locations")
+    with capture_logs() as logs:
+        for _ in range(3):
+            _, writer = await asyncio.open_connection(url.host, url.port)
+            head = (
+                f"POST /api/v1/locations HTTP/1.1\r\nHost: x\r\nX-API-Key: {service.key}\r\n"
+                'Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{"device_id":'
+            )
+            writer.write(head.encode())
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        assert (await service.upload(await service.register())).status == 200
+    assert logs == []
+
+
+async def test_uploads_that_time_out_leave_no_backends_behind(dsn, db):
+    """A locked table does not use up the server's connections, request by request."""
+    async with running(dsn, database={"statement_timeout_s": 0.2, "pool_size": 3}) as service:
+        device_id = await service.register()
+        async with locking(dsn, "LOCK TABLE locations"):
+            for _ in range(6):
+                uploads = (service.upload(device_id) for _ in range(3))
+                assert {answer.status for answer in await asyncio.gather(*uploads)} == {503}
+                waiting = await db.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'activity-api' "
+                    "AND wait_event_type = 'Lock' AND datname = current_database()"
+                )
+                assert waiting <= 3

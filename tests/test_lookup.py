@@ -6,12 +6,13 @@ from collections.abc import Iterable
 import pytest
 from structlog.testing import capture_logs
 
-from api.config import Auth
+from api.config import AuthSettings
+from api.logs import REQUEST_ID
 from api.lookup import CachedLookup
 from tests.stores import Clock
 from tracker import StoreUnavailable
 
-SETTINGS = Auth(
+SETTINGS = AuthSettings(
     refresh_s=30, stale_limit_s=900, unknown_s=2, max_known=100, max_unknown=5, max_waiting=50
 )
 
@@ -91,6 +92,16 @@ async def test_an_old_entry_is_answered_at_once_and_refreshed_behind(rig):
     assert rig.table.queries == [[1], [1]]
 
 
+async def test_a_much_older_entry_waits_only_a_moment(rig):
+    """When the database hangs, a device that was idle is not kept waiting for it."""
+    await rig.cache.get(1)
+    rig.clock.now += 61
+    rig.table.gate.clear()
+    async with asyncio.timeout(10):
+        assert await rig.cache.get(1) == "row 1"
+    rig.table.gate.set()
+
+
 async def test_a_much_older_entry_waits_for_the_table(rig):
     """A device that was idle for long is looked up before it is believed."""
     await rig.cache.get(1)
@@ -161,17 +172,77 @@ async def test_a_flood_waits_in_bounded_number(rig):
     await asyncio.wait(waiting)
 
 
-async def test_an_answer_from_before_a_revocation_is_not_remembered(rig):
-    """A look-up that was under way when the cache was emptied may have read the old row."""
+async def test_after_a_change_nothing_is_believed_before_it_was_looked_up_again(rig):
+    """A revoked key is refused at once, a key that is still good stays good."""
+    await asyncio.gather(rig.cache.get(1), rig.cache.get(2))
+    del rig.table.rows[1]
+    rig.clock.now += 1
+    rig.cache.doubt()
+    assert rig.cache.cached(1) is rig.cache.cached(2) is None
+    assert await rig.cache.get(1) is None
+    assert await rig.cache.get(2) == "row 2"
+    assert rig.cache.cached(2) == "row 2"
+
+
+async def test_a_change_right_before_an_outage_turns_nobody_away(rig):
+    """What cannot be looked up again is believed, as in any outage."""
+    await rig.cache.get(1)
+    rig.clock.now += 1
+    rig.cache.doubt()
+    rig.table.away = True
+    for _ in range(5):
+        assert await rig.cache.get(1) == "row 1"
+
+
+async def test_an_answer_from_before_a_change_is_not_remembered(rig):
+    """A look-up that was under way when keys changed may have read the old row."""
     rig.table.gate.clear()
     early = asyncio.create_task(rig.cache.get(1))
     await turn()
-    rig.cache.clear()
+    rig.cache.doubt()
     late = asyncio.create_task(rig.cache.get(1))
     await turn()
     rig.table.gate.set()
     assert await early == await late == "row 1"
     assert rig.table.queries == [[1], [1]]
+
+
+async def test_a_look_up_from_before_a_registration_does_not_undo_it(rig):
+    """That a device was unknown is not remembered of one that has just been registered."""
+    rig.table.gate.clear()
+    early = asyncio.create_task(rig.cache.get(5000))
+    await turn()
+    rig.cache.put(5000, "new")
+    rig.table.gate.set()
+    assert await early is None
+    assert await rig.cache.get(5000) == "new"
+
+
+async def test_a_look_up_from_before_a_removal_does_not_undo_it(rig):
+    """Nor is a device that has just been deactivated remembered as active."""
+    rig.table.gate.clear()
+    early = asyncio.create_task(rig.cache.get(1))
+    await turn()
+    rig.cache.discard(1)
+    del rig.table.rows[1]
+    rig.table.gate.set()
+    await early
+    assert await rig.cache.get(1) is None
+
+
+async def test_a_look_up_speaks_in_nobodys_name(rig):
+    """The worker serves many requests, so its log lines carry no request's id."""
+    ids = []
+
+    async def load(_keys):
+        ids.append(REQUEST_ID.get(None))
+        return {}
+
+    rig.cache._load = load
+    token = REQUEST_ID.set("somebody")
+    await rig.cache.get(1)
+    REQUEST_ID.reset(token)
+    assert ids == [None]
 
 
 async def test_a_client_that_leaves_takes_nobody_else_with_it(rig):
@@ -192,7 +263,7 @@ async def test_a_bug_in_a_look_up_leaves_nobody_waiting(rig):
     rows, rig.table.rows = rig.table.rows, None
     with capture_logs() as logs, pytest.raises(StoreUnavailable):
         await rig.cache.get(1)
-    assert [entry["event"] for entry in logs] == ["lookup.crashed", "lookup.failed"]
+    assert [entry["event"] for entry in logs] == ["lookup.failed", "lookup.crashed"]
     rig.table.rows = rows
     rig.clock.now += 1
     assert await rig.cache.get(1) == "row 1"

@@ -9,10 +9,12 @@ import pytest
 import structlog
 from aiohttp.http_exceptions import BadHttpMethod
 
-from api.config import Log
+from api.config import LogSettings
+from api.database import Database
 from api.logs import REQUEST_ID, configure_logs
 from tests.service import running
 from tests.things import locking
+from tracker import FlushError
 
 
 async def test_every_answer_carries_a_request_id(service):
@@ -77,7 +79,7 @@ async def test_readiness_tells_what_is_wrong(service, db):
     device_id = await service.register()
     await db.execute("ALTER TABLE devices RENAME TO elsewhere")
     await service.heartbeat(device_id)
-    with pytest.raises(Exception, match="does not exist"):
+    with pytest.raises(FlushError, match="does not exist"):
         await service.tracker.flush()
     answer = await service.call("GET", "/api/health/ready", key="")
     body = await answer.json()
@@ -87,6 +89,42 @@ async def test_readiness_tells_what_is_wrong(service, db):
     await service.tracker.flush()
     answer = await service.call("GET", "/api/health/ready", key="")
     assert (answer.status, await answer.json()) == (200, {"status": "ready", "problems": {}})
+
+
+async def test_readiness_tells_that_revocations_cannot_be_seen(service, db):
+    """Without the table that counts changes, keys are looked up anew, and the fault is shown."""
+    device_id = await service.register()
+    with structlog.testing.capture_logs() as logs:
+        await db.execute("ALTER TABLE key_revision RENAME TO elsewhere")
+        async with asyncio.timeout(10):
+            while (await service.call("GET", "/api/health/ready", key="")).status == 200:
+                await asyncio.sleep(0.01)
+        await db.execute("ALTER TABLE api_keys DISABLE TRIGGER ALL")
+        await db.execute("UPDATE api_keys SET revoked_at = now()")
+        async with asyncio.timeout(10):
+            while (await service.heartbeat(device_id)).status != 401:
+                await asyncio.sleep(0.01)
+        await db.execute("ALTER TABLE elsewhere RENAME TO key_revision")
+        async with asyncio.timeout(10):
+            while (await service.call("GET", "/api/health/ready", key="")).status != 200:
+                await asyncio.sleep(0.01)
+    assert [entry["event"] for entry in logs] == ["revocations.failed", "revocations.recovered"]
+
+
+async def test_readiness_asks_the_database_once_however_many_ask(service, monkeypatch):
+    """Anybody may ask, so asking costs the database little."""
+    asked = []
+    fetch = Database.fetch
+
+    async def counting(self, statement, *arguments, **options):
+        if "alembic" in statement:
+            asked.append(statement)
+        return await fetch(self, statement, *arguments, **options)
+
+    monkeypatch.setattr(Database, "fetch", counting)
+    ready = (service.call("GET", "/api/health/ready", key="") for _ in range(50))
+    assert {answer.status for answer in await asyncio.gather(*ready)} == {200}
+    assert len(asked) <= 5
 
 
 async def test_readiness_knows_an_old_schema(service, db):
@@ -168,7 +206,7 @@ def log_lines():
     """Configure logs as the service does, onto a stream that is no terminal."""
     stream = io.StringIO()
     handlers, level = logging.getLogger().handlers, logging.getLogger().level
-    configure_logs(Log(), stream)
+    configure_logs(LogSettings(), stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     logging.getLogger().handlers, logging.getLogger().level = handlers, level
     structlog.reset_defaults()
@@ -190,6 +228,21 @@ def test_logs_are_json_lines_when_stdout_is_no_terminal(log_lines):
     assert own["timestamp"].endswith("Z")
     assert (other["event"], other["level"]) == ("spoke of something", "warning")
     assert trace["exception"][0]["exc_value"] == "bad"
+
+
+def test_a_trace_in_the_logs_shows_no_values(log_lines):
+    """There are keys and passwords among local variables."""
+
+    def fail(password: str) -> None:
+        raise ValueError("no " + password[:0])
+
+    try:
+        fail("hunter2")
+    except ValueError:
+        structlog.get_logger("own").exception("request.crashed")
+    (line,) = log_lines()
+    assert "hunter2" not in json.dumps(line)
+    assert line["exception"][0]["frames"]
 
 
 def test_debug_is_silent_unless_asked_for(log_lines):

@@ -128,6 +128,28 @@ async def test_with_the_server_paused_heartbeats_go_on_and_nothing_is_lost(serve
     await everything_arrives(service, device_id, since)
 
 
+async def test_a_new_key_right_before_an_outage_turns_no_device_away(server, service):
+    """Changed keys are doubted, but not when the database cannot be asked."""
+    device_id = await service.register()
+    seen = await revision(service)
+    await service.make_key()
+    async with asyncio.timeout(30):
+        while await revision(service) == seen:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(2 * service.settings.auth.revocation_poll_s)  # the poll has seen it
+    with server.paused():
+        since = await beat(service, device_id)
+    await everything_arrives(service, device_id, since)
+
+
+async def revision(service: Service) -> int:
+    connection = await asyncpg.connect(service.dsn)
+    try:
+        return await connection.fetchval("SELECT revision FROM key_revision")
+    finally:
+        await connection.close()
+
+
 async def test_with_the_table_locked_heartbeats_go_on_and_nothing_is_lost(service):
     """A migration that locks the tables makes flushes fail, not requests."""
     device_id = await service.register()

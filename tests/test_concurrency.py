@@ -1,6 +1,7 @@
 """Many writers and strangers on the same rows: nothing lost, nothing backwards, nobody harmed."""
 
 import asyncio
+import json
 import random
 import uuid
 
@@ -90,6 +91,45 @@ async def test_four_writers_with_overlapping_keys(dsn, db, keys, chunk_keys):
     writers = await run_writers(dsn, things, chunk_keys, rounds=3)
     await assert_stored(db, writers)
     assert await deadlocks(db) == 0
+
+
+async def join_of(connection: asyncpg.Connection, store: PostgresStore, keys: list[int]):
+    """Return the plan of the join below the straight statement's UPDATE."""
+    await connection.execute(store._begin)
+    (row,) = await connection.fetch(
+        f"EXPLAIN (FORMAT JSON) {store._straight}", keys, [AT] * len(keys)
+    )
+    await connection.execute("ROLLBACK")
+    plan = json.loads(row[0])[0]["Plan"]
+    (written,) = (part for part in plan["Plans"] if part.get("Subplan Name") == "CTE written")
+    (update,) = [written] if written["Node Type"] == "ModifyTable" else written["Plans"]
+    return update["Plans"][0]
+
+
+@pytest.mark.parametrize("setting", ["enable_nestloop", "enable_indexscan", "enable_hashjoin", ""])
+@pytest.mark.parametrize(("rows", "analyzed_at"), [(1, 1), (50, 1), (50, 50), (20_000, 20_000)])
+async def test_rows_are_locked_in_key_order_whatever_the_planner_is_told(
+    dsn, db, setting, rows, analyzed_at
+):
+    """For tables of any size, with fresh or stale statistics: ordered, not hashed or merged."""
+    if setting:
+        name = await db.fetchval("SELECT current_database()")
+        await db.execute(f"ALTER DATABASE {name} SET {setting} = off")
+    await make_things(db, analyzed_at)
+    await db.execute(
+        "INSERT INTO things SELECT generate_series($1::int + 1, $2)", analyzed_at, rows
+    )
+    connection = await asyncpg.connect(dsn)
+    store = PostgresStore(None, THINGS, statement_timeout_s=5, lock_timeout_s=0.2)
+    for keys in (1, 50, 2000):
+        join = await join_of(connection, store, list(range(keys)))
+        assert join["Node Type"] == "Nested Loop"
+        outer = join["Plans"][0]
+        # The sorted input, or the table by way of its index on the key: the order is the same.
+        assert outer["Node Type"] in ("CTE Scan", "Index Scan"), outer
+        assert outer.get("CTE Name", "pending") == "pending"
+        assert outer.get("Index Name", "things_pkey") == "things_pkey"
+    await connection.close()
 
 
 @pytest.mark.parametrize("setting", ["enable_nestloop", "enable_indexscan", "enable_hashjoin"])

@@ -84,7 +84,7 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
             replay = await _replay(session, reports, console)
             metrics = await _settled(session)
             listing = await _listing(session)
-            problems = _problems(replay, fleet, listing, metrics)
+            problems = find_problems(replay, fleet, listing, metrics)
             _show_listing(console, listing)
             _show_replay(console, replay, metrics)
             for problem in problems:
@@ -169,12 +169,20 @@ async def _listing(session: aiohttp.ClientSession) -> list[dict[str, Any]]:
         return devices
 
 
-def _problems(
+def find_problems(
     replay: Replay,
     fleet: Sequence[Aircraft],
     listing: Sequence[dict[str, Any]],
     metrics: Metrics,
 ) -> list[str]:
+    """Return what is not as it should be after a replay, in words; nothing if all is well.
+
+    Args:
+        replay: what the service answered.
+        fleet: the aircraft that were replayed.
+        listing: the devices that the service lists.
+        metrics: the service's own numbers, when nothing should be pending.
+    """
     problems = []
     if replay.statuses.keys() != {_OK} or replay.statuses[_OK] != replay.reports:
         problems.append(f"not every report was accepted: {dict(replay.statuses)}")

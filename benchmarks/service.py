@@ -12,6 +12,7 @@ from typing import Final
 import aiohttp
 
 _READY_WITHIN_S: Final = 60
+_ASK_EVERY_S: Final = 2
 _STOPPED_WITHIN_S: Final = 30
 
 
@@ -57,14 +58,18 @@ async def running_service(
 
 async def _wait_until_ready(url: str, process: asyncio.subprocess.Process, log_file: Path) -> None:
     try:
-        async with asyncio.timeout(_READY_WITHIN_S), aiohttp.ClientSession() as session:
+        patience = aiohttp.ClientTimeout(total=_ASK_EVERY_S)
+        async with (
+            asyncio.timeout(_READY_WITHIN_S),
+            aiohttp.ClientSession(timeout=patience) as session,
+        ):
             while process.returncode is None:
                 try:
                     async with session.get(f"{url}/api/health/ready") as answer:
                         # Somebody else's server may be on the port; ours is the one that lives.
                         if answer.status == 200 and process.returncode is None:  # noqa: PLR2004
                             return
-                except aiohttp.ClientError:
+                except (aiohttp.ClientError, TimeoutError):
                     pass
                 await asyncio.sleep(0.1)
     except TimeoutError:

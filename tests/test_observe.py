@@ -16,6 +16,25 @@ from tests.service import running
 from tests.things import locking
 from tracker import FlushError
 
+PROMISED = {
+    "activity_touches_total": "counter",
+    "activity_touches_coalesced_total": "counter",
+    "activity_touches_dropped_total": "counter",
+    "activity_buffer_keys": "gauge",
+    "activity_buffer_capacity_keys": "gauge",
+    "activity_lag_seconds": "gauge",
+    "activity_flushes_total": "counter",
+    "activity_flush_duration_seconds": "histogram",
+    "activity_flush_chunk_rows": "histogram",
+    "activity_flush_keys_total": "counter",
+    "activity_flush_consecutive_failures": "gauge",
+    "activity_last_flush_success_timestamp_seconds": "gauge",
+    "http_request_duration_seconds": "histogram",
+    "http_requests_in_flight": "gauge",
+    "event_loop_lag_seconds": "gauge",
+}
+"""Each metric that dashboards and alerts may rely on, with its type."""
+
 
 async def test_every_answer_carries_a_request_id(service):
     """Good answers, errors, unknown routes, health and metrics."""
@@ -143,24 +162,7 @@ async def test_every_promised_metric_is_scraped(service):
     await service.tracker.flush()
     text = await (await service.call("GET", "/metrics", key="")).text()
     types = dict(line.split()[2:4] for line in text.splitlines() if line.startswith("# TYPE"))
-    promised = {
-        "activity_touches_total": "counter",
-        "activity_touches_coalesced_total": "counter",
-        "activity_touches_dropped_total": "counter",
-        "activity_buffer_keys": "gauge",
-        "activity_buffer_capacity_keys": "gauge",
-        "activity_lag_seconds": "gauge",
-        "activity_flushes_total": "counter",
-        "activity_flush_duration_seconds": "histogram",
-        "activity_flush_chunk_rows": "histogram",
-        "activity_flush_keys_total": "counter",
-        "activity_flush_consecutive_failures": "gauge",
-        "activity_last_flush_success_timestamp_seconds": "gauge",
-        "http_request_duration_seconds": "histogram",
-        "http_requests_in_flight": "gauge",
-        "event_loop_lag_seconds": "gauge",
-    }
-    assert {name: types.get(name) for name in promised} == promised
+    assert {name: types.get(name) for name in PROMISED} == PROMISED
     metrics = await service.metrics()
     route = "/api/v1/devices/{device_id}/heartbeat"
     for status in ("204", "401"):

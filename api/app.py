@@ -8,6 +8,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from api.auth import DEVICES, KEYS, Access, who_was_active
+from api.background import background
 from api.config import Settings, TrackerSettings
 from api.database import open_database
 from api.device_handlers import DeviceHandlers
@@ -105,9 +106,9 @@ async def create_app(settings: Settings, dsn: str) -> web.Application:
         known = CachedLookup("devices", load_known, settings.auth)
         stack.push_async_callback(known.close)
         revocations = Revocations(access_database, keys, every_s=settings.auth.revocation_poll_s)
-        await stack.enter_async_context(revocations.running())
+        await stack.enter_async_context(background(revocations.watch(), "revocations"))
         loop_lag = LoopLag()
-        await stack.enter_async_context(loop_lag.running())
+        await stack.enter_async_context(background(loop_lag.measure(), "loop-lag"))
 
         requests = Requests()
         registry = CollectorRegistry()

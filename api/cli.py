@@ -26,7 +26,7 @@ from api.app import create_app
 from api.config import Settings, SettingsError, load_settings
 from api.database import Database, open_database
 from api.devices import GroupId
-from api.embedded import EmbeddedServerError, embedded_server
+from api.embedded import EmbeddedServerError, configured_server
 from api.keys import KeyName, create_key, find_keys, list_keys, revoke_key
 from api.logs import configure_logs
 from api.migrate import MigrationError, migrate_now
@@ -96,7 +96,7 @@ async def _until_told_to_stop(settings: Settings, dsn: str) -> web.Application:
 def migrate(context: typer.Context, config: Config = None) -> None:
     """Bring the database's schema up to date."""
     settings = _settings(context, config)
-    with _failing_clearly(), _database(settings) as dsn:
+    with _failing_clearly(), configured_server(settings.database) as dsn:
         migrate_now(dsn, connect_timeout_s=settings.database.connect_timeout_s)
     typer.echo("the schema is up to date", err=True)
 
@@ -180,17 +180,8 @@ def _failing_clearly() -> Iterator[None]:
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[str]:
-    if settings.database.url:
-        yield settings.database.url
-    else:
-        with embedded_server(Path(settings.database.data_dir)) as dsn:
-            yield dsn
-
-
-@contextmanager
 def _database_ready(settings: Settings) -> Iterator[str]:
-    with _database(settings) as dsn:
+    with configured_server(settings.database) as dsn:
         if settings.database.auto_migrate:
             migrate_now(dsn, connect_timeout_s=settings.database.connect_timeout_s)
         yield dsn

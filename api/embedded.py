@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from api.config import DatabaseSettings
+
 with warnings.catch_warnings():
     # Without XDG_RUNTIME_DIR a temporary directory serves just as well; nobody needs to be told.
     warnings.simplefilter("ignore")
@@ -20,6 +22,20 @@ _STOP_WITHIN_S: Final = "10"
 
 class EmbeddedServerError(Exception):
     """The embedded server did not start; the message is one line."""
+
+
+@contextmanager
+def configured_server(settings: DatabaseSettings) -> Iterator[str]:
+    """Give the DSN of the server that is configured; of an embedded one when none is.
+
+    Raises:
+        EmbeddedServerError: the embedded server did not start.
+    """
+    if settings.url:
+        yield settings.url
+    else:
+        with embedded_server(Path(settings.data_dir)) as dsn:
+            yield dsn
 
 
 @contextmanager

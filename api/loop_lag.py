@@ -3,8 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -28,18 +27,8 @@ class LoopLag(Collector):
             value=max(self._samples),
         )
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Measure while the block runs."""
-        task = asyncio.create_task(self._measure(), name="loop-lag")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def _measure(self) -> None:
+    async def measure(self) -> None:
+        """Measure, without end."""
         while True:
             due = time.monotonic() + _EVERY_S
             await asyncio.sleep(_EVERY_S)

@@ -6,8 +6,6 @@ connection whose silent end would go unnoticed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import structlog
@@ -39,18 +37,8 @@ class Revocations:
         self._keys = keys
         self._every_s = every_s
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Watch while the block runs."""
-        task = asyncio.create_task(self._watch(), name="revocations")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    async def _watch(self) -> None:
+    async def watch(self) -> None:
+        """Watch, without end."""
         seen: int | None = None
         # A connection that says nothing is given up fast; a slow network gets its time in the end.
         patience_s = 2 * self._every_s

@@ -8,8 +8,7 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from rich.table import Table
 
 from api.config import Settings
 from api.database import open_database
-from api.embedded import embedded_server
+from api.embedded import configured_server
 from api.keys import create_key, find_keys, revoke_key
 from api.migrate import migrate
 from benchmarks.fleet import GROUP, Aircraft, read_fleet
@@ -72,7 +71,7 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     console.print("reading one hour of 91 aircraft over Paris ...")
     fleet, reports = read_fleet()
-    with _database(settings) as dsn:
+    with configured_server(settings.database) as dsn:
         key = await _make_key(settings, dsn)
         environment = {"ACTIVITY__DATABASE__URL": dsn}
         async with (
@@ -93,15 +92,6 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
                 _show_try_it(console, url, key, fleet[0])
                 await _interrupted()
             return 1 if problems else 0
-
-
-@contextmanager
-def _database(settings: Settings) -> Iterator[str]:
-    if settings.database.url:
-        yield settings.database.url
-    else:
-        with embedded_server(Path(settings.database.data_dir)) as dsn:
-            yield dsn
 
 
 async def _make_key(settings: Settings, dsn: str) -> str:

@@ -44,7 +44,7 @@ constraints: ## Pin the newest versions that pyproject.toml admits
 	rm -rf $(VENV)/constraints && $(PYTHON) -m venv $(VENV)/constraints
 	$(VENV)/constraints/bin/python -m pip install --quiet '.[service,dev]'
 	$(VENV)/constraints/bin/python -m pip freeze --all --exclude pip --exclude activity-tracker > constraints.txt
-	rm -rf $(VENV)/constraints
+	rm -rf $(VENV)/constraints build
 
 clean: ## Remove everything that was made, the embedded server's data included
 	rm -rf $(VENV) .activity build dist *.egg-info

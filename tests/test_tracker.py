@@ -9,12 +9,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 from aiohttp import web
+from build import ProjectBuilder
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 import tracker as library
 from benchmarks.scrape import parse_metrics
-from build import ProjectBuilder
 from tests.things import AT, THINGS, locking, seen, when
 from tracker import (
     ConfigurationError,

@@ -21,6 +21,9 @@ _LATEST_SECOND: Final = 1 << 40
 """Far past any real time, far below what overflows in Postgres: what is beyond is no time."""
 
 
+_FEW_KEYS: Final = 10_000
+
+
 class Buffer:
     """The pending touches of one target.
 
@@ -77,7 +80,9 @@ class Buffer:
         self._since = self._drained_since = 0.0
         self._fresh_since = self._drained_fresh_since = 0.0
         self._fresh = False  # whether anything came since the last drain
-        self._restored: AbstractSet[Key] = frozenset()  # the keys that are older than that
+        # The keys that are older than that; of many keys a live view, with newer ones among them,
+        # so that the lag may be overstated for one flush but nothing is copied.
+        self._restored: AbstractSet[Key] = frozenset()
         self._announced = False  # the high-water mark, since the last drain
         self._created = self._merged = self._dropped_pending = 0
         self._closed = False
@@ -197,11 +202,10 @@ class Buffer:
         if not uncommitted:
             self._restored = frozenset()
             return
-        if uncommitted is drained or not self._restored.isdisjoint(uncommitted):
-            self._since = self._drained_since
-        else:  # all that was old has been committed
-            self._since = self._drained_fresh_since
-        self._restored = uncommitted.keys() if uncommitted is drained else frozenset(uncommitted)
+        few = uncommitted is not drained and len(uncommitted) <= _FEW_KEYS
+        all_old_committed = few and self._restored.isdisjoint(uncommitted)
+        self._since = self._drained_fresh_since if all_old_committed else self._drained_since
+        self._restored = frozenset(uncommitted) if few else uncommitted.keys()
         small, large = (live, uncommitted) if len(live) < len(uncommitted) else (uncommitted, live)
         for key, second in small.items():
             seen = large.get(key)

@@ -156,7 +156,7 @@ class _Writing:
     """How far the writing of a batch has come, so that it can be broken off at any await.
 
     Args:
-        batch: the drained entries; never changed, for views of the buffer may be showing them.
+        batch: the drained entries; no value is changed, for views of the buffer may show them.
         chunk_keys: the most keys in a chunk.
     """
 

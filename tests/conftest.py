@@ -24,6 +24,13 @@ def with_database(dsn: str, name: str) -> str:
     return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
 
 
+def with_user(dsn: str, user: str, password: str) -> str:
+    """Return a DSN for another user of the same database."""
+    parts = urlsplit(dsn)
+    server = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}:{password}@{server}"))
+
+
 def execute(dsn: str, *statements: str) -> None:
     """Run statements where no event loop runs, each in a transaction of its own."""
 

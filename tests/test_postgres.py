@@ -10,7 +10,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from tests.conftest import with_database
+from tests.conftest import with_database, with_user
 from tests.things import AT, THINGS, locking, seen, when
 from tracker import (
     FlushError,
@@ -207,11 +207,10 @@ async def test_permanent_passing_and_row_errors_are_told_apart(dsn, things, chan
         "RETURN NEW; END $$; CREATE TRIGGER refuse BEFORE UPDATE ON things "
         "FOR EACH ROW EXECUTE FUNCTION refuse()"
     )
-    await things.execute(f"CREATE ROLE {role} LOGIN; GRANT ALL ON things TO {role}")
+    await things.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT ALL ON things TO {role}")
     try:
         await things.execute(change.format(role=role, trigger=trigger, end=end))
-        as_role = dsn.replace("postgres:@", f"{role}:@", 1)
-        async with store_for(as_role, statement_timeout_s=0.3) as store:
+        async with store_for(with_user(dsn, role, "x"), statement_timeout_s=0.3) as store:
             with pytest.raises(error, match=message) as caught:
                 await store.write([(1, AT)])
         assert isinstance(caught.value.__cause__, asyncpg.PostgresError)

@@ -12,9 +12,9 @@ from api.background import background
 from api.config import Settings, TrackerSettings
 from api.database import open_database
 from api.device_handlers import DeviceHandlers
-from api.devices import Devices, KnownDevice, load_devices
+from api.devices import Devices, load_devices
 from api.health import HealthHandlers
-from api.keys import Principal, load_principals
+from api.keys import load_principals
 from api.location_handlers import LocationHandlers
 from api.lookup import CachedLookup
 from api.loop_lag import LoopLag
@@ -87,23 +87,20 @@ async def create_app(settings: Settings, dsn: str) -> web.Application:
         )
         # Uploads may keep all of their connections busy; whether a key is valid is asked elsewhere.
         access_database = await stack.enter_async_context(
-            open_database(dsn, settings.database, connections=_ACCESS_CONNECTIONS)
+            open_database(
+                dsn,
+                settings.database,
+                connections=_ACCESS_CONNECTIONS,
+                deadline_s=settings.auth.lookup_timeout_s,
+            )
         )
         tracker = create_tracker(settings.tracker, dsn)
         if tracker is not None:
             await stack.enter_async_context(tracker.running())
 
-        async def load_keys(hashes: list[bytes]) -> dict[bytes, Principal]:
-            deadline_s = settings.auth.lookup_timeout_s
-            return await load_principals(access_database, hashes, deadline_s=deadline_s)
-
-        async def load_known(device_ids: list[str]) -> dict[str, KnownDevice]:
-            deadline_s = settings.auth.lookup_timeout_s
-            return await load_devices(access_database, device_ids, deadline_s=deadline_s)
-
-        keys = CachedLookup("keys", load_keys, settings.auth)
+        keys = CachedLookup("keys", partial(load_principals, access_database), settings.auth)
         stack.push_async_callback(keys.close)
-        known = CachedLookup("devices", load_known, settings.auth)
+        known = CachedLookup("devices", partial(load_devices, access_database), settings.auth)
         stack.push_async_callback(known.close)
         revocations = Revocations(access_database, keys, every_s=settings.auth.revocation_poll_s)
         await stack.enter_async_context(background(revocations.watch(), "revocations"))

@@ -58,7 +58,11 @@ class Database:
 
 @asynccontextmanager
 async def open_database(
-    dsn: str, settings: DatabaseSettings, *, connections: int
+    dsn: str,
+    settings: DatabaseSettings,
+    *,
+    connections: int,
+    deadline_s: float | None = None,
 ) -> AsyncIterator[Database]:
     """Open a pool; connections are made as they are needed.
 
@@ -66,6 +70,7 @@ async def open_database(
         dsn: where the server is.
         settings: timeouts and such.
         connections: the most connections.
+        deadline_s: how long a statement may take, when not as long as the settings say, in seconds.
     """
     async with open_pool(
         dsn,
@@ -73,4 +78,4 @@ async def open_database(
         name="activity-api",
         statement_cache_size=settings.statement_cache_size,
     ) as pool:
-        yield Database(pool, deadline_s=settings.statement_timeout_s)
+        yield Database(pool, deadline_s=deadline_s or settings.statement_timeout_s)

@@ -176,15 +176,12 @@ class Devices:
         return bool(rows)
 
 
-async def load_devices(
-    database: Database, device_ids: list[str], *, deadline_s: float
-) -> dict[str, KnownDevice]:
+async def load_devices(database: Database, device_ids: list[str]) -> dict[str, KnownDevice]:
     """Return the active devices among some ids.
 
     Args:
         database: where devices are stored.
         device_ids: ids in canonical form.
-        deadline_s: how long it may take, in seconds.
 
     Raises:
         StoreError: the database is away.
@@ -193,7 +190,6 @@ async def load_devices(
         "SELECT device_id::text, group_id FROM devices "
         "WHERE device_id = ANY($1::uuid[]) AND is_active",
         device_ids,
-        deadline_s=deadline_s,
     )
     return {row[0]: KnownDevice(row[0], row[1]) for row in rows}
 

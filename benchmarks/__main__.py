@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+import aiohttp
 import typer
 import uvloop
 from rich.console import Console
@@ -31,7 +32,10 @@ def demo(
     try:
         settings = load_settings(config)
         code = uvloop.run(run_demo(settings, Console(), leave=leave))
-    except (SettingsError, ServiceFailedError, EmbeddedServerError, MigrationError) as error:
+    except (
+        *(SettingsError, ServiceFailedError, EmbeddedServerError, MigrationError),
+        aiohttp.ClientError,
+    ) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:

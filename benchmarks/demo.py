@@ -91,15 +91,21 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
             if not leave:
                 _show_try_it(console, url, key, fleet[0])
                 await _interrupted()
+            await _revoke_keys(settings, dsn)
             return 1 if problems else 0
 
 
 async def _make_key(settings: Settings, dsn: str) -> str:
     await migrate(dsn, connect_timeout_s=settings.database.connect_timeout_s)
+    await _revoke_keys(settings, dsn)  # of demos that were not left in peace
     async with open_database(dsn, settings.database, connections=1) as database:
-        for earlier in await find_keys(database, _KEY_NAME):
-            await revoke_key(database, earlier.id)
         return await create_key(database, _KEY_NAME, None)
+
+
+async def _revoke_keys(settings: Settings, dsn: str) -> None:
+    async with open_database(dsn, settings.database, connections=1) as database:
+        for key in await find_keys(database, _KEY_NAME):
+            await revoke_key(database, key.id)
 
 
 async def _register(session: aiohttp.ClientSession, fleet: Sequence[Aircraft]) -> None:

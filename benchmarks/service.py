@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -34,6 +36,7 @@ async def running_service(
     Raises:
         ServiceFailedError: it did not come up.
     """
+    _reject_taken(url)
     with log_file.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "api", "serve"),
@@ -56,6 +59,15 @@ async def running_service(
                 await process.wait()
 
 
+def _reject_taken(url: str) -> None:
+    """Somebody else who answers on the port would be taken for our service."""
+    parts = urlsplit(url)
+    try:
+        socket.create_server((parts.hostname, parts.port)).close()
+    except OSError as error:
+        raise ServiceFailedError(f"the service cannot listen at {url}: {error}") from error
+
+
 async def _wait_until_ready(url: str, process: asyncio.subprocess.Process, log_file: Path) -> None:
     try:
         patience = aiohttp.ClientTimeout(total=_ASK_EVERY_S)
@@ -66,8 +78,7 @@ async def _wait_until_ready(url: str, process: asyncio.subprocess.Process, log_f
             while process.returncode is None:
                 try:
                     async with session.get(f"{url}/api/health/ready") as answer:
-                        # Somebody else's server may be on the port; ours is the one that lives.
-                        if answer.status == 200 and process.returncode is None:  # noqa: PLR2004
+                        if answer.status == 200:  # noqa: PLR2004
                             return
                 except (aiohttp.ClientError, TimeoutError):
                     pass

@@ -239,6 +239,16 @@ def test_a_view_shows_live_and_in_flight_touches_and_the_newest_of_both(buffer, 
     assert [view.get(key) for key in (1, 2, 3)] == [1_000_000, 1_000_001, None]
 
 
+def test_a_view_knows_a_uuid_as_it_comes_out_of_the_table(clock):
+    """asyncpg returns UUID objects, so a reader need not spell them out."""
+    buffer = Buffer(replace(TARGET, key_type="uuid"), clock=clock, monotonic=clock)
+    key = uuid.uuid4()
+    buffer.touch(key)
+    view = buffer.view()
+    assert view.get(key) == view.get(str(key)) == 1_000_000
+    assert view.get(None) is view.get(uuid.uuid4()) is None
+
+
 def test_a_view_keeps_what_it_saw_when_a_flush_commits_after_it_was_taken(buffer):
     """A flush between the view and the SELECT's snapshot hides no touch."""
     buffer.touch(1)

@@ -1,6 +1,7 @@
 """The command line, run as a user runs it: output, exit codes, and errors in one line."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -155,8 +156,10 @@ async def test_serve_runs_until_sigterm_and_writes_what_is_pending(dsn, db):
             assert answer.status == 204
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(60):
-            _, stderr = await process.communicate()
+            stdout, stderr = await process.communicate()
         assert (process.returncode, stderr) == (0, b"")
+        events = [json.loads(line)["event"] for line in stdout.splitlines()]
+        assert events == ["server.stopping", "server.stopped"]
     assert await db.fetchval("SELECT last_seen_at FROM devices") is not None
 
 
@@ -193,3 +196,16 @@ def test_without_a_database_an_embedded_server_is_started(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ak_")
+
+
+def test_a_process_that_was_killed_does_not_keep_the_embedded_server_running(tmp_path):
+    """The last one to leave stops it, even if another could not say that it left."""
+    data_dir = tmp_path / "data" / "postgres"
+    environment = {"ACTIVITY__DATABASE__DATA_DIR": str(data_dir)}
+    assert run("keys", "create", "--name", "first", **environment).returncode == 0
+    assert not (data_dir / "postmaster.pid").exists()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (data_dir / ".handle_pids.json").write_text(f"[{gone.pid}]")
+    assert run("keys", "list", **environment).returncode == 0
+    assert not (data_dir / "postmaster.pid").exists()

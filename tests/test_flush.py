@@ -152,6 +152,7 @@ async def test_one_refused_row_harms_nobody_else():
             "event": "flush.rows_refused",
             "log_level": "warning",
             "target": "things",
+            "keys": 1,
             "first_keys": ["17"],
             "times": 1,
             "error": "refused",
@@ -184,6 +185,24 @@ async def test_when_every_row_is_refused_the_table_is_blamed_and_the_rest_kept()
     with pytest.raises(StoreMisconfigured, match="more than 100 rows are refused"):
         await rig.flush()
     assert len(rig.buffer) == 500
+    rig.assert_books_balance()
+
+
+@pytest.mark.parametrize("how", ["refused", "suppressed"])
+@pytest.mark.parametrize(("keys", "error"), [(20, StoreMisconfigured), (1, StoreUnavailable)])
+async def test_rows_are_to_blame_only_where_others_are_written(how, keys, error):
+    """A trigger that refuses all of a few rows for a while costs none of their touches."""
+    rig = Rig()
+    rig.touch(*range(keys))
+    setattr(rig.store, how, set(range(keys)))
+    for _ in range(3):
+        with pytest.raises(error, match=f"no row is written and {keys} refused"):
+            await rig.flush()
+    assert len(rig.buffer) == keys
+    assert rig.flush.counts.rejected == 0
+    rig.touch(100)  # a row that is written: now the others are to blame
+    await rig.flush()
+    assert rig.flush.counts.rejected == keys
     rig.assert_books_balance()
 
 
@@ -314,7 +333,8 @@ async def test_a_log_that_cannot_be_written_does_not_upset_the_books(monkeypatch
     monkeypatch.setattr("tracker.flush.log", SimpleNamespace(warning=broken))
     rig = Rig()
     rig.touch(1, 2, 3)
-    rig.store.known, rig.store.refused, rig.store.locked = {1, 2, 4}, {1}, {2}
+    rig.touch(5)
+    rig.store.known, rig.store.refused, rig.store.locked = {1, 2, 5}, {1}, {2}
     assert await rig.flush() == 1
     rig.assert_books_balance()
 

@@ -16,6 +16,7 @@ from tests.server import BreakableServer, breakable_server
 from tests.service import Service, running
 from tests.things import locking
 from tracker import FlushError
+from tracker.postgres import _releasing
 
 HEARTBEATS = 300
 GENEROUS_S = 20.0
@@ -120,11 +121,16 @@ async def test_with_the_server_killed_heartbeats_go_on_and_nothing_is_lost(serve
 async def test_with_the_server_paused_heartbeats_go_on_and_nothing_is_lost(server, service):
     """A server that takes connections and never answers is the hardest to notice."""
     device_id = await service.register()
+    noise = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: noise.append(context))
     with server.paused():
         since = await beat(service, device_id)
         await flush_fails(service)
         assert (await service.upload(device_id)).status == 503
         await beat(service, device_id)
+        while _releasing:  # the connections that were given up
+            await asyncio.wait(set(_releasing))
+    assert noise == []
     await everything_arrives(service, device_id, since)
 
 

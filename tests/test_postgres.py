@@ -280,7 +280,9 @@ async def test_a_row_that_is_replaced_during_the_write_gets_its_touch(dsn, thing
 
 
 async def test_a_statement_that_nobody_waits_for_any_more_is_cancelled(dsn, things):
-    """Timeouts pile up no backends, which would use up the server's connections."""
+    """Timeouts pile up no backends, which would use up the server's connections, and no noise."""
+    noise = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: noise.append(context))
     async with (
         store_for(dsn, statement_timeout_s=30, lock_timeout_s=20) as store,
         locking(dsn, "LOCK TABLE things IN ACCESS EXCLUSIVE MODE"),
@@ -295,6 +297,16 @@ async def test_a_statement_that_nobody_waits_for_any_more_is_cancelled(dsn, thin
                 "AND datname = current_database()"
             ):
                 await asyncio.sleep(0.01)
+    assert noise == []
+
+
+async def test_a_dsn_that_cannot_be_read_is_permanent_and_not_shown():
+    """There may be a password in it."""
+    async with store_for("postgresql://u:S3CRET@127.0.0.1:54x2/d") as store:
+        with pytest.raises(StoreMisconfigured) as caught:
+            await store.write([(1, AT)])
+    assert "S3CRET" not in str(caught.value)
+    assert caught.value.__cause__.__suppress_context__
 
 
 async def test_a_pool_whose_codecs_do_not_fit_is_not_blamed_on_the_rows(dsn, db):

@@ -233,7 +233,8 @@ class Buffer:
 
     def view(self) -> "View":
         """Return what is pending now, to be laid over rows that are read after this call."""
-        return View([entries for entries in (self._live, self._in_flight) if entries])
+        maps = [entries for entries in (self._live, self._in_flight) if entries]
+        return View(maps, self._canonical)
 
 
 class View:
@@ -243,17 +244,24 @@ class View:
     in between, because the view keeps the maps that it saw.
     """
 
-    __slots__ = ("_maps",)
+    __slots__ = ("_canonical", "_maps")
 
-    def __init__(self, maps: list[Entries]) -> None:
+    def __init__(self, maps: list[Entries], canonical: Callable[[object], Key]) -> None:
         self._maps: list[Mapping[Key, int]] = list(maps)
+        self._canonical = canonical
 
-    def get(self, key: Key) -> int | None:
+    def get(self, key: object) -> int | None:
         """Return the second of the latest pending touch of `key`, or None.
 
         Args:
-            key: in canonical form: the text of a uuid as Postgres prints it, a `str` or an `int`.
+            key: as it comes out of the table; fastest as the `str` or `int` that is buffered, for
+                uuids the text that Postgres prints.
         """
+        if not isinstance(key, (str, int)):
+            try:
+                key = self._canonical(key)
+            except (ValueError, TypeError):
+                return None
         latest: int | None = None
         for entries in self._maps:
             second = entries.get(key)
@@ -264,4 +272,4 @@ class View:
 
 def no_touches() -> View:
     """Return a view in which nothing is pending, for where tracking is off."""
-    return View([])
+    return View([], CANONICAL["text"])

@@ -6,7 +6,7 @@ the buffer. That holds at every await, cancellation included.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,7 +15,13 @@ from typing import Final
 import structlog
 
 from tracker.buffer import Buffer, Entries
-from tracker.errors import RowRefused, StoreError, StoreMisconfigured, StoreTimeout
+from tracker.errors import (
+    RowRefused,
+    StoreError,
+    StoreMisconfigured,
+    StoreTimeout,
+    StoreUnavailable,
+)
 from tracker.histogram import Histogram
 from tracker.keys import Key
 from tracker.repeats import Repeats
@@ -97,6 +103,7 @@ class Flush:
             writing = _Writing(batch, self._chunk_keys)
             try:
                 await self._write(writing)
+                writing.judge_refusals()
                 self._conclude(writing)
                 locked = len(writing.locked)  # the buffer takes these over and adds to them
             except BaseException as error:
@@ -119,19 +126,22 @@ class Flush:
             except (RowRefused, StoreTimeout) as error:
                 writing.divide(error)
                 continue
-            self._account(chunk, written)
-            writing.committed(written)
+            advanced = self._account(chunk, written)
+            writing.committed(written, advanced=advanced)
 
-    def _account(self, chunk: Chunk, written: Written) -> None:
+    def _account(self, chunk: Chunk, written: Written) -> bool:
+        """Count what became of a chunk; whether any row of it was written."""
         counts = self.counts
         ended = len(chunk) - len(written.refused) - len(written.locked)
         counts.chunk_rows.observe(len(chunk))
         counts.unchanged += written.unchanged
         counts.missing += len(written.missing)
-        counts.written += ended - written.unchanged - len(written.missing)
+        advanced = ended - written.unchanged - len(written.missing)
+        counts.written += advanced
         if ended:
             counts.last_success_at = self._clock()
         self._say("flush.rows_missing", written.missing)
+        return advanced > 0
 
     def _conclude(self, writing: "_Writing") -> None:
         self.counts.rejected += len(writing.refused)
@@ -142,14 +152,16 @@ class Flush:
         self._say("flush.rows_refused", writing.refused, error=str(writing.refusal))
         self._say("flush.rows_locked", writing.locked)
 
-    def _say(self, event: str, keys: Iterable[Key], **more: str) -> None:
+    def _say(self, event: str, keys: Collection[Key], **more: str) -> None:
         """Log what became of some keys, a few of them by name, once a minute at most."""
         first = [str(key) for key in islice(keys, _SHOWN_KEYS)]
         if first and (times := self._repeats[event].again()):
             # Not even a log that cannot be written may upset the accounting.
             with suppress(Exception):
                 target = self.buffer.target.name
-                log.warning(event, target=target, first_keys=first, times=times, **more)
+                log.warning(
+                    event, target=target, keys=len(keys), first_keys=first, times=times, **more
+                )
 
 
 class _Writing:
@@ -165,7 +177,9 @@ class _Writing:
         self.timed_out = False
         self.locked: Entries = {}
         self.refused: Entries = {}
-        self.refusal: RowRefused | None = None
+        self._refusal: RowRefused | None = None
+        self._advanced = False  # whether any row has been written
+        self._table_is_to_blame = False
         self._batch = batch
         self._rest = iter(batch.items())
         self._taken = 0
@@ -183,13 +197,23 @@ class _Writing:
             self._taken += len(self._chunk)
         return self._chunk
 
-    def committed(self, written: Written) -> None:
+    @property
+    def refusal(self) -> RowRefused | None:
+        """Why the last row was refused."""
+        return self._refusal
+
+    def committed(self, written: Written, *, advanced: bool) -> None:
         """Note what became of the chunk.
+
+        Args:
+            written: what the store said.
+            advanced: whether any row was written.
 
         Raises:
             StoreMisconfigured: so many rows are refused that the table must be to blame.
         """
         self._begun = True
+        self._advanced |= advanced
         entries = dict(self._chunk) if written.refused or written.locked else {}
         self._chunk = ()
         self.locked.update((key, entries[key]) for key in written.locked)
@@ -218,11 +242,24 @@ class _Writing:
 
     def _refuse(self, entries: Chunk, error: RowRefused) -> None:
         self.refused.update(entries)
-        self.refusal = error
+        self._refusal = error
         if len(self.refused) > _MOST_REFUSED_KEYS:
+            self._table_is_to_blame = True
             raise StoreMisconfigured(
                 f"more than {_MOST_REFUSED_KEYS} rows are refused, the last one: {error}"
             ) from error
+
+    def judge_refusals(self) -> None:
+        """Believe that rows are to blame only where others were written.
+
+        Raises:
+            StoreMisconfigured: all rows that were tried are refused.
+            StoreUnavailable: the only row that was tried is; it may be the row or the table.
+        """
+        if self.refused and not self._advanced:
+            self._table_is_to_blame = True
+            kind = StoreMisconfigured if len(self.refused) > 1 else StoreUnavailable
+            raise kind(f"no row is written and {len(self.refused)} refused: {self._refusal}")
 
     def uncommitted(self) -> Entries:
         """Return what must be written again, and end the writing.
@@ -232,7 +269,7 @@ class _Writing:
         that failed comes last, so that one which always fails holds up no other.
         """
         finished = not self._chunk and not self._parts and self._taken == len(self._batch)
-        if finished and len(self.refused) <= _MOST_REFUSED_KEYS:
+        if finished and not self._table_is_to_blame:
             return self.locked
         if not self._begun:
             left = self._batch

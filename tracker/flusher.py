@@ -87,6 +87,9 @@ class Flusher:
         except StoreError as error:
             self._failed(error)
             raise
+        except Exception as error:
+            self._failed(StoreError(f"{type(error).__name__}: {error}"))
+            raise
         if self.failures:
             self._recovered()
         return locked
@@ -172,9 +175,8 @@ class Flusher:
             await self.flush()
         except StoreError:
             pass  # logged and counted where it happened
-        except Exception as error:
+        except Exception:
             log.exception("flush.crashed", target=self._buffer.target.name)
-            self._failed(StoreError(f"{type(error).__name__}: {error}"))
 
     def _say_dropped(self) -> None:
         """Log what was not kept since this was logged last, once a minute at most."""

@@ -5,7 +5,7 @@ The only file of the library that knows the driver; what it sends is in `sql.py`
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import asyncpg
@@ -144,7 +144,12 @@ async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
     while, and then the connection is cut: cut at once, it would leave the server to finish a
     statement that nobody waits for, holding a backend while new ones are opened.
     """
-    connection = await pool.acquire()
+    try:
+        connection = await pool.acquire()
+    except asyncpg.ClientConfigurationError:
+        raise
+    except ValueError:  # which quotes the DSN, password included
+        raise asyncpg.ClientConfigurationError("the DSN cannot be read") from None
     try:
         yield connection
     except asyncpg.PostgresError:  # the server's own word: the connection is in order
@@ -161,9 +166,13 @@ async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
 
 async def _release(pool: Pool, connection: Connection) -> None:
     try:
-        await pool.release(connection, timeout=_CANCEL_WITHIN_S)
-    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the driver has cut the connection
-        connection.terminate()
+        async with asyncio.timeout(_CANCEL_WITHIN_S):
+            await connection.execute("ROLLBACK")  # waits for the cancellation first
+        await pool.release(connection)
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - whatever it is, cut the connection
+        with suppress(asyncpg.InterfaceError):
+            connection.terminate()
+            await pool.release(connection)
 
 
 @asynccontextmanager

@@ -70,7 +70,7 @@ class Tracker:
             "shutdown_deadline_s": shutdown_deadline_s,
         }
         for name, value in seconds.items():
-            if not 0 < value <= _LONGEST_S:
+            if not isinstance(value, (int, float)) or not 0 < value <= _LONGEST_S:
                 raise ConfigurationError(
                     f"{name} must be above 0 and up to {_LONGEST_S}, not {value}"
                 )
@@ -78,8 +78,10 @@ class Tracker:
             raise ConfigurationError("lock_timeout_s must be below statement_timeout_s")
         if backoff_first_s > backoff_most_s:
             raise ConfigurationError("backoff_first_s must not be above backoff_most_s")
-        if chunk_keys < 1:
-            raise ConfigurationError(f"chunk_keys must be at least 1, not {chunk_keys}")
+        if isinstance(chunk_keys, bool) or not isinstance(chunk_keys, int) or chunk_keys < 1:
+            raise ConfigurationError(f"chunk_keys must be a number from 1, not {chunk_keys!r}")
+        if isinstance(targets, Target):
+            raise ConfigurationError("targets must be a list of targets, not one")
         targets = list(targets)
         buffers = {target.name: Buffer(target) for target in targets}
         if not buffers or len(buffers) != len(targets):

@@ -81,6 +81,34 @@ async def test_a_wake_up_during_a_flush_is_not_lost():
     await rig.flusher.stop()
 
 
+async def test_writers_that_start_together_do_not_flush_together(monkeypatch):
+    """The first wait is anywhere in the interval, and later ones vary by a tenth."""
+    waits: list[list[float]] = []
+
+    async def note(self: Flusher, wait_s: float) -> None:
+        self.waits.append(wait_s)
+        if len(self.waits) == 5:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Flusher, "_wait", note)
+    flushers = []
+    for _ in range(20):
+        flusher = Rig(interval_s=100.0, deadline_s=0.01).flusher
+        flusher.waits = []
+        waits.append(flusher.waits)
+        flushers.append(flusher)
+    while any(len(own) < 5 for own in waits):
+        await asyncio.sleep(0)
+    first = [own[0] for own in waits]
+    later = [wait for own in waits for wait in own[1:]]
+    assert all(10 <= wait <= 100 for wait in first)
+    assert max(first) - min(first) > 20
+    assert all(90 <= wait <= 110 for wait in later)
+    assert len(set(later)) == len(later)
+    await asyncio.gather(*(flusher.stop() for flusher in flushers))
+
+
 async def test_the_loop_outlives_any_error():
     """Neither a failing store nor a bug in it ends the loop."""
     rig = Rig(interval_s=SOON_S, backoff=Backoff(first_s=SOON_S, most_s=SOON_S))

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
+from api.config import PREFIX
 from api.embedded import embedded_server
 from api.migrate import migrate_now
 from tests.service import Service, running
@@ -43,6 +44,13 @@ def execute(dsn: str, *statements: str) -> None:
             await connection.close()
 
     asyncio.run(run())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> None:
+    """Settings are what a test says, not what whoever runs it has set."""
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,11 @@
-"""A store in memory that fails on command, and a clock that stands still."""
+"""A store in memory that fails on command, a clock that stands still, and a flush on both."""
 
 import asyncio
 from collections.abc import Callable
 
 from tracker import RowRefused, StoreTimeout, Target
+from tracker.buffer import Buffer
+from tracker.flush import Flush
 from tracker.store import Chunk, Written
 
 TARGET = Target(name="things", table="things", key_column="id", column="seen_at", key_type="bigint")
@@ -60,3 +62,40 @@ class MemoryStore:
         self.after()
         await asyncio.sleep(0)
         return Written(unchanged=unchanged, missing=missing, refused=refused, locked=locked)
+
+
+def raising(*errors: Exception | None):
+    """Return a function that raises the errors one after the other, and then no more."""
+    left = iter(errors)
+
+    def step() -> None:
+        if error := next(left, None):
+            raise error
+
+    return step
+
+
+class FlushRig:
+    """A buffer, a store and the flush between them."""
+
+    def __init__(self, chunk_keys: int = 10) -> None:
+        self.clock = Clock()
+        self.buffer = Buffer(TARGET, clock=self.clock, monotonic=self.clock)
+        self.store = MemoryStore()
+        self.flush = Flush(
+            self.buffer,
+            self.store,
+            chunk_keys=chunk_keys,
+            clock=self.clock,
+            monotonic=self.clock,
+        )
+
+    def touch(self, *keys: int) -> None:
+        for key in keys:
+            self.buffer.touch(key)
+
+    def assert_books_balance(self) -> None:
+        counts = self.flush.counts
+        ended = counts.written + counts.unchanged + counts.missing + counts.rejected
+        dropped = sum(self.buffer.dropped.values())
+        assert self.buffer.touches == self.buffer.coalesced + dropped + ended + len(self.buffer)

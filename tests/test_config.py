@@ -12,8 +12,8 @@ SHIPPED = Path(__file__).parent.parent / "config.toml"
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch, tmp_path):
-    """Settings come from what the test says, not from whoever runs it."""
+def own_folder(monkeypatch, tmp_path):
+    """The config.toml of the checkout is not read unless a test says so."""
     monkeypatch.chdir(tmp_path)
 
 

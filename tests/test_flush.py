@@ -6,47 +6,9 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from tests.stores import TARGET, Clock, MemoryStore
+from tests.stores import FlushRig as Rig
+from tests.stores import MemoryStore, raising
 from tracker import StoreMisconfigured, StoreTimeout, StoreUnavailable
-from tracker.buffer import Buffer
-from tracker.flush import Flush
-
-
-class Rig:
-    """A buffer, a store and the flush between them."""
-
-    def __init__(self, chunk_keys: int = 10) -> None:
-        self.clock = Clock()
-        self.buffer = Buffer(TARGET, clock=self.clock, monotonic=self.clock)
-        self.store = MemoryStore()
-        self.flush = Flush(
-            self.buffer,
-            self.store,
-            chunk_keys=chunk_keys,
-            clock=self.clock,
-            monotonic=self.clock,
-        )
-
-    def touch(self, *keys: int) -> None:
-        for key in keys:
-            self.buffer.touch(key)
-
-    def assert_books_balance(self) -> None:
-        counts = self.flush.counts
-        ended = counts.written + counts.unchanged + counts.missing + counts.rejected
-        dropped = sum(self.buffer.dropped.values())
-        assert self.buffer.touches == self.buffer.coalesced + dropped + ended + len(self.buffer)
-
-
-def raising(*errors: Exception | None):
-    """Return a function that raises the errors one after the other, and then no more."""
-    left = iter(errors)
-
-    def step() -> None:
-        if error := next(left, None):
-            raise error
-
-    return step
 
 
 async def test_chunks_are_sorted_and_no_larger_than_asked():

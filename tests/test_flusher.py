@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from tests.stores import TARGET, MemoryStore
-from tests.test_flush import raising
+from tests.stores import TARGET, MemoryStore, raising
 from tracker import StoreMisconfigured, StoreUnavailable
 from tracker.backoff import Backoff
 from tracker.buffer import Buffer

@@ -6,11 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.stores import TARGET, Clock, MemoryStore
-from tests.test_flush import raising
+from tests.stores import FlushRig, raising
 from tracker import StoreError, StoreMisconfigured, StoreTimeout, StoreUnavailable
-from tracker.buffer import Buffer
-from tracker.flush import Flush
 
 KEYS = st.integers(min_value=0, max_value=12)
 ERRORS = st.sampled_from(
@@ -23,16 +20,9 @@ class BufferAndFlush(RuleBasedStateMachine):
 
     @initialize(chunk_keys=st.integers(min_value=1, max_value=8))
     def start(self, chunk_keys: int) -> None:
-        self.clock = Clock()
-        self.buffer = Buffer(TARGET, clock=self.clock, monotonic=self.clock)
-        self.store = MemoryStore()
-        self.flush = Flush(
-            self.buffer,
-            self.store,
-            chunk_keys=chunk_keys,
-            clock=self.clock,
-            monotonic=self.clock,
-        )
+        self.rig = FlushRig(chunk_keys)
+        self.clock, self.buffer = self.rig.clock, self.rig.buffer
+        self.store, self.flush = self.rig.store, self.rig.flush
         self.model: dict[object, int] = {}
         self.stored_before: dict[object, int] = {}
         self.runner = asyncio.Runner()
@@ -129,10 +119,7 @@ class BufferAndFlush(RuleBasedStateMachine):
     def the_books_balance(self) -> None:
         if not hasattr(self, "buffer") or (self.running and not self.running.done()):
             return
-        counts = self.flush.counts
-        assert self.buffer.touches == (
-            self.buffer.coalesced + counts.written + counts.unchanged + len(self.buffer)
-        )
+        self.rig.assert_books_balance()
 
     @rule()
     def in_the_end_everything_is_stored(self) -> None:

@@ -14,8 +14,10 @@ from api.database import open_database
 from api.device_handlers import DeviceHandlers
 from api.devices import Devices, load_devices
 from api.health import HealthHandlers
+from api.ingest import GroupCommit
 from api.keys import load_principals
-from api.location_handlers import LocationHandlers
+from api.location_handlers import LocationHandlers, Uploads
+from api.locations import Locations
 from api.lookup import CachedLookup
 from api.loop_lag import LoopLag
 from api.observe import Requests
@@ -72,7 +74,9 @@ def create_tracker(settings: TrackerSettings, dsn: str) -> Tracker | None:
     )
 
 
-async def create_app(settings: Settings, dsn: str) -> web.Application:
+async def create_app(
+    settings: Settings, dsn: str, *, uploads: Uploads | None = None
+) -> web.Application:
     """Build and start all parts; they stop in reverse when the application is cleaned up.
 
     Nothing is asked of the database yet: a server that is away makes the service not ready.
@@ -80,6 +84,7 @@ async def create_app(settings: Settings, dsn: str) -> web.Application:
     Args:
         settings: all settings.
         dsn: where the database is.
+        uploads: where location reports go instead of being committed in groups.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
@@ -107,9 +112,14 @@ async def create_app(settings: Settings, dsn: str) -> web.Application:
         loop_lag = LoopLag()
         await stack.enter_async_context(background(loop_lag.measure(), "loop-lag"))
 
+        grouped = GroupCommit(
+            Locations(database), settings.ingest, deadline_s=settings.database.statement_timeout_s
+        )
+        stack.push_async_callback(grouped.close)
+
         requests = Requests()
         registry = CollectorRegistry()
-        for collector in (requests, loop_lag):
+        for collector in (requests, loop_lag, grouped):
             registry.register(collector)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -128,7 +138,7 @@ async def create_app(settings: Settings, dsn: str) -> web.Application:
             app[TRACKER] = tracker
         devices = Devices(database, partial(tracker.pending, DEVICES) if tracker else no_touches)
         app.add_routes(DeviceHandlers(devices, access).routes())
-        app.add_routes(LocationHandlers(database, access).routes())
+        app.add_routes(LocationHandlers(uploads or grouped, access).routes())
         app.add_routes(HealthHandlers(access_database, tracker, revocations, registry).routes())
         started = stack.pop_all()
 

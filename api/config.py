@@ -62,6 +62,16 @@ class DatabaseSettings(_Section):
         return self
 
 
+class IngestSettings(_Section):
+    """How location uploads are committed, many at a time."""
+
+    group_rows: Count = 1000
+    group_bytes: Count = 1_048_576
+    groups_in_flight: int = Field(default=2, ge=1, le=1000)
+    waiting_rows: Count = 20_000
+    waiting_bytes: Annotated[int, Field(ge=1, le=1 << 40)] = 67_108_864
+
+
 class AuthSettings(_Section):
     """How keys and devices are cached."""
 
@@ -124,9 +134,16 @@ class Settings(BaseSettings):
 
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
+    ingest: IngestSettings = IngestSettings()
     auth: AuthSettings = AuthSettings()
     tracker: TrackerSettings = TrackerSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _groups_find_connections(self) -> Self:
+        if self.ingest.groups_in_flight > self.database.pool_size:
+            raise ValueError("ingest.groups_in_flight must not be above database.pool_size")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -199,7 +216,10 @@ def _one_line(error: ValidationError, source: str, *section: str) -> str:
     for problem in error.errors(include_url=False):
         name = ".".join(map(str, (*section, *problem["loc"])))
         message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
+        if not name:  # a relation between sections, which may come from several places
+            source = "the file and the environment taken together"
+            problems.append(message)
+        elif problem["type"] == "extra_forbidden":
             problems.append(f"unknown setting {name!r}")
         elif isinstance(
             problem["input"], dict

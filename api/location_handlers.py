@@ -1,33 +1,54 @@
 """The routes of locations: one report, or a batch of them, acknowledged once committed."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
+import structlog
 from aiohttp import web
 
 from api.answers import ApiError, json_answer
 from api.auth import Access, device_not_found
 from api.bodies import read_body
-from api.database import Database
-from api.locations import Batch, Report, Upload, store_reports
+from api.locations import Batch, NoSuchDevice, Report, Upload
 from tracker import RowRefused
 
 _UPLOAD: Final = msgspec.json.Decoder(Upload)
 _BATCH: Final = msgspec.json.Decoder(Batch)
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Uploads(Protocol):
+    """Where uploads are stored."""
+
+    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> None:
+        """Return when all of the reports are committed.
+
+        Args:
+            device_id: the device that they are of.
+            reports: at least one.
+            size_bytes: the size of the body that they came in.
+
+        Raises:
+            NoSuchDevice: the device has no row any more; none is stored.
+            RowRefused: the database refuses a report; none is stored.
+            StoreError: the database is away or too slow; whether they are stored is unknown.
+        """
+        ...
 
 
 class LocationHandlers:
     """Handlers of the routes below /api/v1/locations.
 
     Args:
-        database: where reports are stored.
+        uploads: where uploads are stored.
         access: who may reach which device.
     """
 
-    def __init__(self, database: Database, access: Access) -> None:
-        self._database = database
+    def __init__(self, uploads: Uploads, access: Access) -> None:
+        self._uploads = uploads
         self._access = access
 
     def routes(self) -> list[web.RouteDef]:
@@ -57,10 +78,13 @@ class LocationHandlers:
         self, request: web.Request, device_id: UUID, reports: Sequence[Report]
     ) -> web.Response:
         device = await self._access.reach(request, str(device_id))
+        body = await request.read()  # it has been read; this is its size
         try:
-            await store_reports(self._database, device.device_id, reports)
-        except RowRefused as error:
-            # Everything else has been validated: the device was deleted a moment ago.
+            await self._uploads.store(device.device_id, reports, size_bytes=len(body))
+        except NoSuchDevice as error:  # deleted a moment ago
             self._access.forget(device.device_id)
             raise device_not_found() from error
+        except RowRefused as error:
+            log.warning("upload.refused", device_id=device.device_id, error=str(error))
+            raise ApiError(422, "refused", "the database refuses this report") from error
         return json_answer({"success": True, "processed_count": len(reports)})

@@ -121,3 +121,16 @@ def test_a_password_is_not_shown(monkeypatch):
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert "secret" not in str(caught.value)
+
+
+def test_sections_must_fit_each_other(monkeypatch, tmp_path):
+    """Neither the file nor the environment is wrong alone, so both are named."""
+    file = tmp_path / "config.toml"
+    file.write_text("[database]\npool_size = 4\n")
+    monkeypatch.setenv("ACTIVITY__INGEST__GROUPS_IN_FLIGHT", "5")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert str(caught.value) == (
+        "bad settings in the file and the environment taken together: "
+        "ingest.groups_in_flight must not be above database.pool_size"
+    )

@@ -29,6 +29,11 @@ PROMISED = {
     "activity_flush_keys_total": "counter",
     "activity_flush_consecutive_failures": "gauge",
     "activity_last_flush_success_timestamp_seconds": "gauge",
+    "ingest_uploads_total": "counter",
+    "ingest_waiting_rows": "gauge",
+    "ingest_waiting_bytes": "gauge",
+    "ingest_group_rows": "histogram",
+    "ingest_write_duration_seconds": "histogram",
     "http_request_duration_seconds": "histogram",
     "http_requests_in_flight": "gauge",
     "event_loop_lag_seconds": "gauge",
@@ -76,7 +81,7 @@ async def test_a_crash_is_500_without_a_trace_for_the_client(service, monkeypatc
     async def explode(*_args: object, **_kwargs: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("api.location_handlers.store_reports", explode)
+    monkeypatch.setattr("api.ingest.GroupCommit.store", explode)
     with structlog.testing.capture_logs() as logs:
         answer = await service.upload(device_id)
     assert answer.status == 500

@@ -119,6 +119,38 @@ async def test_with_the_server_killed_heartbeats_go_on_and_nothing_is_lost(serve
     await everything_arrives(service, device_id, since)
 
 
+async def test_no_upload_that_was_answered_200_is_missing_after_a_crash(server, service):
+    """Clients post on through a crash of the server: each 200 is a row, all else is a 503."""
+    device_id = await service.register()
+    answered: dict[int, int] = {}
+    numbers = iter(range(100_000))
+    went_on = asyncio.Event()
+
+    async def client() -> None:
+        for number in numbers:
+            answered[number] = (await service.upload(device_id, timestamp=number)).status
+            if went_on.is_set() and answered[number] == 200:
+                return
+
+    async with asyncio.timeout(GENEROUS_S + 40), asyncio.TaskGroup() as clients:
+        for _ in range(16):
+            clients.create_task(client())
+        while len(answered) < 200:
+            await asyncio.sleep(0.01)
+        server.kill()
+        while 503 not in answered.values():
+            await asyncio.sleep(0.01)
+        server.start()
+        went_on.set()
+    assert set(answered.values()) == {200, 503}
+    connection = await asyncpg.connect(service.dsn)
+    rows = await connection.fetch("SELECT extract(epoch FROM captured_at) * 1000 FROM locations")
+    await connection.close()
+    assert {number for number, status in answered.items() if status == 200} <= {
+        int(row[0]) for row in rows
+    }
+
+
 async def test_with_the_server_paused_heartbeats_go_on_and_nothing_is_lost(server, service):
     """A server that takes connections and never answers is the hardest to notice."""
     device_id = await service.register()

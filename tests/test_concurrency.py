@@ -13,6 +13,7 @@ from tracker import Target
 from tracker.buffer import Buffer
 from tracker.flush import Flush
 from tracker.postgres import PostgresStore, open_pool
+from tracker.sql import arguments
 
 WRITERS = 4
 HASH_PLAN = """
@@ -97,7 +98,8 @@ async def join_of(connection: asyncpg.Connection, store: PostgresStore, keys: li
     """Return the plan of the join below the straight statement's UPDATE."""
     await connection.execute(store._begin)
     (row,) = await connection.fetch(
-        f"EXPLAIN (FORMAT JSON) {store._straight}", keys, [AT] * len(keys)
+        f"EXPLAIN (FORMAT JSON) {store._straight}",
+        *arguments(THINGS, [(key, AT) for key in keys]),
     )
     await connection.execute("ROLLBACK")
     plan = json.loads(row[0])[0]["Plan"]

@@ -311,19 +311,40 @@ async def test_a_dsn_that_cannot_be_read_is_permanent_and_not_shown():
 
 async def test_a_pool_whose_codecs_do_not_fit_is_not_blamed_on_the_rows(dsn, db):
     """When every key is refused on the client's side, nothing is dropped."""
-    await db.execute("CREATE TABLE things (id uuid PRIMARY KEY, seen_at timestamptz)")
-    target = Target(name="t", table="things", key_column="id", column="seen_at", key_type="uuid")
+    await db.execute("CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz)")
+    target = Target(name="t", table="things", key_column="id", column="seen_at", key_type="bigint")
 
     async def spoil(connection: asyncpg.Connection) -> None:
         await connection.set_type_codec(
-            "uuid", schema="pg_catalog", encoder=lambda u: u.bytes, decoder=str, format="binary"
+            "int8", schema="pg_catalog", encoder=lambda n: n.bytes, decoder=str, format="binary"
         )
 
     async with asyncpg.create_pool(dsn, min_size=1, max_size=1, init=spoil) as pool:
         tracker = Tracker([target], pool=pool, shutdown_deadline_s=0.1)
         async with tracker.running():
             for n in range(200):
-                tracker.touch("t", str(uuid.UUID(int=n)))
+                tracker.touch("t", n)
             with pytest.raises(FlushError, match="more than 100 rows are refused"):
                 await tracker.flush()
             assert len(tracker.buffers["t"]) == 200
+
+
+async def test_a_pool_with_a_codec_of_its_own_for_uuids_will_do(dsn, db):
+    """Applications like to choose how uuids come out of their pool; touches don't mind."""
+    await db.execute("CREATE TABLE things (id uuid PRIMARY KEY, seen_at timestamptz)")
+    await db.execute("INSERT INTO things VALUES ($1)", uuid.UUID(int=1))
+    target = Target(name="t", table="things", key_column="id", column="seen_at", key_type="uuid")
+
+    async def own(connection: asyncpg.Connection) -> None:
+        await connection.set_type_codec(
+            "uuid", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
+        )
+
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1, init=own) as pool:
+        tracker = Tracker([target], pool=pool)
+        async with tracker.running():
+            for n in (1, 2):
+                tracker.touch("t", uuid.UUID(int=n))
+            await tracker.flush()
+            counts = tracker.flushes["t"].counts
+            assert (counts.written, counts.missing, len(tracker.buffers["t"])) == (1, 1, 0)

@@ -48,6 +48,7 @@ class Buffer:
         "_live",
         "_merged",
         "_monotonic",
+        "_newest",
         "_overlap",
         "_resolution_s",
         "_restored",
@@ -73,6 +74,7 @@ class Buffer:
         self._resolution_s = target.resolution_s
         self._clock = clock
         self._monotonic = monotonic
+        self._newest = 0  # an object for keys to share, instead of 32 bytes for each
         self._live: Entries = {}
         self._in_flight: Entries = {}
         self._overlap = 0  # keys that are both live and in flight
@@ -115,7 +117,7 @@ class Buffer:
         if seen is None:
             self._insert(key, second)
         elif seen < second:
-            self._live[key] = second  # type: ignore[index]
+            self._live[key] = self._shared(second)  # type: ignore[index]
 
     def _insert(self, given: object, second: int) -> None:
         """Make the entry of a key that is not live yet, or not in this spelling."""
@@ -145,11 +147,17 @@ class Buffer:
             self._fresh_since = self._monotonic()
             if not live:
                 self._since = self._fresh_since
-        live[key] = second
+        live[key] = self._shared(second)
         self._created += 1
         if not self._announced and len(live) >= self.target.high_water:
             self._announced = True
             self.on_high_water()
+
+    def _shared(self, second: int) -> int:
+        """Return the object that the last key touched in this second holds, if it was this one."""
+        if second != self._newest:
+            self._newest = second
+        return self._newest
 
     def __len__(self) -> int:
         """The number of distinct keys pending, in flight ones included."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import itemgetter
 from typing import Final
 
 import structlog
@@ -33,6 +34,7 @@ _SMALLEST_CHUNK_KEYS: Final = 50
 _MOST_REFUSED_KEYS: Final = 100
 """A flush in which more rows are refused has met a fault of the table, not of rows."""
 _SHOWN_KEYS: Final = 5
+_KEY: Final = itemgetter(0)  # sorting whole entries would compare them one by one
 _LOG_EVERY_S: Final = 60.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -193,7 +195,7 @@ class _Writing:
             self._chunk = self._parts.pop()
         else:
             # In key order, because every writer must lock rows in the same order.
-            self._chunk = sorted(islice(self._rest, self.chunk_keys))
+            self._chunk = sorted(islice(self._rest, self.chunk_keys), key=_KEY)
             self._taken += len(self._chunk)
         return self._chunk
 

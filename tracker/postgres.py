@@ -18,7 +18,7 @@ from tracker.errors import (
     StoreUnavailable,
 )
 from tracker.keys import Key
-from tracker.sql import begin, statements
+from tracker.sql import arguments, begin, statements
 from tracker.sqlstate import error_for
 from tracker.store import Chunk, Written
 from tracker.target import Target
@@ -75,6 +75,7 @@ class PostgresStore:
         self, pool: Pool, target: Target, *, statement_timeout_s: float, lock_timeout_s: float
     ) -> None:
         self._pool = pool
+        self._target = target
         self._straight, self._careful = statements(target)
         self._begin = begin(statement_timeout_s=statement_timeout_s, lock_timeout_s=lock_timeout_s)
         self._deadline_s = 2 * statement_timeout_s
@@ -102,8 +103,7 @@ class PostgresStore:
 
     async def _update(self, statement: str, chunk: Chunk) -> dict[str, list[Key]]:
         """Run a statement in a transaction; the keys that were not written, by what they are."""
-        keys = [key for key, _ in chunk]
-        seconds = [at for _, at in chunk]
+        keys, seconds = arguments(self._target, chunk)
         try:
             async with asyncio.timeout(self._deadline_s), self._transaction() as connection:
                 rows = await connection.fetch(statement, keys, seconds)
@@ -112,10 +112,9 @@ class PostgresStore:
             if translated is None:
                 raise
             raise translated from error
-        canonical = type(keys[0])  # a uuid comes back as a UUID and is buffered as a str
         left: dict[str, list[Key]] = {}
         for key, state in rows:
-            left.setdefault(state, []).append(canonical(key))
+            left.setdefault(state, []).append(key)
         return left
 
     @asynccontextmanager

@@ -96,7 +96,7 @@ class TrackerSettings(_Section):
 
     enabled: bool = True
     flush_interval_s: Seconds = 5.0
-    chunk_keys: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    chunk_keys: Annotated[int, Field(ge=1, le=100_000)] = 5000
     capacity_keys: Count = 1_000_000
     high_water_keys: Count = 500_000
     device_resolution_s: Annotated[int, Field(ge=1, le=86_400)] = 1

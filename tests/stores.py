@@ -44,20 +44,20 @@ class MemoryStore:
         self.before()
         if self.at_most is not None and len(chunk) > self.at_most:
             raise StoreTimeout("too many")
-        if self.refused & {key for key, _ in chunk}:
+        if self.refused & set(chunk.keys):
             raise RowRefused("refused")
-        missing = [key for key, _ in chunk if self.known is not None and key not in self.known]
-        locked = [key for key, _ in chunk if key in self.locked and key not in missing]
-        refused = [key for key, _ in chunk if key in self.suppressed]
+        missing = [key for key in chunk.keys if self.known is not None and key not in self.known]
+        locked = [key for key in chunk.keys if key in self.locked and key not in missing]
+        refused = [key for key in chunk.keys if key in self.suppressed]
         unchanged = 0
-        for key, at in chunk:
+        for key, at in chunk.entries():
             if key in missing or key in locked or key in refused:
                 continue
             if self.rows.get(key, -1) >= at:
                 unchanged += 1
             else:
                 self.rows[key] = at
-        self.chunks.append([key for key, _ in chunk])
+        self.chunks.append(list(chunk.keys))
         self.written.set()
         self.after()
         await asyncio.sleep(0)

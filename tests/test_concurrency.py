@@ -8,7 +8,7 @@ import uuid
 import asyncpg
 import pytest
 
-from tests.things import AT, THINGS, when
+from tests.things import AT, THINGS, chunk, when
 from tracker import Target
 from tracker.buffer import Buffer
 from tracker.flush import Flush
@@ -98,14 +98,14 @@ async def join_of(connection: asyncpg.Connection, store: PostgresStore, keys: li
     """Return the plan of the join below the straight statement's UPDATE."""
     await connection.execute(store._begin)
     (row,) = await connection.fetch(
-        f"EXPLAIN (FORMAT JSON) {store._straight}",
-        *arguments(THINGS, [(key, AT) for key in keys]),
+        f"EXPLAIN (FORMAT JSON) {store._statements.straight}",
+        *arguments(THINGS, chunk((key, AT) for key in keys)),
     )
     await connection.execute("ROLLBACK")
-    plan = json.loads(row[0])[0]["Plan"]
-    (written,) = (part for part in plan["Plans"] if part.get("Subplan Name") == "CTE written")
-    (update,) = [written] if written["Node Type"] == "ModifyTable" else written["Plans"]
-    return update["Plans"][0]
+    update = json.loads(row[0])[0]["Plan"]
+    assert update["Node Type"] == "ModifyTable"
+    (join,) = (part for part in update["Plans"] if part["Parent Relationship"] == "Outer")
+    return join
 
 
 @pytest.mark.parametrize("setting", ["enable_nestloop", "enable_indexscan", "enable_hashjoin", ""])

@@ -1,16 +1,24 @@
 """A table of things that are seen, and what tests of the write want to do with it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import asyncpg
 
 from tracker import Target
+from tracker.keys import Key
+from tracker.store import Chunk
 
 AT = 1_700_000_000
 """A second in the past that touches are made at."""
 THINGS = Target(name="things", table="things", key_column="id", column="seen_at", key_type="bigint")
+
+
+def chunk(entries: Iterable[tuple[Key, int]]) -> Chunk:
+    """Return a chunk of (key, second) pairs."""
+    keys, seconds = zip(*entries, strict=True)
+    return Chunk(list(keys), list(seconds))
 
 
 def when(at: int) -> datetime:

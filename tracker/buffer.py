@@ -117,7 +117,9 @@ class Buffer:
         if seen is None:
             self._insert(key, second)
         elif seen < second:
-            self._live[key] = self._shared(second)  # type: ignore[index]
+            if second != self._newest:  # as _shared does, without the call
+                self._newest = second
+            self._live[key] = self._newest  # type: ignore[index]
 
     def _insert(self, given: object, second: int) -> None:
         """Make the entry of a key that is not live yet, or not in this spelling."""
@@ -154,7 +156,7 @@ class Buffer:
             self.on_high_water()
 
     def _shared(self, second: int) -> int:
-        """Return the object that the last key touched in this second holds, if it was this one."""
+        """Return one object for all keys that are touched in the same second."""
         if second != self._newest:
             self._newest = second
         return self._newest

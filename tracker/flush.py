@@ -10,31 +10,25 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from operator import itemgetter
 from typing import Final
 
 import structlog
 
-from tracker.buffer import Buffer, Entries
+from tracker.buffer import Buffer
 from tracker.errors import (
     RowRefused,
     StoreError,
-    StoreMisconfigured,
     StoreTimeout,
-    StoreUnavailable,
 )
 from tracker.histogram import Histogram
 from tracker.keys import Key
 from tracker.repeats import Repeats
 from tracker.store import Chunk, Store, Written
+from tracker.writing import Writing
 
 _DURATION_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _ROWS_BOUNDS: Final = (1, 10, 50, 100, 250, 500, 1000, 2000, 5000, 10_000, 20_000)
-_SMALLEST_CHUNK_KEYS: Final = 50
-_MOST_REFUSED_KEYS: Final = 100
-"""A flush in which more rows are refused has met a fault of the table, not of rows."""
 _SHOWN_KEYS: Final = 5
-_KEY: Final = itemgetter(0)  # sorting whole entries would compare them one by one
 _LOG_EVERY_S: Final = 60.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -82,6 +76,7 @@ class Flush:
         self._most_keys = self._chunk_keys = chunk_keys
         self._clock = clock
         self._monotonic = monotonic
+        self._failed_keys: Collection[Key] = ()  # of the chunk that the last flush failed at
         self._one_at_a_time = asyncio.Lock()
         self._repeats = {
             event: Repeats(_LOG_EVERY_S, monotonic)
@@ -102,26 +97,29 @@ class Flush:
             if not batch:
                 return 0
             started = self._monotonic()
-            writing = _Writing(batch, self._chunk_keys)
+            writing = Writing(batch, self._chunk_keys)
             try:
+                await writing.arrange(self._failed_keys)
                 await self._write(writing)
                 writing.judge_refusals()
                 self._conclude(writing)
                 locked = len(writing.locked)  # the buffer takes these over and adds to them
             except BaseException as error:
                 self.counts.failed += 1
+                self._failed_keys = writing.under_way()
                 if isinstance(error, StoreError):
                     self._chunk_keys = writing.chunk_keys
                 raise
             finally:
                 self.buffer.settle(writing.uncommitted())
                 self.counts.duration_s.observe(self._monotonic() - started)
+            self._failed_keys = ()
             # Back to larger chunks one flush at a time: the next timeout may be one step away.
             grown = writing.chunk_keys if writing.timed_out else 2 * writing.chunk_keys
             self._chunk_keys = min(grown, self._most_keys)
             return locked
 
-    async def _write(self, writing: "_Writing") -> None:
+    async def _write(self, writing: Writing) -> None:
         while chunk := writing.next_chunk():
             try:
                 written = await self._store.write(chunk)
@@ -145,7 +143,7 @@ class Flush:
         self._say("flush.rows_missing", written.missing)
         return advanced > 0
 
-    def _conclude(self, writing: "_Writing") -> None:
+    def _conclude(self, writing: Writing) -> None:
         self.counts.rejected += len(writing.refused)
         if writing.locked:
             self.counts.partial += 1
@@ -164,129 +162,3 @@ class Flush:
                 log.warning(
                     event, target=target, keys=len(keys), first_keys=first, times=times, **more
                 )
-
-
-class _Writing:
-    """How far the writing of a batch has come, so that it can be broken off at any await.
-
-    Args:
-        batch: the drained entries; no value is changed, for views of the buffer may show them.
-        chunk_keys: the most keys in a chunk.
-    """
-
-    def __init__(self, batch: Entries, chunk_keys: int) -> None:
-        self.chunk_keys = chunk_keys
-        self.timed_out = False
-        self.locked: Entries = {}
-        self.refused: Entries = {}
-        self._refusal: RowRefused | None = None
-        self._advanced = False  # whether any row has been written
-        self._table_is_to_blame = False
-        self._batch = batch
-        self._rest = iter(batch.items())
-        self._taken = 0
-        self._chunk: Chunk = ()  # being written
-        self._parts: list[Chunk] = []  # of a chunk that was divided, still to be written
-        self._begun = False  # whether anything has been committed
-
-    def next_chunk(self) -> Chunk:
-        """Return the entries to write next, in key order; none when all has been written."""
-        if self._parts:
-            self._chunk = self._parts.pop()
-        else:
-            # In key order, because every writer must lock rows in the same order.
-            self._chunk = sorted(islice(self._rest, self.chunk_keys), key=_KEY)
-            self._taken += len(self._chunk)
-        return self._chunk
-
-    @property
-    def refusal(self) -> RowRefused | None:
-        """Why the last row was refused."""
-        return self._refusal
-
-    def committed(self, written: Written, *, advanced: bool) -> None:
-        """Note what became of the chunk.
-
-        Args:
-            written: what the store said.
-            advanced: whether any row was written.
-
-        Raises:
-            StoreMisconfigured: so many rows are refused that the table must be to blame.
-        """
-        self._begun = True
-        self._advanced |= advanced
-        entries = dict(self._chunk) if written.refused or written.locked else {}
-        self._chunk = ()
-        self.locked.update((key, entries[key]) for key in written.locked)
-        if written.refused:
-            refused = [(key, entries[key]) for key in written.refused]
-            self._refuse(refused, RowRefused("a trigger or a policy left the row alone"))
-
-    def divide(self, error: RowRefused | StoreTimeout) -> None:
-        """Write the chunk in two halves, to find the row that is refused or to be in time.
-
-        Raises:
-            StoreTimeout: the chunk is as small as it gets.
-            StoreMisconfigured: so many rows are refused that the table must be to blame.
-        """
-        chunk, middle = self._chunk, len(self._chunk) // 2
-        if isinstance(error, StoreTimeout):
-            self.timed_out = True
-            self.chunk_keys = max(middle, min(self.chunk_keys, _SMALLEST_CHUNK_KEYS))
-            if len(chunk) <= _SMALLEST_CHUNK_KEYS:
-                raise error
-        self._chunk = ()
-        if len(chunk) > 1:
-            self._parts += [chunk[middle:], chunk[:middle]]
-        elif isinstance(error, RowRefused):
-            self._refuse(chunk, error)
-
-    def _refuse(self, entries: Chunk, error: RowRefused) -> None:
-        self.refused.update(entries)
-        self._refusal = error
-        if len(self.refused) > _MOST_REFUSED_KEYS:
-            self._table_is_to_blame = True
-            raise StoreMisconfigured(
-                f"more than {_MOST_REFUSED_KEYS} rows are refused, the last one: {error}"
-            ) from error
-
-    def judge_refusals(self) -> None:
-        """Believe that rows are to blame only where others were written.
-
-        Raises:
-            StoreMisconfigured: all rows that were tried are refused.
-            StoreUnavailable: the only row that was tried is; it may be the row or the table.
-        """
-        if self.refused and not self._advanced:
-            self._table_is_to_blame = True
-            kind = StoreMisconfigured if len(self.refused) > 1 else StoreUnavailable
-            raise kind(f"no row is written and {len(self.refused)} refused: {self._refusal}")
-
-    def uncommitted(self) -> Entries:
-        """Return what must be written again, and end the writing.
-
-        Of a batch that is through that is what is locked. Of one that was broken off it is also
-        what was refused, for the table may have been to blame, and what was not tried. The chunk
-        that failed comes last, so that one which always fails holds up no other.
-        """
-        finished = not self._chunk and not self._parts and self._taken == len(self._batch)
-        if finished and not self._table_is_to_blame:
-            return self.locked
-        if not self._begun:
-            left = self._batch
-            for key, at in self._chunk:
-                left[key] = left.pop(key, at)
-            return left
-        if self._taken <= len(self._batch) // 2:  # copying and deleting is faster than copying one
-            left = self._batch.copy()  # by one: 34 ms against 300 ms for a million
-            for key in islice(self._batch, self._taken):
-                del left[key]
-        else:
-            left = dict(self._rest)
-        left |= self.locked
-        left |= self.refused
-        for part in self._parts:
-            left.update(part)
-        left.update(self._chunk)
-        return left

@@ -4,9 +4,9 @@ The only file of the library that knows the driver; what it sends is in `sql.py`
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 else:
     Pool: TypeAlias = asyncpg.Pool
     Connection: TypeAlias = object
+
+_Left: TypeAlias = dict[str, list[Key]]
+"""Keys that were not written, by what is the matter with them."""
 
 _CANCEL_WITHIN_S: Final = 2.0
 _CLIENT_SIDE: Final[tuple[tuple[type[Exception], type[StoreError]], ...]] = (
@@ -76,46 +79,61 @@ class PostgresStore:
     ) -> None:
         self._pool = pool
         self._target = target
-        self._straight, self._careful = statements(target)
+        self._statements = statements(target)
         self._begin = begin(statement_timeout_s=statement_timeout_s, lock_timeout_s=lock_timeout_s)
         self._deadline_s = 2 * statement_timeout_s
 
     async def write(self, chunk: Chunk) -> Written:
         """See `Store.write`."""
         try:
-            left = await self._update(self._straight, chunk)
+            written, left = await self._in_transaction(self._write_straight, chunk)
         except StoreContended:
-            left = await self._update(self._careful, chunk)
+            _, left = await self._in_transaction(self._write_carefully, chunk)
+            unchanged = len(left.get("unchanged", ()))
         else:
-            if changed := left.pop("locked", None):
-                # Out of date before the statement and not written by it: the row was replaced
-                # meanwhile, or something keeps it as it is. A new snapshot tells.
-                at = dict(chunk)
-                again = await self._update(self._careful, [(key, at[key]) for key in changed])
-                for state, keys in again.items():
-                    left[state] = left.get(state, []) + keys
+            stale = left.pop("stale", ())
+            unchanged = len(chunk) - written - len(left.get("missing", ())) - len(stale)
+            if stale:
+                # Out of date, and not written: the row was replaced meanwhile, or something keeps
+                # it as it is. A new snapshot tells.
+                at = dict(chunk.entries())
+                again = Chunk(list(stale), [at[key] for key in stale])
+                _, more = await self._in_transaction(self._write_carefully, again)
+                unchanged += len(more.pop("unchanged", ()))
+                for state, keys in more.items():
+                    left[state] = [*left.get(state, ()), *keys]
         return Written(
-            unchanged=len(left.get("unchanged", ())),
+            unchanged=unchanged,
             missing=left.get("missing", ()),
             refused=left.get("refused", ()),
             locked=left.get("locked", ()),
         )
 
-    async def _update(self, statement: str, chunk: Chunk) -> dict[str, list[Key]]:
-        """Run a statement in a transaction; the keys that were not written, by what they are."""
-        keys, seconds = arguments(self._target, chunk)
+    async def _write_straight(self, connection: Connection, chunk: Chunk) -> tuple[int, _Left]:
+        given = arguments(self._target, chunk)
+        tag = await connection.execute(self._statements.straight, *given)
+        written = int(tag.removeprefix("UPDATE "))
+        if written == len(chunk):
+            return written, {}
+        return written, _by_state(await connection.fetch(self._statements.left, *given))
+
+    async def _write_carefully(self, connection: Connection, chunk: Chunk) -> tuple[int, _Left]:
+        given = arguments(self._target, chunk)
+        left = _by_state(await connection.fetch(self._statements.careful, *given))
+        return len(chunk) - sum(map(len, left.values())), left
+
+    async def _in_transaction(
+        self, write: Callable[[Connection, Chunk], Awaitable[tuple[int, _Left]]], chunk: Chunk
+    ) -> tuple[int, _Left]:
+        """Return how many keys were written, and the others by what they are."""
         try:
             async with asyncio.timeout(self._deadline_s), self._transaction() as connection:
-                rows = await connection.fetch(statement, keys, seconds)
+                return await write(connection, chunk)
         except Exception as error:
             translated = translate(error)
             if translated is None:
                 raise
             raise translated from error
-        left: dict[str, list[Key]] = {}
-        for key, state in rows:
-            left.setdefault(state, []).append(key)
-        return left
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Connection]:
@@ -128,6 +146,13 @@ class PostgresStore:
                 if not connection.is_closed():
                     await connection.execute("ROLLBACK")
                 raise
+
+
+def _by_state(rows: Iterable[Iterable[Any]]) -> _Left:
+    left: _Left = {}
+    for key, state in rows:
+        left.setdefault(state, []).append(key)
+    return left
 
 
 _releasing: Final[set[asyncio.Task[None]]] = set()

@@ -1,13 +1,35 @@
 """What the flusher asks of a store, so that it can be tested against one that fails at will."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from tracker.keys import Key
 
-Chunk: TypeAlias = Sequence[tuple[Key, int]]
-"""Distinct keys in ascending order, each with the second it was last touched."""
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Distinct keys, in no order, and beside each the second at which it was last touched.
+
+    Two lists, not pairs: a flush makes no object for each key on its way to Postgres.
+    """
+
+    keys: list[Key]
+    seconds: list[int]
+
+    def __len__(self) -> int:
+        """The number of keys."""
+        return len(self.keys)
+
+    def entries(self) -> Iterator[tuple[Key, int]]:
+        """Return each key with its second."""
+        return zip(self.keys, self.seconds, strict=True)
+
+    def take(self, most: int) -> "Chunk":
+        """Remove and return so many keys, or all if there are fewer."""
+        taken = Chunk(self.keys[-most:], self.seconds[-most:])
+        del self.keys[-most:], self.seconds[-most:]
+        return taken
 
 
 @dataclass(frozen=True, slots=True)

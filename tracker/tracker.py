@@ -52,7 +52,7 @@ class Tracker:
         dsn: str | None = None,
         pool: Pool | None = None,
         flush_interval_s: float = 5.0,
-        chunk_keys: int = 2000,
+        chunk_keys: int = 5000,
         statement_timeout_s: float = 5.0,
         lock_timeout_s: float = 0.25,
         backoff_first_s: float = 1.0,

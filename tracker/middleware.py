@@ -35,13 +35,13 @@ def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
             the request was about; nothing for a request that nobody was authenticated for. An
             error that it raises is logged, at most once a minute, and harms no request.
     """
-    buffers = tracker.buffers
+    touch = tracker.touch
     errors = Repeats(_LOG_EVERY_S)
 
     def record(request: web.Request) -> None:
         try:
             for target, key in identify(request):
-                buffers[target].touch(key)
+                touch(target, key)
         except Exception:
             if times := errors.again():
                 with suppress(Exception):  # a log that cannot be written fails no request either

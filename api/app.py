@@ -1,5 +1,6 @@
 """The composition root: the only place where the service's parts are wired together."""
 
+import gc
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -147,3 +148,13 @@ async def create_app(
 
         app.on_cleanup.append(stop)
         return app
+
+
+def spare_the_garbage_collector() -> None:
+    """Take all that is alive now out of the collector's sight; call it once, before serving.
+
+    Modules, routes and settings live as long as the process. Looking through them over and over
+    stops every request for tens of milliseconds at a time.
+    """
+    gc.collect()
+    gc.freeze()

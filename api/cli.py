@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.app import create_app
+from api.app import create_app, spare_the_garbage_collector
 from api.config import Settings, SettingsError, load_settings
 from api.database import Database, open_database
 from api.devices import GroupId
@@ -98,6 +98,7 @@ async def _until_told_to_stop(settings: Settings, dsn: str, listening: Event) ->
             loop.add_signal_handler(number, lambda: None)
 
     application.on_shutdown.append(stop_listening_to_signals)
+    spare_the_garbage_collector()
     return application
 
 

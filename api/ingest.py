@@ -122,7 +122,10 @@ class GroupCommit(Collector):
 
     def _start_writer(self) -> None:
         # At most one that has not begun: what else arrives in this turn of the loop goes with it.
-        if not self._starting and len(self._writers) < self._settings.groups_in_flight:
+        # And a further one only for a full group: small ones side by side cost more than they save.
+        writers, settings = len(self._writers), self._settings
+        full = self._waiting_rows >= settings.group_rows
+        if not self._starting and (not writers or (full and writers < settings.groups_in_flight)):
             self._starting = True
             # In a context of its own: it works for more requests than the one that starts it.
             writer = asyncio.create_task(self._write(), name="ingest-writer", context=Context())

@@ -69,7 +69,7 @@ class Run:
         """Record an answer to a request that was due at that time."""
         self._answered_at = time.monotonic()
         self._latencies_s.append(self._answered_at - due_at)
-        self._refused += not 200 <= status <= 299  # noqa: PLR2004
+        self._refused += not 200 <= status <= 299
 
     def result(self, cpu_s: float) -> Load:
         """Return what was seen; what fell due and is not answered by now is an error."""

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -24,14 +24,19 @@ class ServiceFailedError(Exception):
 
 @asynccontextmanager
 async def running_service(
-    url: str, settings: Mapping[str, str], log_file: Path
+    url: str,
+    settings: Mapping[str, str],
+    log_file: Path,
+    *,
+    command: Sequence[str] = ("-m", "api", "serve"),
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run `python -m api serve` while the block runs, and stop it gently at the end.
+    """Run the service while the block runs, and stop it gently at the end.
 
     Args:
         url: where it will answer.
         settings: environment variables on top of our own.
         log_file: where its output goes.
+        command: arguments for Python.
 
     Raises:
         ServiceFailedError: it did not come up.
@@ -39,7 +44,7 @@ async def running_service(
     _reject_taken(url)
     with log_file.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "api", "serve"),
+            *(sys.executable, *command),
             env={**os.environ, **settings},
             stdout=log,
             stderr=asyncio.subprocess.STDOUT,
@@ -78,7 +83,7 @@ async def _wait_until_ready(url: str, process: asyncio.subprocess.Process, log_f
             while process.returncode is None:
                 try:
                     async with session.get(f"{url}/api/health/ready") as answer:
-                        if answer.status == 200:  # noqa: PLR2004
+                        if answer.status == 200:
                             return
                 except (aiohttp.ClientError, TimeoutError):
                     pass

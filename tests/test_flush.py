@@ -319,6 +319,41 @@ async def test_touches_during_a_flush_are_kept_for_the_next():
     rig.assert_books_balance()
 
 
+async def test_a_flush_with_time_to_spare_rests_between_chunks_until_it_is_hurried():
+    """The machine is left to the requests; whoever needs the flush done need not wait."""
+    rig = Rig(chunk_keys=10)
+    rig.touch(*range(30))
+
+    def take_long() -> None:
+        rig.clock.now += 1000
+
+    rig.store.after = take_long
+    flushing = asyncio.create_task(rig.flush(within_s=1_000_000))
+    await rig.store.written.wait()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (len(rig.store.chunks), flushing.done()) == (1, False)
+    rig.flush.hurry()
+    await flushing
+    assert len(rig.store.chunks) == 3
+    rig.assert_books_balance()
+
+
+@pytest.mark.parametrize("within_s", [0, 3000])
+async def test_a_flush_without_time_to_spare_takes_no_rest(within_s):
+    """Three chunks of 1,000 s each do not leave a rest in 3,000 s."""
+    rig = Rig(chunk_keys=10)
+    rig.touch(*range(30))
+
+    def take_long() -> None:
+        rig.clock.now += 1000
+
+    rig.store.after = take_long
+    async with asyncio.timeout(60):
+        await rig.flush(within_s=within_s)
+    assert len(rig.store.chunks) == 3
+
+
 async def test_flushes_of_one_buffer_do_not_overlap():
     """A second flush waits for the first, and writes what came meanwhile."""
     rig = Rig()

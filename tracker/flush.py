@@ -28,6 +28,8 @@ from tracker.writing import Writing
 
 _DURATION_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _ROWS_BOUNDS: Final = (1, 10, 50, 100, 250, 500, 1000, 2000, 5000, 10_000, 20_000)
+_REST: Final = 2.0
+"""How long to rest after a chunk, in terms of the time that it took."""
 _SHOWN_KEYS: Final = 5
 _LOG_EVERY_S: Final = 60.0
 
@@ -78,13 +80,18 @@ class Flush:
         self._monotonic = monotonic
         self._failed_keys: Collection[Key] = ()  # of the chunk that the last flush failed at
         self._one_at_a_time = asyncio.Lock()
+        self._hurried = asyncio.Event()
         self._repeats = {
             event: Repeats(_LOG_EVERY_S, monotonic)
             for event in ("flush.rows_refused", "flush.rows_missing", "flush.rows_locked")
         }
 
-    async def __call__(self) -> int:
+    async def __call__(self, *, within_s: float = 0.0) -> int:
         """Write all that is pending now; what cannot be written stays in the buffer.
+
+        Args:
+            within_s: how long it may take, in seconds. Time that is left is spent on rests between
+                chunks, for the requests' sake, until `hurry()` is called.
 
         Returns:
             How many keys are still pending because somebody else's transaction holds their rows.
@@ -97,10 +104,11 @@ class Flush:
             if not batch:
                 return 0
             started = self._monotonic()
+            self._hurried.clear()
             writing = Writing(batch, self._chunk_keys)
             try:
                 await writing.arrange(self._failed_keys)
-                await self._write(writing)
+                await self._write(writing, started + within_s)
                 writing.judge_refusals()
                 self._conclude(writing)
                 locked = len(writing.locked)  # the buffer takes these over and adds to them
@@ -119,8 +127,13 @@ class Flush:
             self._chunk_keys = min(grown, self._most_keys)
             return locked
 
-    async def _write(self, writing: Writing) -> None:
+    def hurry(self) -> None:
+        """Let the flush that is under way, if any, take no more rests."""
+        self._hurried.set()
+
+    async def _write(self, writing: Writing, until: float) -> None:
         while chunk := writing.next_chunk():
+            started = self._monotonic()
             try:
                 written = await self._store.write(chunk)
             except (RowRefused, StoreTimeout) as error:
@@ -128,6 +141,16 @@ class Flush:
                 continue
             advanced = self._account(chunk, written)
             writing.committed(written, advanced=advanced)
+            worked_s = self._monotonic() - started
+            await self._rest(worked_s, until - self._monotonic(), writing.chunks_left)
+
+    async def _rest(self, worked_s: float, left_s: float, chunks: int) -> None:
+        """Leave the machine to the requests, if the other chunks can still be written in time."""
+        rest_s = min(_REST * worked_s, left_s / chunks - worked_s) if chunks else 0.0
+        if rest_s > 0 and not self._hurried.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest_s):
+                    await self._hurried.wait()
 
     def _account(self, chunk: Chunk, written: Written) -> bool:
         """Count what became of a chunk; whether any row of it was written."""

@@ -19,6 +19,8 @@ from tracker.repeats import Repeats
 
 _JITTER: Final = 0.1
 """Share of the interval by which a wait may be longer or shorter, so that writers drift apart."""
+_SPREAD: Final = 0.5
+"""Share of the interval over which a flush may be spread, so that requests hardly notice it."""
 _FINAL_BACKOFF: Final = Backoff(first_s=0.1, most_s=1.0)
 """At shutdown there is a deadline and nobody else to wait for, so retries come faster."""
 _CANCEL_GRACE_S: Final = 1.0
@@ -80,10 +82,14 @@ class Flusher:
         Raises:
             StoreError: the store failed; nothing is lost.
         """
+        self._flush.hurry()
+        return await self._write(within_s=0.0)
+
+    async def _write(self, *, within_s: float) -> int:
         if not len(self._buffer):  # success would say that the store is well, unasked
             return 0
         try:
-            locked = await self._flush()
+            locked = await self._flush(within_s=within_s)
         except StoreError as error:
             self._failed(error)
             raise
@@ -108,6 +114,7 @@ class Flusher:
         return await asyncio.shield(self._stop)
 
     def _on_high_water(self) -> None:
+        self._flush.hurry()
         if self._monotonic() >= self._not_before:  # full or not, a failing store is given its rest
             self._wake.set()
 
@@ -171,8 +178,10 @@ class Flusher:
 
     async def _flush_once(self) -> None:
         """Flush and survive whatever happens."""
+        # Nobody waits for it, unless it is the last one, or the buffer is filling up.
+        hurried = self._stopping or len(self._buffer) >= self._buffer.target.high_water
         try:
-            await self.flush()
+            await self._write(within_s=0.0 if hurried else self._interval_s * _SPREAD)
         except StoreError:
             pass  # logged and counted where it happened
         except Exception:
@@ -192,6 +201,7 @@ class Flusher:
     async def _finish(self) -> int:
         self._stopping = True
         self._wake.set()
+        self._flush.hurry()
         last = asyncio.create_task(self._flush_all(), name=f"{self._loop.get_name()}-last")
         tasks = {last, self._loop} - {asyncio.current_task()}
         lost = 0

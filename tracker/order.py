@@ -21,7 +21,7 @@ from tracker.keys import Key
 from tracker.store import Chunk
 
 _SAMPLE_KEYS: Final = 1000
-_SLICE_KEYS: Final = 2000
+_SLICE_KEYS: Final = 1000
 _REGION_BITS: Final = 8
 """So many regions that each is a part of a chunk, so few that grouping them is cheap."""
 _ENOUGH_REGIONS: Final = 64

@@ -134,7 +134,7 @@ def arguments(target: Target, chunk: Chunk) -> tuple[str | list[Key], str]:
         chunk: at least one key with its second.
     """
     text = {at: str(at) for at in set(chunk.seconds)}  # a few seconds, however many keys
-    seconds = f"{{{','.join([text[at] for at in chunk.seconds])}}}"
+    seconds = f"{{{','.join(map(text.__getitem__, chunk.seconds))}}}"
     if target.key_type != "uuid":
         return chunk.keys, seconds
     return f"{{{','.join(chunk.keys)}}}", seconds  # type: ignore[arg-type]  # uuids are str

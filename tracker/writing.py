@@ -78,6 +78,11 @@ class Writing:
         return self._chunk.keys
 
     @property
+    def chunks_left(self) -> int:
+        """How many chunks are still to be written, if none is divided further."""
+        return len(self._parts) + -(-self._left_keys // self.chunk_keys)
+
+    @property
     def refusal(self) -> RowRefused | None:
         """Why the last row was refused."""
         return self._refusal

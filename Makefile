@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check format constraints clean
+.PHONY: help install demo bench packages serve test check format constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -23,6 +23,13 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## Replay the sample fleet through the service; EXIT=1 leaves when done
 	$(BIN)/python -m benchmarks demo $(if $(EXIT),--exit)
+
+bench: $(STAMP) ## Run every benchmark in under ten minutes; COMPARE=results.json prints an earlier run beside it
+	$(BIN)/python -m benchmarks all $(if $(COMPARE),--compare $(COMPARE))
+
+packages: ## Install the system packages that some tests and benchmarks like to have (Debian, as root)
+	@command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk; } || \
+	  echo "not installed: wrk; tests that need it are skipped, and benchmarks use a generator of their own"
 
 serve: $(STAMP) ## Run the service on 127.0.0.1:8080
 	$(BIN)/python -m api serve

@@ -1,5 +1,6 @@
-"""`python -m benchmarks`: the demo."""
+"""`python -m benchmarks`: the demo, and the benchmarks, all or one of them."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,11 @@ from api.config import SettingsError, load_settings
 from api.embedded import EmbeddedServerError
 from api.migrate import MigrationError
 from benchmarks.demo import demo as run_demo
+from benchmarks.load import LoadFailedError
+from benchmarks.report import BenchmarkFailedError
 from benchmarks.service import ServiceFailedError
+from benchmarks.suite import BENCHMARKS, run
+from benchmarks.synapse import PeerFailedError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -42,5 +47,48 @@ def demo(
         code = 130
     raise typer.Exit(code)
 
+
+def _command(name: str, documentation: str) -> None:
+    names = list(BENCHMARKS) if name == "all" else [name]
+
+    def run_benchmark(
+        *,
+        dsn: Annotated[
+            str, typer.Option(help="A server to make databases on; by default an embedded one.")
+        ] = "",
+        compare: Annotated[
+            Path | None, typer.Option(help="An earlier results.json to print this run against.")
+        ] = None,
+    ) -> None:
+        try:
+            code = run(names, dsn=dsn, compare=compare, console=Console(width=_width()))
+        except (
+            *(BenchmarkFailedError, ServiceFailedError, EmbeddedServerError, PeerFailedError),
+            *(LoadFailedError, OSError),
+        ) as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt:
+            code = 130
+        raise typer.Exit(code)
+
+    app.command(name, help=documentation)(run_benchmark)
+
+
+def _width() -> int | None:
+    """Return what the table needs, where there is no terminal to say how much there is."""
+    return None if sys.stdout.isatty() else 200
+
+
+for _name, _documentation in {
+    "touch": "What a touch costs, in time and in memory.",
+    "flush": "How fast rows are written, and at what cost.",
+    "http": "What tracking costs requests, against other ways to track.",
+    "ingest": "Uploads in groups, against an INSERT for each.",
+    "scale": "From a thousand keys to a million.",
+    "peers": "Other systems that track activity in batches.",
+    "all": "Every benchmark, in under ten minutes.",
+}.items():
+    _command(_name, _documentation)
 
 app(prog_name="python -m benchmarks")

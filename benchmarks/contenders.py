@@ -8,8 +8,9 @@ environment. All have the same routes, the same authentication and the same Post
 - awaited: each request waits for an UPDATE of the device and one of the key.
 - spawned: a task of its own makes them after the request; the design that this project replaces.
 - throttled: as spawned, but at most once in 60 s for each device and each key.
-- no-database: uploads are validated and answered, and stored nowhere.
-- insert: each upload is an INSERT of its own, in the form that is fastest for one row.
+- no-database: as ours, but uploads are validated and answered, and stored nowhere.
+- insert: as ours, but each upload is an INSERT of its own, in the form that is fastest for one row.
+- any other name: as none.
 
 SIGUSR1 makes `ours` flush as many keys as the table has devices, as its own loop does, one flush
 right after the other for `STORM_S` seconds: what a large flush does to requests is measured then.
@@ -142,6 +143,7 @@ class InsertPerRequest:
         )
 
 
+_TRACKED: Final = ("ours", "no-database", "insert")
 _TRACKING: Final = {"awaited": awaited, "spawned": spawned, "throttled": throttled}
 
 
@@ -192,7 +194,7 @@ def serve(name: str) -> None:
         name: which one.
     """
     settings = load_settings()
-    tracked = settings.tracker.model_copy(update={"enabled": name in ("ours", "grouped")})
+    tracked = settings.tracker.model_copy(update={"enabled": name in _TRACKED})
     settings = settings.model_copy(update={"tracker": tracked})
 
     async def build() -> web.Application:

@@ -33,7 +33,7 @@ DEVICES: Final = 10_000
 _MANY_DEVICES: Final = 100_000
 _CONNECTIONS: Final = 32
 _FEW_ROUNDS: Final = 5
-_ROUNDS: Final = 21
+_ROUNDS: Final = 15
 _SECONDS: Final = 1.0
 _STORM_LOAD_S: Final = 2.0
 _BEGUN_S: Final = 0.2
@@ -289,7 +289,7 @@ async def _while_flushing(arena: Arena, report: Report, advance: Callable[[], No
         measure = {"none": none, "ours": ours, "beside": written_beside}
         for warm_up in measure.values():
             await warm_up()
-        loads = await alternate(_FEW_ROUNDS + 2, measure, advance)
+        loads = await alternate(_FEW_ROUNDS, measure, advance)
     slow = {name: _p99(name, seen) for name, seen in loads.items()}
     rate = {name: _rates(name, seen) for name, seen in loads.items()}
     what = "while 100,000 keys are flushed, ours /"

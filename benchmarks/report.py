@@ -17,6 +17,7 @@ from rich.table import Table
 from benchmarks.pairs import LEAST_ROUNDS, Ratio, ratio
 
 _THOUSAND: Final = 1000
+_SIGNS: Final = {"higher": ">=", "lower": "<="}
 
 
 class BenchmarkFailedError(Exception):
@@ -201,8 +202,7 @@ def show(results: Results, console: Console, earlier: Results | None = None) -> 
         table.add_column("before", justify="right")
     table.add_column("medians")
     for one in results.findings:
-        sign = {"higher": ">=", "lower": "<="}[one.better]
-        goal = "" if one.goal is None else f"{sign} {figure(one.goal)}"
+        goal = "" if one.goal is None else f"{_SIGNS[one.better]} {figure(one.goal)}"
         met = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[one.met]
         few = "" if one.rounds >= LEAST_ROUNDS or one.rounds == 1 else f" ({one.rounds} rounds)"
         line = [
@@ -224,6 +224,25 @@ def show(results: Results, console: Console, earlier: Results | None = None) -> 
     console.print(table, highlight=False, soft_wrap=True)
     for note in results.notes:
         console.print(f"note: {note}", highlight=False)
+
+
+def markdown(results: Results) -> str:
+    """Return the table of a run in Markdown."""
+    machine = ", ".join(f"{name} {value}" for name, value in results.machine.items())
+    lines = [
+        f"{results.at:%Y-%m-%d}; {machine}.",
+        "",
+        "| | what | median | low - high | goal | | medians |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in results.findings:
+        goal = "" if one.goal is None else f"{_SIGNS[one.better]} {figure(one.goal)}"
+        met = {True: "met", False: "**missed**", None: ""}[one.met]
+        spread = "" if one.rounds == 1 else f"{figure(one.low)} - {figure(one.high)}"
+        value = f"{figure(one.value)} {one.unit}".strip()
+        cells = (one.benchmark, one.what, value, spread, goal, met, one.absolute)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def read_results(file: Path) -> Results:

@@ -1,0 +1,109 @@
+"""Running benchmarks: a server for them, a progress bar, the table, results.json and the plots."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from api.embedded import embedded_server
+from benchmarks.arena import Arena
+from benchmarks.flush import flush
+from benchmarks.http import http
+from benchmarks.ingest import ingest
+from benchmarks.peers import peers
+from benchmarks.plots import plot
+from benchmarks.report import (
+    BenchmarkFailedError,
+    Report,
+    markdown,
+    read_results,
+    show,
+    write_results,
+)
+from benchmarks.scale import scale
+from benchmarks.touch import touch
+
+FOLDER: Final = Path(".activity/benchmarks")
+
+Benchmark = Callable[[Arena, Report, Callable[[], None]], Awaitable[None]]
+
+
+async def _touch(_arena: Arena, report: Report, advance: Callable[[], None]) -> None:
+    await touch(report, advance)
+
+
+BENCHMARKS: Final[Mapping[str, tuple[Benchmark, int]]] = {
+    "touch": (_touch, 41),
+    "flush": (flush, 32),
+    "http": (http, 72),
+    "ingest": (ingest, 84),
+    "scale": (scale, 20),
+    "peers": (peers, 20),
+}
+"""Each by its name, with the number of steps that its progress bar has."""
+
+
+def run(names: Sequence[str], *, dsn: str, compare: Path | None, console: Console) -> int:
+    """Run benchmarks, one after the other.
+
+    Args:
+        names: which, of `BENCHMARKS`.
+        dsn: a server on which databases may be made; empty for an embedded one.
+        compare: an earlier results.json to print this run against.
+        console: where to.
+
+    Returns:
+        0 if all ran to their end, whether goals were met or not; else 1.
+
+    Raises:
+        BenchmarkFailedError: there is nothing to compare with.
+        EmbeddedServerError: the embedded server did not start.
+    """
+    earlier = None if compare is None else read_results(compare)
+    if dsn:
+        report, failed = _run(names, Arena(dsn), console)
+    else:
+        with embedded_server(FOLDER / "postgres") as own:
+            report, failed = _run(names, Arena(own), console)
+    show(report.results, console, earlier)
+    write_results(report.results, FOLDER / "results.json")
+    (FOLDER / "results.md").write_text(markdown(report.results), encoding="utf-8")
+    drawn = plot(report.results, FOLDER)
+    console.print(
+        f"\nwritten: {FOLDER / 'results.json'}, results.md and {len(drawn)} plots beside it"
+    )
+    for problem in failed:
+        console.print(f"[red]failed:[/red] {problem}")
+    return 1 if failed else 0
+
+
+def _run(names: Sequence[str], arena: Arena, console: Console) -> tuple[Report, list[str]]:
+    report, failed = Report(), []
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        for name in names:
+            benchmark, steps = BENCHMARKS[name]
+            bar = progress.add_task(name, total=steps)
+
+            def advance(bar: object = bar) -> None:
+                progress.advance(bar)  # type: ignore[arg-type]
+
+            try:
+                uvloop.run(_awaited(benchmark(arena, report, advance)))
+            except BenchmarkFailedError as error:
+                failed.append(f"{name}: {error}")
+            progress.update(bar, completed=steps)
+            progress.stop_task(bar)
+    return report, failed
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work

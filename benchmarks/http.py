@@ -8,6 +8,7 @@ import asyncio
 import random
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -126,14 +127,19 @@ async def contenders(
 
 
 async def beaten(
-    one: Contender, requests: Sequence[Request], *, report: Report, seconds: float = _SECONDS
+    one: Contender,
+    requests: Sequence[Request],
+    *,
+    report: Report,
+    seconds: float = _SECONDS,
+    first: int = 0,
 ) -> Load:
     """Put a contender under some seconds of heartbeats.
 
     Raises:
         BenchmarkFailedError: a heartbeat failed.
     """
-    seen = await load(one.url, requests, connections=_CONNECTIONS, seconds=seconds)
+    seen = await load(one.url, requests, connections=_CONNECTIONS, seconds=seconds, first=first)
     return checked(one, seen, report)
 
 
@@ -169,12 +175,17 @@ async def _throughput(arena: Arena, report: Report, advance: Callable[[], None])
     names = ("none", "ours", "awaited", "spawned", "throttled")
     async with contenders(arena, names, DEVICES) as running:
         requests = {name: one.heartbeats() for name, one in running.items()}
-        sent = dict.fromkeys(names, 0)
+        sent, first = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        lasted: dict[str, list[float]] = {name: [] for name in names}
 
         async def measure(name: str) -> Load:
-            seen = await beaten(running[name], requests[name], report=report)
+            started = time.monotonic()
+            one = running[name]
+            seen = await beaten(one, requests[name], report=report, first=first[name])
+            first[name] = seen.next_number
             sent[name] += seen.requests
-            await _settle(running[name], sent[name])
+            await _settle(one, sent[name])
+            lasted[name].append(seen.requests / (time.monotonic() - started))
             return seen
 
         for name in names:  # caches are filled, and connections open
@@ -199,6 +210,12 @@ async def _throughput(arena: Arena, report: Report, advance: Callable[[], None])
         *("http", "p99, ours / none", _p99("ours", ours), _p99("none", none)), better="lower"
     )
     report.compare("http", "heartbeats/s, ours / spawned", rate["ours"], rate["spawned"], goal=3)
+    rounds = len(rate["ours"].values)
+    report.compare(
+        *("http", "heartbeats/s until all is written, ours / spawned"),
+        rate["ours"],
+        Measured("spawned", lasted["spawned"][-rounds:], "/s"),
+    )
     report.compare("http", "heartbeats/s, ours / awaited", rate["ours"], rate["awaited"])
     report.compare("http", "heartbeats/s, ours / throttled", rate["ours"], rate["throttled"])
     report.compare("http", "p99, spawned / ours", slow["spawned"], slow["ours"], goal=50)

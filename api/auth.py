@@ -4,7 +4,7 @@ The middleware runs inside the tracking middleware, which calls `who_was_active`
 ready; a request that was not authenticated leaves nothing there to find.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -21,7 +21,8 @@ DEVICES: Final = "devices"
 """The targets' names: in touches, metrics and logs."""
 
 PRINCIPAL: Final = web.RequestKey("principal", Principal)
-_ACTIVE: Final = web.RequestKey("active_devices", list[str])
+ACTIVE: Final = web.RequestKey("active", list[tuple[str, object]])
+"""What a request is a sign of life of, as (target, key): its API key first, then devices."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -66,7 +67,8 @@ class Access:
             if principal is None:
                 raise ApiError(401, "unauthorized", "this API key is unknown or revoked")
             request[PRINCIPAL] = principal
-            request[_ACTIVE] = []
+            active: list[tuple[str, object]] = [(KEYS, principal.key_id)]
+            request[ACTIVE] = active
             for device_id in request.headers.getall("X-Device-ID", ()):
                 await self.reach(request, device_id)
             return await handler(request)
@@ -112,15 +114,12 @@ def note_active(request: web.Request, device_id: str) -> None:
         request: an authenticated request.
         device_id: the device's id in canonical form.
     """
-    active = request[_ACTIVE]
-    if device_id not in active:
-        active.append(device_id)
+    active, device = request[ACTIVE], (DEVICES, device_id)
+    if device not in active:
+        active.append(device)
 
 
-def who_was_active(request: web.Request) -> Iterator[tuple[str, object]]:
-    """Yield the key and the devices that a request is a sign of life of, as (target, key)."""
-    principal = request.get(PRINCIPAL)
-    if principal is not None:
-        yield KEYS, principal.key_id
-        for device_id in request[_ACTIVE]:
-            yield DEVICES, device_id
+def who_was_active(request: web.Request) -> Sequence[tuple[str, object]]:
+    """Return the key and the devices that a request is a sign of life of, as (target, key)."""
+    active: Sequence[tuple[str, object]] = request.get(ACTIVE, ())
+    return active

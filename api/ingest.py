@@ -79,7 +79,8 @@ class GroupCommit(Collector):
         self._locked: list[_Upload] = []  # wait for somebody to let go of their devices' rows
         self._waiting_rows = self._waiting_bytes = 0  # of both
         self._in_flight: list[list[_Upload]] = []
-        self._writers: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers = 0  # that have not yet found nothing to do; a task's end is noticed later
         self._starting = False  # a writer that has not taken its first group yet
         self._careful_until = float("-inf")
         self._expiry: asyncio.TimerHandle | None = None
@@ -108,10 +109,10 @@ class GroupCommit(Collector):
 
     async def close(self) -> None:
         """Break off what is under way; its senders are told to try again."""
-        for writer in self._writers:
-            writer.cancel()
-        if self._writers:
-            await asyncio.wait(self._writers)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         if self._expiry is not None:
             self._expiry.cancel()
         self._fail([*self._waiting, *self._locked], StoreUnavailable("the service is stopping"))
@@ -123,14 +124,15 @@ class GroupCommit(Collector):
     def _start_writer(self) -> None:
         # At most one that has not begun: what else arrives in this turn of the loop goes with it.
         # And a further one only for a full group: small ones side by side cost more than they save.
-        writers, settings = len(self._writers), self._settings
-        full = self._waiting_rows >= settings.group_rows
-        if not self._starting and (not writers or (full and writers < settings.groups_in_flight)):
+        full = self._waiting_rows >= self._settings.group_rows
+        most = self._settings.groups_in_flight if full else 1
+        if not self._starting and self._writers < most:
             self._starting = True
             # In a context of its own: it works for more requests than the one that starts it.
-            writer = asyncio.create_task(self._write(), name="ingest-writer", context=Context())
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
+            task = asyncio.create_task(self._write(), name="ingest-writer", context=Context())
+            self._writers += 1
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _write(self) -> None:
         self._starting = False
@@ -148,6 +150,7 @@ class GroupCommit(Collector):
             finally:
                 self._in_flight.remove(group)
                 self._write_s.observe(self._monotonic() - started)
+        self._writers -= 1
 
     def _take(self) -> list[_Upload]:
         """Return the uploads that waited longest, as many as go into one group."""
@@ -225,9 +228,9 @@ class GroupCommit(Collector):
         self._start_writer()
 
     def _succeed(self, uploads: list[_Upload]) -> None:
-        self._outcomes["stored"] += len(uploads)
         for upload in uploads:
-            if not upload.answer.done():  # its sender may have left
+            if not upload.answer.done():  # its sender may have left, or been told to try again
+                self._outcomes["stored"] += 1
                 upload.answer.set_result(None)
 
     def _fail(self, uploads: Sequence[_Upload], error: StoreError) -> None:

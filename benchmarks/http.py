@@ -34,8 +34,10 @@ DEVICES: Final = 10_000
 _MANY_DEVICES: Final = 100_000
 _CONNECTIONS: Final = 32
 _FEW_ROUNDS: Final = 5
-_ROUNDS: Final = 15
+_ROUNDS: Final = 25
 _SECONDS: Final = 1.0
+_LONGER_S: Final = 2.0
+"""For what builds up a backlog, which takes a while to show."""
 _STORM_LOAD_S: Final = 2.0
 _BEGUN_S: Final = 0.2
 _STEADY_S: Final = 60
@@ -178,10 +180,12 @@ async def _throughput(arena: Arena, report: Report, advance: Callable[[], None])
         sent, first = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
         lasted: dict[str, list[float]] = {name: [] for name in names}
 
-        async def measure(name: str) -> Load:
+        async def measure(name: str, seconds: float) -> Load:
             started = time.monotonic()
             one = running[name]
-            seen = await beaten(one, requests[name], report=report, first=first[name])
+            seen = await beaten(
+                one, requests[name], report=report, seconds=seconds, first=first[name]
+            )
             first[name] = seen.next_number
             sent[name] += seen.requests
             await _settle(one, sent[name])
@@ -189,13 +193,16 @@ async def _throughput(arena: Arena, report: Report, advance: Callable[[], None])
             return seen
 
         for name in names:  # caches are filled, and connections open
-            await measure(name)
+            await measure(name, _SECONDS)
         close = await alternate(
-            _ROUNDS, {name: partial(measure, name) for name in ("none", "ours")}, advance
+            _ROUNDS, {name: partial(measure, name, _SECONDS) for name in ("none", "ours")}, advance
         )
         others = await alternate(
             _FEW_ROUNDS,
-            {name: partial(measure, name) for name in ("ours", "awaited", "spawned", "throttled")},
+            {
+                name: partial(measure, name, _LONGER_S)
+                for name in ("ours", "awaited", "spawned", "throttled")
+            },
             advance,
         )
         for name in ("ours", "awaited", "spawned"):

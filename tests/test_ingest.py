@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from api.config import Settings
+from api.config import IngestSettings, Settings
+from api.ingest import GroupCommit
 from tests.service import REPORT, Service, running
 from tests.things import locking
 
@@ -59,6 +60,20 @@ async def test_uploads_that_arrive_during_a_write_share_the_next(dsn, db):
         assert await groups(service) == 2
         assert sorted(await stored_devices(db)) == sorted(devices)
         assert await outcomes(service) == {"stored": 31, "refused": 0, "unavailable": 0, "shed": 0}
+
+
+async def test_an_upload_right_after_another_was_answered_finds_a_writer():
+    """The writer that has just found nothing more to do is not waited for."""
+
+    class AtOnce:
+        async def insert(self, uploads, *, deadline_s):
+            pass
+
+    grouped = GroupCommit(AtOnce(), IngestSettings(), deadline_s=60)
+    async with asyncio.timeout(20):
+        for _ in range(10):
+            await grouped.store("device", [None], size_bytes=1)
+    await grouped.close()
 
 
 async def test_an_upload_to_an_idle_service_waits_for_no_other(service, db):

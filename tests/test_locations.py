@@ -65,6 +65,24 @@ async def test_a_report_that_is_posted_again_changes_nothing(service, db):
     assert [row[1] for row in await stored(db)] == [1.0]
 
 
+async def test_awkward_values_survive_the_way_in_company(service, db):
+    """Stored in a group as exactly as alone: extreme numbers, and text full of punctuation."""
+    device_id = await service.register()
+    labels = ["NULL", 'a"b', "a\\b", "{},", "é\U0001f600", "", "a\nb", " "]
+    numbers = [0.1, -0.0, 1e308, 5e-324, 1e16, 123456789.123456789, -1e-7, 3]
+    reports = [
+        {**REPORT, "timestamp": n, "altitude": number, "accuracy": abs(number), "provider": label}
+        for n, (number, label) in enumerate(zip(numbers, labels, strict=True))
+    ]
+    body = {"device_id": device_id, "locations": reports}
+    assert (await post(service, body, "/api/v1/locations/batch")).status == 200
+    rows = await stored(db)
+    assert [row[4] for row in rows] == numbers
+    assert [row[3] for row in rows] == [abs(number) for number in numbers]
+    assert [row[7] for row in rows] == labels
+    assert {row[5:7] + row[8:] for row in rows} == {(None, None, None, None)}
+
+
 async def test_a_batch_is_stored_whole(service, db):
     """Fifty reports, one of them twice, in any order."""
     device_id = await service.register()

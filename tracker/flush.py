@@ -99,12 +99,13 @@ class Flush:
         Raises:
             StoreError: the store failed; what it did not commit is pending again.
         """
+        if within_s:
+            self._hurried.clear()  # who hurries from now on means this flush, waiting or not
         async with self._one_at_a_time:
             batch = self.buffer.drain()
             if not batch:
                 return 0
             started = self._monotonic()
-            self._hurried.clear()
             writing = Writing(batch, self._chunk_keys)
             try:
                 await writing.arrange(self._failed_keys)
@@ -128,7 +129,7 @@ class Flush:
             return locked
 
     def hurry(self) -> None:
-        """Let the flush that is under way, if any, take no more rests."""
+        """Let the flush that has been asked for, if any, take no more rests."""
         self._hurried.set()
 
     async def _write(self, writing: Writing, until: float) -> None:

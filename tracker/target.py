@@ -15,7 +15,8 @@ class Target:
 
     Args:
         name: what this target is called in `touch()`, metrics and logs.
-        table: the table, optionally as `schema.table`. Identifiers are quoted, so case matters.
+        table: the table, no view, optionally as `schema.table`. Identifiers are quoted, so case
+            matters.
         key_column: the column that finds the row; it must have a unique index.
         column: the `TIMESTAMPTZ` column to advance. No index on it, or every touch is costly.
         key_type: the Postgres type of `key_column`; `text` is for text and varchar. Of a char(n) or

@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Final
@@ -30,12 +31,16 @@ from api.config import IngestSettings
 from api.locations import Locations, NoSuchDevice, Report
 from tracker import RowRefused, StoreError, StoreMisconfigured, StoreUnavailable
 from tracker.histogram import Histogram
+from tracker.repeats import Repeats
 
 _PATIENCE: Final = 0.1
 """Share of the deadline after which the cheap write counts as stuck behind a lock."""
 _CAREFUL_FOR_S: Final = 10.0
 """How long groups are written carefully after one was stuck: the lock may still be held."""
 _LOCKED_RETRY_S: Final = 0.05
+_EXPIRE_EVERY_S: Final = 0.1
+"""All that wait are looked at, so not for each of them: an answer may be so much late."""
+_LOG_EVERY_S: Final = 10.0
 _DURATION_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _ROWS_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
@@ -77,12 +82,14 @@ class GroupCommit(Collector):
         self._monotonic = monotonic
         self._waiting: deque[_Upload] = deque()
         self._locked: list[_Upload] = []  # wait for somebody to let go of their devices' rows
-        self._waiting_rows = self._waiting_bytes = 0  # of both
+        self._waiting_rows = self._waiting_bytes = 0  # the locked ones included
         self._in_flight: list[list[_Upload]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers = 0  # that have not yet found nothing to do; a task's end is noticed later
+        self._closed = False
         self._starting = False  # a writer that has not taken its first group yet
         self._careful_until = float("-inf")
+        self._crashes = Repeats(_LOG_EVERY_S, monotonic)
         self._expiry: asyncio.TimerHandle | None = None
         self._outcomes = Counter(dict.fromkeys(("stored", "refused", "unavailable", "shed"), 0))
         self._group_rows = Histogram(_ROWS_BOUNDS)
@@ -91,7 +98,9 @@ class GroupCommit(Collector):
     async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> None:
         """See `Uploads.store`."""
         settings = self._settings
-        if (
+        if self._closed:
+            raise StoreUnavailable("the service is stopping")
+        if self._waiting_rows and (  # one alone is let in, however large
             self._waiting_rows + len(reports) > settings.waiting_rows
             or self._waiting_bytes + size_bytes > settings.waiting_bytes
         ):
@@ -109,6 +118,7 @@ class GroupCommit(Collector):
 
     async def close(self) -> None:
         """Break off what is under way; its senders are told to try again."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -126,7 +136,7 @@ class GroupCommit(Collector):
         # And a further one only for a full group: small ones side by side cost more than they save.
         full = self._waiting_rows >= self._settings.group_rows
         most = self._settings.groups_in_flight if full else 1
-        if not self._starting and self._writers < most:
+        if not self._closed and not self._starting and self._writers < most:
             self._starting = True
             # In a context of its own: it works for more requests than the one that starts it.
             task = asyncio.create_task(self._write(), name="ingest-writer", context=Context())
@@ -145,8 +155,10 @@ class GroupCommit(Collector):
                 self._fail(group, StoreUnavailable("the service is stopping"))
                 raise
             except Exception as error:
-                log.exception("ingest.crashed")
                 self._fail(group, StoreUnavailable(f"{type(error).__name__}: {error}"))
+                if times := self._crashes.again():
+                    with suppress(Exception):  # a log that cannot be written stops no writer
+                        log.exception("ingest.crashed", times=times)
             finally:
                 self._in_flight.remove(group)
                 self._write_s.observe(self._monotonic() - started)
@@ -187,7 +199,9 @@ class GroupCommit(Collector):
     async def _commit_carefully(self, group: list[_Upload]) -> None:
         parts = [group]
         while parts:
-            part = parts.pop()
+            part = [upload for upload in parts.pop() if not upload.answer.done()]
+            if not part:
+                continue
             try:
                 left = await self._locations.insert_reachable(
                     _rows(part), deadline_s=self._deadline_s
@@ -260,7 +274,7 @@ class GroupCommit(Collector):
         left_s = [upload.due - now for upload in unanswered if upload.due > now]
         if left_s:
             loop = asyncio.get_running_loop()
-            self._expiry = loop.call_later(min(left_s), self._expire)
+            self._expiry = loop.call_later(max(min(left_s), _EXPIRE_EVERY_S), self._expire)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""

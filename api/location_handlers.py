@@ -13,9 +13,12 @@ from api.auth import Access, device_not_found
 from api.bodies import read_body
 from api.locations import Batch, NoSuchDevice, Report, Upload
 from tracker import RowRefused
+from tracker.repeats import Repeats
 
 _UPLOAD: Final = msgspec.json.Decoder(Upload)
 _BATCH: Final = msgspec.json.Decoder(Batch)
+
+_LOG_EVERY_S: Final = 10.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -49,6 +52,7 @@ class LocationHandlers:
 
     def __init__(self, uploads: Uploads, access: Access) -> None:
         self._uploads = uploads
+        self._refused = Repeats(_LOG_EVERY_S)
         self._access = access
 
     def routes(self) -> list[web.RouteDef]:
@@ -85,6 +89,7 @@ class LocationHandlers:
             self._access.forget(device.device_id)
             raise device_not_found() from error
         except RowRefused as error:
-            log.warning("upload.refused", device_id=device.device_id, error=str(error))
+            if times := self._refused.again():
+                log.warning("upload.refused", times=times, error=str(error))
             raise ApiError(422, "refused", "the database refuses this report") from error
         return json_answer({"success": True, "processed_count": len(reports)})

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +10,7 @@ from api.config import IngestSettings, Settings
 from api.ingest import GroupCommit
 from tests.service import REPORT, Service, running
 from tests.things import locking
+from tracker import StoreUnavailable
 
 
 async def stored_devices(db) -> list[str]:
@@ -289,3 +291,37 @@ def test_groups_must_find_connections():
     """More groups in flight than connections would only wait for each other."""
     with pytest.raises(ValueError, match=r"groups_in_flight must not be above"):
         Settings(database={"pool_size": 2}, ingest={"groups_in_flight": 3})
+
+
+class Broken:
+    """Locations whose every write is a bug."""
+
+    async def insert(self, uploads, *, deadline_s):
+        raise ZeroDivisionError
+
+
+async def test_a_bug_in_a_write_is_an_answer_even_if_it_cannot_be_logged(monkeypatch):
+    """A closed pipe on standard output lets no client hang, and the next upload is tried."""
+
+    def broken(*_args: object, **_more: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("api.ingest.log", SimpleNamespace(exception=broken))
+    grouped = GroupCommit(Broken(), IngestSettings(), deadline_s=60)
+    async with asyncio.timeout(20):
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="ZeroDivisionError"):
+                await grouped.store("device", [None], size_bytes=1)
+    await grouped.close()
+    with pytest.raises(StoreUnavailable, match="stopping"):
+        await grouped.store("device", [None], size_bytes=1)
+
+
+async def test_an_upload_larger_than_what_may_wait_still_goes_when_nothing_waits(dsn, db):
+    """Small limits make nobody try for ever."""
+    async with running(dsn, ingest={"waiting_rows": 1, "waiting_bytes": 1}) as service:
+        device_id = await service.register()
+        reports = [{**REPORT, "timestamp": n} for n in range(50)]
+        body = {"device_id": device_id, "locations": reports}
+        answer = await service.call("POST", "/api/v1/locations/batch", json=body)
+        assert (answer.status, len(await stored_devices(db))) == (200, 50)

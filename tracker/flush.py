@@ -148,7 +148,8 @@ class Flush:
     async def _rest(self, worked_s: float, left_s: float, chunks: int) -> None:
         """Leave the machine to the requests, if the other chunks can still be written in time."""
         rest_s = min(_REST * worked_s, left_s / chunks - worked_s) if chunks else 0.0
-        if rest_s > 0 and not self._hurried.is_set():
+        filling_up = len(self.buffer) >= self.buffer.target.high_water
+        if rest_s > 0 and not filling_up and not self._hurried.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(rest_s):
                     await self._hurried.wait()

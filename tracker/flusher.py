@@ -161,12 +161,14 @@ class Flusher:
             await self._wait(wait_s)
             if self._stopping:
                 return
+            started = self._monotonic()
             with suppress(Exception):  # even a log that cannot be written does not end the loop
                 await self._flush_once()
                 self._say_dropped()
             rest_s = self._not_before - self._monotonic()
             jittered_s = self._interval_s * random.uniform(1 - _JITTER, 1 + _JITTER)
-            wait_s = rest_s if rest_s > 0 else jittered_s
+            spent_s = min(self._monotonic() - started, _SPREAD * self._interval_s)
+            wait_s = rest_s if rest_s > 0 else jittered_s - spent_s
 
     async def _wait(self, wait_s: float) -> None:
         try:

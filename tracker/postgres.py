@@ -67,8 +67,8 @@ class PostgresStore:
     Args:
         pool: where connections come from.
         target: the column to advance.
-        statement_timeout_s: how long one UPDATE may take, in seconds; with a connection to get
-            and a commit to wait for, a transaction may take twice that.
+        statement_timeout_s: how long one statement may take, in seconds; with a connection to
+            get, two statements and a commit to wait for, a transaction may take three times that.
         lock_timeout_s: how long the straight statement waits for one lock, in seconds. Keep it
             below the server's `deadlock_timeout` (1 s by default), so that it gives way before
             the server ends somebody's transaction.
@@ -81,7 +81,7 @@ class PostgresStore:
         self._target = target
         self._statements = statements(target)
         self._begin = begin(statement_timeout_s=statement_timeout_s, lock_timeout_s=lock_timeout_s)
-        self._deadline_s = 2 * statement_timeout_s
+        self._deadline_s = 3 * statement_timeout_s
 
     async def write(self, chunk: Chunk) -> Written:
         """See `Store.write`."""
@@ -92,7 +92,7 @@ class PostgresStore:
             unchanged = len(left.get("unchanged", ()))
         else:
             stale = left.pop("stale", ())
-            unchanged = len(chunk) - written - len(left.get("missing", ())) - len(stale)
+            unchanged = max(0, len(chunk) - written - len(left.get("missing", ())) - len(stale))
             if stale:
                 # Out of date, and not written: the row was replaced meanwhile, or something keeps
                 # it as it is. A new snapshot tells.

@@ -97,13 +97,14 @@ class Writing:
         Raises:
             StoreMisconfigured: so many rows are refused that the table must be to blame.
         """
+        entries = dict(self._chunk.entries()) if written.refused or written.locked else {}
+        locked = [(key, entries[key]) for key in written.locked]
+        refused = [(key, entries[key]) for key in written.refused]
         self._begun = True
         self._advanced |= advanced
-        entries = dict(self._chunk.entries()) if written.refused or written.locked else {}
         self._chunk = _NOTHING
-        self.locked.update((key, entries[key]) for key in written.locked)
-        if written.refused:
-            refused = [(key, entries[key]) for key in written.refused]
+        self.locked.update(locked)
+        if refused:
             self._refuse(refused, RowRefused("a trigger or a policy left the row alone"))
 
     def divide(self, error: RowRefused | StoreTimeout) -> None:

@@ -68,7 +68,7 @@ async def test_an_upload_right_after_another_was_answered_finds_a_writer():
     """The writer that has just found nothing more to do is not waited for."""
 
     class AtOnce:
-        async def insert(self, uploads, *, deadline_s):
+        async def insert(self, *_uploads: object, **_deadline: object) -> None:
             pass
 
     grouped = GroupCommit(AtOnce(), IngestSettings(), deadline_s=60)
@@ -296,7 +296,7 @@ def test_groups_must_find_connections():
 class Broken:
     """Locations whose every write is a bug."""
 
-    async def insert(self, uploads, *, deadline_s):
+    async def insert(self, *_uploads: object, **_deadline: object) -> None:
         raise ZeroDivisionError
 
 

@@ -13,7 +13,7 @@ from tracker import Target
 from tracker.buffer import Buffer
 from tracker.flush import Flush
 from tracker.postgres import PostgresStore, open_pool
-from tracker.sql import arguments
+from tracker.sql import arguments, statements
 
 WRITERS = 4
 HASH_PLAN = """
@@ -143,6 +143,29 @@ async def test_the_order_of_locks_does_not_depend_on_the_servers_planner_setting
     writers = await run_writers(dsn, things, 1000, rounds=3)
     await assert_stored(db, writers)
     assert await deadlocks(db) == 0
+
+
+@pytest.mark.parametrize(
+    ("key_type", "sort_key"),
+    [("bigint", "given.key"), ("uuid", "given.key"), ("text", 'given.key COLLATE "C"')],
+)
+async def test_a_chunk_is_sorted_before_its_rows_are_locked(db, key_type, sort_key):
+    """Whatever order it arrives in, and alike for all writers, whatever the column's collation."""
+    await db.execute(f"CREATE TABLE things (id {key_type} PRIMARY KEY, seen_at timestamptz)")
+    target = Target(name="t", table="things", key_column="id", column="seen_at", key_type=key_type)
+    keys = {"bigint": [2, 1], "uuid": [str(uuid.UUID(int=n)) for n in (2, 1)], "text": ["b", "a"]}
+    written = statements(target)
+    given = arguments(target, chunk((key, AT) for key in keys[key_type]))
+    for statement in (written.straight, written.careful):
+        (row,) = await db.fetch(f"EXPLAIN (FORMAT JSON) {statement}", *given)
+        assert sorts_of_pending(json.loads(row[0])[0]["Plan"]) == [[sort_key]]
+
+
+def sorts_of_pending(plan) -> list[list[str]]:
+    """Return the sort keys of the CTE that holds what is to be written."""
+    if plan.get("Subplan Name") == "CTE pending":
+        return [plan["Sort Key"]] if plan["Node Type"] == "Sort" else [[]]
+    return [found for part in plan.get("Plans", ()) for found in sorts_of_pending(part)]
 
 
 async def test_a_plan_that_locks_in_another_order_loses_nothing(dsn, db):

@@ -68,12 +68,12 @@ class Clock:
         return touches
 
 
-def our_flush(pool: Pool, touches: Touches, *, chunk_keys: int = CHUNK_KEYS) -> Flush:
+def our_flush(pool: Pool, touches: Touches) -> Flush:
     """Return a flush of our own that has these touches to write."""
     buffer = Buffer(DEVICES)
     for key, at in touches:
         buffer.touch(key, at=at)
-    return Flush(buffer, PostgresStore(pool, DEVICES, **_TIMEOUTS), chunk_keys=chunk_keys)
+    return Flush(buffer, PostgresStore(pool, DEVICES, **_TIMEOUTS), chunk_keys=CHUNK_KEYS)
 
 
 async def timed(rows: int, work: Callable[[], Awaitable[object]]) -> Round:

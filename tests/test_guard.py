@@ -11,7 +11,9 @@ from aiohttp.test_utils import make_mocked_request
 
 import api.auth
 import tracker
+from api.app import targets
 from api.auth import ACTIVE, DEVICES, KEYS, note_active, who_was_active
+from api.config import Settings
 from tests.things import AT
 from tracker import Target, Tracker, activity_middleware
 from tracker.buffer import Buffer
@@ -26,19 +28,7 @@ OURS = (str(Path(tracker.__file__).parent), str(Path(api.auth.__file__).parent))
 @pytest.fixture
 def tracking() -> Tracker:
     """A tracker as the service has it, that has seen one device and one key."""
-    targets = [
-        Target(
-            name=DEVICES,
-            table="devices",
-            key_column="device_id",
-            column="last_seen_at",
-            key_type="uuid",
-        ),
-        Target(
-            name=KEYS, table="api_keys", key_column="id", column="last_used_at", key_type="bigint"
-        ),
-    ]
-    return Tracker(targets, dsn="postgresql://never.asked/for")
+    return Tracker(targets(Settings().tracker), dsn="postgresql://never.asked/for")
 
 
 def heartbeat(tracking: Tracker):

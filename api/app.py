@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from api.auth import DEVICES, KEYS, Access, who_was_active
 from api.background import background
-from api.config import Settings, TrackerSettings
+from api.config import JournalSettings, Settings, TrackerSettings
 from api.database import open_database
 from api.device_handlers import DeviceHandlers
 from api.devices import Devices, load_devices
@@ -58,7 +58,7 @@ def targets(settings: TrackerSettings) -> list[Target]:
     ]
 
 
-def create_tracker(settings: TrackerSettings, dsn: str) -> Tracker | None:
+def create_tracker(settings: TrackerSettings, journal: JournalSettings, dsn: str) -> Tracker | None:
     """Return a tracker of devices and keys; None when tracking is off."""
     if not settings.enabled:
         return None
@@ -72,6 +72,8 @@ def create_tracker(settings: TrackerSettings, dsn: str) -> Tracker | None:
         backoff_first_s=settings.backoff_first_s,
         backoff_most_s=settings.backoff_most_s,
         shutdown_deadline_s=settings.shutdown_deadline_s,
+        journal_dir=journal.dir if journal.enabled else None,
+        journal_max_bytes=journal.max_bytes,
     )
 
 
@@ -100,7 +102,7 @@ async def create_app(
                 deadline_s=settings.auth.lookup_timeout_s,
             )
         )
-        tracker = create_tracker(settings.tracker, dsn)
+        tracker = create_tracker(settings.tracker, settings.journal, dsn)
         if tracker is not None:
             await stack.enter_async_context(tracker.running())
 

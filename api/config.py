@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from tracker.journaling import LEAST_BYTES
+
 PREFIX: Final = "ACTIVITY__"
 _HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(:\d{1,5})?").fullmatch
 DEFAULT_FILE: Final = Path("config.toml")
@@ -118,6 +120,14 @@ class TrackerSettings(_Section):
         return self
 
 
+class JournalSettings(_Section):
+    """Where pending touches outlive the process."""
+
+    enabled: bool = True
+    dir: str = Field(default=".activity/journal", min_length=1)
+    max_bytes: Annotated[int, Field(ge=LEAST_BYTES, le=1 << 40)] = 536_870_912
+
+
 class LogSettings(_Section):
     """What is logged, and how it looks."""
 
@@ -137,6 +147,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     auth: AuthSettings = AuthSettings()
     tracker: TrackerSettings = TrackerSettings()
+    journal: JournalSettings = JournalSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

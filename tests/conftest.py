@@ -47,10 +47,13 @@ def execute(dsn: str, *statements: str) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def clean_environment() -> None:
-    """Settings are what a test says, not what whoever runs it has set."""
+def clean_environment() -> Iterator[None]:
+    """Settings are what a test says, not what whoever runs it has set; journals are not kept."""
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
+    with tempfile.TemporaryDirectory(prefix="activity-journals-") as folder:
+        os.environ[f"{PREFIX}JOURNAL__DIR"] = folder
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,24 +4,28 @@ Touches go to the *live* map. `drain()` swaps it for an empty one in O(1); the d
 the buffer, *in flight*, until `settle()` says which of its keys are still uncommitted, and those
 are merged back. Keys in flight are still pending: a view shows them and capacity counts them, so
 whatever happens to a flush, no touch is ever outside the buffer before it is in the table.
+
+A journal that is attached is told of every change, so that a crash loses nothing either.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final, TypeAlias
+from typing import Final
 
-from tracker.keys import CANONICAL, Key
+from tracker.journal import Journal
+from tracker.keys import CANONICAL, Entries, Key
 from tracker.target import Target
-
-Entries: TypeAlias = dict[Key, int]
-"""Key to the latest second, since the Unix epoch, at which it was touched."""
 
 _LATEST_SECOND: Final = 1 << 40
 """Far past any real time, far below what overflows in Postgres: what is beyond is no time."""
 
 
 _FEW_KEYS: Final = 10_000
+
+
+def _no_journal(_key: object, _second: int) -> None:
+    """Append a change to no journal."""
 
 
 class Buffer:
@@ -35,6 +39,7 @@ class Buffer:
 
     __slots__ = (
         "_announced",
+        "_append",
         "_canonical",
         "_clock",
         "_closed",
@@ -54,6 +59,7 @@ class Buffer:
         "_restored",
         "_since",
         "dropped",
+        "journal",
         "on_high_water",
         "target",
         "touches",
@@ -70,6 +76,8 @@ class Buffer:
         self.touches = 0
         self.dropped = {"capacity": 0, "invalid": 0, "shutdown": 0}
         self.on_high_water: Callable[[], None] = lambda: None
+        self.journal: Journal | None = None
+        self._append: Callable[[object, int], None] = _no_journal
         self._canonical = CANONICAL[target.key_type]
         self._resolution_s = target.resolution_s
         self._clock = clock
@@ -88,6 +96,13 @@ class Buffer:
         self._announced = False  # the high-water mark, since the last drain
         self._created = self._merged = self._dropped_pending = 0
         self._closed = False
+
+    def attach(self, journal: Journal) -> None:
+        """Tell a journal of every change from now on."""
+        self.journal = journal
+        self._append = journal.append
+        if len(self):
+            journal.miss()
 
     def touch(self, key: object, at: float | None = None) -> None:
         """Record that `key` was active; never blocks, never raises.
@@ -120,6 +135,22 @@ class Buffer:
             if second != self._newest:  # as _shared does, without the call
                 self._newest = second
             self._live[key] = self._newest  # type: ignore[index]
+            self._append(key, second)
+
+    def recover(self, key: object, second: int) -> None:
+        """Record a touch of an earlier process, at its own time whatever this host's clock says.
+
+        Args:
+            key: in any spelling of the target's key type.
+            second: when, since the epoch.
+        """
+        self.touches += 1
+        created = self._created
+        self._insert(key, second)
+        if self._created != created:
+            since = self._monotonic() - max(0.0, self._clock() - second)
+            self._since = min(self._since, since)
+            self._fresh_since = min(self._fresh_since, since)
 
     def _insert(self, given: object, second: int) -> None:
         """Make the entry of a key that is not live yet, or not in this spelling."""
@@ -134,7 +165,9 @@ class Buffer:
         live = self._live
         seen = live.get(key)
         if seen is not None:
-            live[key] = max(seen, second)
+            if seen < second:
+                live[key] = second
+                self._append(key, second)
             return
         if self._closed:
             self.dropped["shutdown"] += 1
@@ -144,12 +177,17 @@ class Buffer:
         elif len(self) >= self.target.capacity_keys:
             self.dropped["capacity"] += 1
             return
+        self._create(key, second)
+
+    def _create(self, key: Key, second: int) -> None:
+        live = self._live
         if not self._fresh:
             self._fresh = True
             self._fresh_since = self._monotonic()
             if not live:
                 self._since = self._fresh_since
         live[key] = self._shared(second)
+        self._append(key, second)
         self._created += 1
         if not self._announced and len(live) >= self.target.high_water:
             self._announced = True
@@ -192,6 +230,8 @@ class Buffer:
         self._drained_since = self._since
         self._drained_fresh_since = self._fresh_since
         self._fresh = self._announced = False
+        if self.journal is not None:
+            self.journal.drained()
         return self._in_flight
 
     def settle(self, uncommitted: Entries) -> None:
@@ -204,8 +244,10 @@ class Buffer:
             uncommitted: what must be written again: all that was drained, the same dict, or a
                 new one with some of it. The buffer takes it over.
         """
-        if self._closed:  # close() has counted these as lost
+        if self._closed:  # close() has seen to these
             return
+        if self.journal is not None:
+            self.journal.settled(uncommitted)
         live, drained = self._live, self._in_flight
         self._in_flight = {}
         self._overlap = 0
@@ -228,15 +270,23 @@ class Buffer:
         self._live = large
 
     def close(self) -> int:
-        """Drop what is pending, count it as lost to the shutdown, and take nothing more.
+        """Take nothing more; what is pending stays where the next process finds it, in a journal.
+
+        Without one, or if it misses some of it, what is pending is dropped, and counted as lost to
+        the shutdown.
 
         Returns:
             The number of keys that were dropped.
         """
-        lost = len(self)
-        self._merged += self._overlap
-        self._live, self._in_flight, self._overlap = {}, {}, 0
         self._closed = True
+        self._merged += self._overlap
+        pending = {key: max(at, self._live.get(key, 0)) for key, at in self._in_flight.items()}
+        self._in_flight = self._live | pending
+        self._live, self._overlap = {}, 0
+        if self.journal is not None and not self.journal.gap:
+            return 0
+        lost = len(self)
+        self._in_flight = {}
         self._dropped_pending += lost
         self.dropped["shutdown"] += lost
         return lost

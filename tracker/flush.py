@@ -108,6 +108,8 @@ class Flush:
             started = self._monotonic()
             writing = Writing(batch, self._chunk_keys)
             try:
+                if self.buffer.journal is not None:
+                    await self.buffer.journal.rewrite(batch)
                 await writing.arrange(self._failed_keys)
                 await self._write(writing, started + within_s)
                 writing.judge_refusals()

@@ -64,6 +64,8 @@ class Flusher:
         self._wake = asyncio.Event()
         self._stopping = False
         self._buffer.on_high_water = self._on_high_water
+        if self._buffer.journal is not None:
+            self._buffer.journal.on_filling_up = self._on_high_water
         name = f"tracker-flusher-{self._buffer.target.name}"
         self._loop = asyncio.create_task(self._run(), name=name)
         self._stop: asyncio.Task[int] | None = None
@@ -217,8 +219,11 @@ class Flusher:
             for task in tasks:
                 task.cancel()
             lost = self._buffer.close()
+            target = self._buffer.target.name
             if lost:
-                log.error("flush.lost_at_shutdown", target=self._buffer.target.name, keys=lost)
+                log.error("flush.lost_at_shutdown", target=target, keys=lost)
+            elif left := len(self._buffer):
+                log.warning("flush.left_in_journal", target=target, keys=left)
         return lost
 
     async def _flush_all(self) -> None:

@@ -12,11 +12,15 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 Key: TypeAlias = str | int
+Entries: TypeAlias = dict[Key, int]
+"""Key to the latest second, since the Unix epoch, at which it was touched."""
 KeyType: TypeAlias = Literal["uuid", "bigint", "integer", "text"]
 
 _CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _ANY_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}").fullmatch
 """`uuid.UUID` itself also reads blanks and underscores, of which it makes some other uuid."""
+
+_LONGEST_TEXT_BYTES: Final = 65_535
 
 
 def uuid_key(value: object) -> str:
@@ -44,14 +48,16 @@ def text_key(value: object) -> str:
     """Return a string that Postgres can store.
 
     Raises:
-        ValueError: it holds a NUL, or cannot be encoded as UTF-8.
+        ValueError: it holds a NUL, cannot be encoded as UTF-8, or is longer than any index takes.
         TypeError: it is no string.
     """
     if not isinstance(value, str):
         raise TypeError(f"not a text key: {value!r:.100}")
     if "\0" in value:
         raise ValueError(f"a NUL in a text key: {value!r:.100}")
-    value.encode()  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
+    encoded = value.encode()  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
+    if len(encoded) > _LONGEST_TEXT_BYTES:
+        raise ValueError(f"a text key of {len(encoded)} bytes")
     return str.__str__(value)  # of a subclass too: str() would ask an enumeration for its name
 
 

@@ -30,6 +30,7 @@ class TrackerCollector(Collector):
         """Yield every metric family of the tracker."""
         yield from self._buffer_metrics()
         yield from self._flush_metrics()
+        yield from self._journal_metrics()
 
     def _buffer_metrics(self) -> Iterator[Metric]:
         touches = CounterMetricFamily(
@@ -61,6 +62,34 @@ class TrackerCollector(Collector):
             capacity.add_metric([name], buffer.target.capacity_keys)
             lag.add_metric([name], buffer.lag_s)
         yield from (touches, coalesced, dropped, keys, capacity, lag)
+
+    def _journal_metrics(self) -> Iterator[Metric]:
+        degraded = GaugeMetricFamily(
+            "activity_journal_degraded",
+            "1 if a crash would lose touches now: the journal misses some that are pending.",
+            labels=_TARGET,
+        )
+        missed = CounterMetricFamily(
+            "activity_journal_missed_touches",
+            "Touches that the journal had no room for.",
+            labels=_TARGET,
+        )
+        size = GaugeMetricFamily(
+            "activity_journal_bytes", "Room that the journal takes.", labels=_TARGET
+        )
+        recovered = CounterMetricFamily(
+            "activity_journal_recovered_touches",
+            "Touches taken over from processes that were killed.",
+            labels=_TARGET,
+        )
+        for name, buffer in self._tracker.buffers.items():
+            if buffer.journal is not None:
+                degraded.add_metric([name], buffer.journal.gap)
+                missed.add_metric([name], buffer.journal.missed)
+                size.add_metric([name], buffer.journal.size_bytes)
+        for name, touches in self._tracker.recovered.items():
+            recovered.add_metric([name], touches)
+        yield from (degraded, missed, size, recovered)
 
     def _flush_metrics(self) -> Iterator[Metric]:
         flushes = CounterMetricFamily(

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from os import PathLike
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -11,11 +13,14 @@ from tracker.buffer import Buffer, View
 from tracker.errors import ConfigurationError, FlushError
 from tracker.flush import Flush
 from tracker.flusher import Flusher, start_flusher
+from tracker.journaling import LEAST_BYTES, journaling
 from tracker.postgres import Pool, PostgresStore, open_pool
 from tracker.target import Target
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from tracker.adoption import Adoption
 
 
 _LONGEST_S: Final = 86_400
@@ -40,6 +45,10 @@ class Tracker:
         backoff_first_s: delay after the first failed flush, in seconds; it doubles from there.
         backoff_most_s: the longest delay, in seconds.
         shutdown_deadline_s: how long the last flush may take, in seconds.
+        journal_dir: a directory for journals, which many processes may share if they write to one
+            database. What is pending is there when a process is killed, and the next one to start
+            takes it over. None: it is in memory alone.
+        journal_max_bytes: the most room for the journal of one target.
 
     Raises:
         ConfigurationError: arguments that cannot work.
@@ -58,6 +67,8 @@ class Tracker:
         backoff_first_s: float = 1.0,
         backoff_most_s: float = 30.0,
         shutdown_deadline_s: float = 10.0,
+        journal_dir: str | PathLike[str] | None = None,
+        journal_max_bytes: int = 512 << 20,
     ) -> None:
         if (dsn is None) == (pool is None):
             raise ConfigurationError("a tracker needs either a dsn or a pool")
@@ -80,6 +91,8 @@ class Tracker:
             raise ConfigurationError("backoff_first_s must not be above backoff_most_s")
         if isinstance(chunk_keys, bool) or not isinstance(chunk_keys, int) or chunk_keys < 1:
             raise ConfigurationError(f"chunk_keys must be a number from 1, not {chunk_keys!r}")
+        if journal_max_bytes < LEAST_BYTES:
+            raise ConfigurationError(f"journal_max_bytes must be {LEAST_BYTES} or more")
         if isinstance(targets, Target):
             raise ConfigurationError("targets must be a list of targets, not one")
         targets = list(targets)
@@ -98,6 +111,9 @@ class Tracker:
         self._lock_timeout_s = lock_timeout_s
         self._backoff = Backoff(backoff_first_s, backoff_most_s)
         self._shutdown_deadline_s = shutdown_deadline_s
+        self._journal_dir = None if journal_dir is None else Path(journal_dir)
+        self._journal_max_bytes = journal_max_bytes
+        self._adoption: Adoption | None = None
 
     def touch(self, target: str, key: object, at: float | None = None) -> None:
         """Record that a key was active; never blocks, never waits.
@@ -137,6 +153,11 @@ class Tracker:
         """The flusher of each target, by name; empty before the first run."""
         return MappingProxyType(self._flushers)
 
+    @property
+    def recovered(self) -> Mapping[str, int]:
+        """How many touches of dead processes were taken over, by target."""
+        return {} if self._adoption is None else self._adoption.recovered
+
     async def flush(self) -> None:
         """Write everything that is pending now, for tests and shut-down hooks.
 
@@ -165,6 +186,7 @@ class Tracker:
         """Write touches while the block runs, and what is pending when it ends.
 
         Raises:
+            ConfigurationError: the journals' directory cannot be written to.
             RuntimeError: the tracker ran before; make a new one.
         """
         if self._flushers:
@@ -174,6 +196,15 @@ class Tracker:
             if pool is None:
                 pool = await stack.enter_async_context(
                     open_pool(self._dsn, connections=len(self._buffers))
+                )
+            if self._journal_dir is not None:
+                self._adoption = await stack.enter_async_context(
+                    journaling(
+                        self._journal_dir,
+                        self._buffers,
+                        dsn=self._dsn,
+                        max_bytes=self._journal_max_bytes,
+                    )
                 )
             for name, buffer in self._buffers.items():
                 store = PostgresStore(
@@ -190,6 +221,8 @@ class Tracker:
                     backoff=self._backoff,
                 )
             stack.push_async_callback(self._stop)
+            if self._adoption is not None:
+                await stack.enter_async_context(self._adoption.running())
             yield self
 
     async def lifespan(self, _app: "web.Application") -> AsyncIterator[None]:

@@ -6,9 +6,8 @@ Synchronous but for arranging the batch, so that it can be broken off at any awa
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from tracker.buffer import Entries
 from tracker.errors import RowRefused, StoreMisconfigured, StoreTimeout, StoreUnavailable
-from tracker.keys import Key
+from tracker.keys import Entries, Key
 from tracker.order import by_region
 from tracker.store import Chunk, Written
 

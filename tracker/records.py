@@ -1,0 +1,130 @@
+"""The journal's format: a line that says whose touches these are, then checked records, then zeros.
+
+A record is a head of three little-endian 32-bit numbers, checksum (CRC-32 of the key, begun with
+the second), length of the key plus 1, and second since the epoch, followed by the key as UTF-8
+text. A length of 0 is the end. Records need no order, as the latest second of a key is what
+counts; a key may be there many times.
+"""
+
+import json
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+from zlib import crc32
+
+Memory: TypeAlias = mmap.mmap | bytearray | bytes
+
+_MAGIC: Final = b"activity-journal"
+_FORMAT: Final = b"1"
+_LONGEST_HEADER: Final = 4096
+_HEAD: Final = struct.Struct("<III")
+_HEAD_BYTES: Final = _HEAD.size
+_LAST_SECOND: Final = 0xFFFF_FFFF
+_head_into = _HEAD.pack_into
+_head_from = _HEAD.unpack_from
+
+
+class UnreadableJournal(Exception):
+    """A segment that cannot be taken over as it is; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a segment holds.
+
+    Args:
+        entries: each key's latest second.
+        torn_bytes: how much lies behind the first record that is not whole; 0 when all are.
+    """
+
+    entries: dict[str, int]
+    torn_bytes: int
+
+
+def header(owner: Mapping[str, str]) -> bytes:
+    """Return the first line of a segment.
+
+    Args:
+        owner: what the touches are of: the target, its table and columns, the database.
+    """
+    return b"%b %b %b\n" % (_MAGIC, _FORMAT, json.dumps(owner, sort_keys=True).encode())
+
+
+def read_header(memory: Memory) -> tuple[dict[str, str], int]:
+    """Return whose touches a segment holds, and where its records begin.
+
+    Raises:
+        UnreadableJournal: it is no segment, or one of another format.
+    """
+    line, _, _ = bytes(memory[:_LONGEST_HEADER]).partition(b"\n")
+    magic, _, rest = line.partition(b" ")
+    version, _, owner = rest.partition(b" ")
+    if magic != _MAGIC:
+        raise UnreadableJournal("it is no journal of touches")
+    if version != _FORMAT:
+        raise UnreadableJournal(f"it is of format {version[:20]!r}, this version reads {_FORMAT!r}")
+    try:
+        return dict(json.loads(owner)), len(line) + 1
+    except (ValueError, TypeError) as error:
+        raise UnreadableJournal("its header is damaged") from error
+
+
+def write(memory: mmap.mmap | bytearray, position: int, key: object, second: int) -> int:
+    """Write a record.
+
+    Args:
+        memory: a segment.
+        position: where the record before ends, in bytes.
+        key: in any form that equals the canonical one.
+        second: since the epoch; one after 2106 counts as the last one of then, since Postgres
+            will store no time that is in its own future.
+
+    Returns:
+        Where the record ends; 0 if there is no room for it.
+
+    Raises:
+        Exception: whatever comes of a key that has no such form.
+    """
+    second = min(second, _LAST_SECOND)
+    text = str.encode(key) if isinstance(key, str) else b"%d" % key  # type: ignore[str-format]
+    start = position + _HEAD_BYTES
+    end = start + len(text)
+    if end > len(memory):
+        return 0
+    _head_into(memory, position, crc32(text, second), end - start + 1, second)
+    memory[start:end] = text
+    return end
+
+
+def read(memory: Memory, position: int) -> Contents:
+    """Return all whole records of a segment, up to the first one that is not.
+
+    Args:
+        memory: a segment.
+        position: where its records begin, in bytes.
+    """
+    entries: dict[str, int] = {}
+    size = len(memory)
+    while position + _HEAD_BYTES <= size:
+        checksum, length, second = _head_from(memory, position)
+        if not length:
+            if checksum or second:
+                break
+            return Contents(entries, 0)
+        start = position + _HEAD_BYTES
+        end = start + length - 1
+        text = memory[start:end]
+        if end > size or crc32(text, second) != checksum:
+            break
+        try:
+            key = str(text, "utf-8")
+        except UnicodeDecodeError:
+            break
+        if entries.get(key, -1) < second:
+            entries[key] = second
+        position = end
+    else:
+        return Contents(entries, 0)
+    return Contents(entries, size - position)

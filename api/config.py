@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from tracker.journaling import LEAST_BYTES
+from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES
 
 PREFIX: Final = "ACTIVITY__"
 _HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(:\d{1,5})?").fullmatch
@@ -125,7 +125,7 @@ class JournalSettings(_Section):
 
     enabled: bool = True
     dir: str = Field(default=".activity/journal", min_length=1)
-    max_bytes: Annotated[int, Field(ge=LEAST_BYTES, le=1 << 40)] = 536_870_912
+    max_bytes: Annotated[int, Field(ge=LEAST_SEGMENTS * SEGMENT_BYTES, le=1 << 40)] = 536_870_912
 
 
 class LogSettings(_Section):

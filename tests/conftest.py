@@ -47,13 +47,18 @@ def execute(dsn: str, *statements: str) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def clean_environment() -> Iterator[None]:
-    """Settings are what a test says, not what whoever runs it has set; journals are not kept."""
+def clean_environment() -> None:
+    """Settings are what a test says, not what whoever runs it has set."""
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
-    with tempfile.TemporaryDirectory(prefix="activity-journals-") as folder:
-        os.environ[f"{PREFIX}JOURNAL__DIR"] = folder
-        yield
+
+
+@pytest.fixture(autouse=True)
+def journal_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A test takes over no other's journal, and leaves none in the checkout."""
+    folder = tmp_path / "journal"
+    monkeypatch.setenv(f"{PREFIX}JOURNAL__DIR", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from benchmarks.scrape import parse_metrics
 from tests.things import locking
 
 DEVICE = "00000000-0000-4000-8000-000000000001"
@@ -133,8 +134,10 @@ async def serving(dsn: str, **environment: str):
     )
     try:
         async with asyncio.timeout(60):
-            listening = await process.stdout.readline()
-        assert b'"server.listening"' in listening
+            listening = b""
+            while b'"server.listening"' not in listening:
+                listening = await process.stdout.readline()
+                assert listening
         async with aiohttp.ClientSession(
             f"http://127.0.0.1:{port}", headers={"X-API-Key": key}
         ) as session:
@@ -164,7 +167,7 @@ async def test_serve_runs_until_sigterm_and_writes_what_is_pending(dsn, db):
 
 
 async def test_a_second_sigterm_does_not_break_off_the_last_flush(dsn, db):
-    """Impatience loses nothing in silence: the deadline holds, the loss is logged."""
+    """Impatience loses nothing: the deadline holds, and what is left is for the next start."""
     deadline = {"ACTIVITY__TRACKER__SHUTDOWN_DEADLINE_S": "2"}
     async with serving(dsn, **deadline) as (process, _):
         async with locking(dsn, "LOCK TABLE devices IN ACCESS EXCLUSIVE MODE"):
@@ -176,7 +179,10 @@ async def test_a_second_sigterm_does_not_break_off_the_last_flush(dsn, db):
                 process.send_signal(signal.SIGTERM)
                 rest, stderr = await process.communicate()
         assert (process.returncode, stderr) == (0, b"")
-        assert b"flush.lost_at_shutdown" in said + rest
+        assert b"flush.left_in_journal" in said + rest
+    async with serving(dsn) as (process, session), session.get("/metrics") as answer:
+        metrics = parse_metrics(await answer.text())
+        assert metrics.total("activity_journal_recovered_touches_total", target="devices") == 1
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(dsn):
@@ -186,6 +192,13 @@ def test_a_port_that_is_taken_is_said_in_one_line(dsn):
         listener.listen()
         port = listener.getsockname()[1]
         assert_one_line(run("serve", dsn=dsn, ACTIVITY__SERVER__PORT=str(port)), 1, str(port))
+
+
+def test_a_journal_that_cannot_be_written_is_said_in_one_line(dsn, tmp_path):
+    """Which directory, why, and what to do."""
+    (tmp_path / "file").touch()
+    folder = {"ACTIVITY__JOURNAL__DIR": str(tmp_path / "file")}
+    assert_one_line(run("serve", dsn=dsn, **folder), 1, str(tmp_path / "file"), "or do without")
 
 
 def test_without_a_database_an_embedded_server_is_started(tmp_path):

@@ -201,13 +201,30 @@ async def test_with_the_table_locked_heartbeats_go_on_and_nothing_is_lost(servic
 
 
 async def test_shutdown_with_the_server_paused_keeps_its_deadline(server, service):
-    """A server that never answers does not keep the service from ending; the loss is counted."""
+    """A server that never answers does not keep the service from ending; the next one goes on."""
     device_id = await service.register()
+    since = int(time.time())
     with server.paused():
         await service.heartbeat(device_id)
         async with asyncio.timeout(60):
             await service.client.close()
-    assert service.tracker.buffers["devices"].dropped["shutdown"] == 1
+    assert service.tracker.buffers["devices"].dropped["shutdown"] == 0
+    async with running(service.dsn) as successor:
+        assert successor.tracker.recovered == {"devices": 1, "api_keys": 1}
+        await everything_arrives(successor, device_id, since)
+
+
+async def test_without_a_journal_a_stop_counts_what_it_loses(dsn):
+    """With the table locked there is nowhere to put it."""
+    async with running(
+        dsn, journal={"enabled": False}, tracker={"shutdown_deadline_s": 0.5}
+    ) as service:
+        device_id = await service.register()
+        async with locking(dsn, "LOCK TABLE devices IN EXCLUSIVE MODE"):
+            await service.heartbeat(device_id)
+            async with asyncio.timeout(60):
+                await service.client.close()
+        assert service.tracker.buffers["devices"].dropped["shutdown"] == 1
 
 
 async def test_a_device_that_is_deleted_while_it_is_buffered_is_missing_and_let_go(service):

@@ -98,11 +98,11 @@ class Buffer:
         self._closed = False
 
     def attach(self, journal: Journal) -> None:
-        """Tell a journal of every change from now on."""
+        """Tell a journal of what is pending, and of every change from now on."""
         self.journal = journal
         self._append = journal.append
-        if len(self):
-            journal.miss()
+        for key, second in self._live.items():
+            journal.append(key, second)
 
     def touch(self, key: object, at: float | None = None) -> None:
         """Record that `key` was active; never blocks, never raises.

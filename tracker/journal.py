@@ -24,6 +24,8 @@ from tracker.keys import Entries, Key
 
 SEGMENT_BYTES: Final = 2 << 20
 """Some 40,000 touches of uuids."""
+LEAST_SEGMENTS: Final = 8
+"""Fewer are of no use."""
 _SPARES: Final = 2
 _RETRY_S: Final = 1.0
 _SLICE_KEYS: Final = 1000
@@ -83,7 +85,7 @@ class Journal:
     Args:
         name: the target's name, for logs.
         disk: where segments come from.
-        most_segments: the most there may be, at least 8; half of them are for rewriting.
+        most_segments: the most there may be, `LEAST_SEGMENTS` or more; half are for rewriting.
     """
 
     def __init__(self, name: str, disk: Disk, *, most_segments: int) -> None:
@@ -129,14 +131,16 @@ class Journal:
             second: when, since the epoch.
         """
         try:
-            if self._live is None or not self._live.append(key, second):
-                self._next_segment().append(key, second)
+            self._append(key, second)
         except Exception:  # noqa: BLE001 - no segment, or a key that only equals one; no touch fails
-            self.missed += 1
-            self.miss()
+            self._miss()
 
-    def miss(self) -> None:
-        """Note that something is pending that was not appended."""
+    def _append(self, key: object, second: int) -> None:
+        if self._live is None or not self._live.append(key, second):
+            self._next_segment().append(key, second)
+
+    def _miss(self) -> None:
+        self.missed += 1
         if not self.gap:
             why = str(self._problem or "there are more touches than segments are made for")
             with suppress(Exception):  # a log that cannot be written fails no request
@@ -205,11 +209,14 @@ class Journal:
         Args:
             uncommitted: some or all of what was drained.
         """
-        missed = self.missed
-        if len(uncommitted) <= _FEW_KEYS:
-            for key, second in uncommitted.items():
-                self.append(key, second)
-            if self.missed == missed:
+        needed = self._old or self._old_gap
+        if needed and len(uncommitted) <= _FEW_KEYS:
+            try:
+                for key, second in uncommitted.items():
+                    self._append(key, second)
+            except IndexError:  # there is no room: it stays where it is
+                pass
+            else:
                 self._free(self._old)
                 self._old = []
                 self._rewritten = 0
@@ -268,8 +275,12 @@ class Journal:
         Args:
             keep: leave what was written, for the next process to find.
         """
-        live = [] if self._live is None else [self._live]
-        self._freed += self._spares if keep else [*self._spares, *self._full, *self._old, *live]
-        for segment in self._freed:
-            with suppress(OSError):  # whoever finds it finds nothing new in it
-                await self._disk.remove(segment)
+        self._freed += [*self._spares, *self._full, *self._old]
+        if self._live is not None:
+            self._freed.append(self._live)
+        if not keep:
+            for segment in self._freed:
+                with suppress(OSError):  # whoever finds it finds nothing new in it
+                    await self._disk.remove(segment)
+        self._live = None
+        self._spares, self._full, self._old, self._freed = [], [], [], []

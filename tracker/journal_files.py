@@ -10,21 +10,24 @@ import fcntl
 import mmap
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from tracker.errors import ConfigurationError
 from tracker.journal import SEGMENT_BYTES, Segment
-from tracker.records import header
+from tracker.records import header, read, read_header
 
 _LOCK: Final = "lock"
 _SUFFIX: Final = ".journal"
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+
+T = TypeVar("T")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -40,15 +43,22 @@ class Folder:
         self._path = directory / f"{os.getpid()}-{secrets.token_hex(4)}"
         self._lock: int | None = None
         self._numbers = count(1)
+        # Not the event loop's own: its threads may all be waiting for a name to be resolved.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracker-journal")
 
-    def open(self) -> None:
+    async def run(self, work: Callable[..., T], *arguments: object) -> T:
+        """Do something that may take long, in a thread, one thing at a time."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, work, *arguments)
+
+    async def open(self) -> None:
         """Make it, unless the disk is full: then it is made when there is room.
 
         Raises:
             ConfigurationError: the directory cannot be written to.
         """
         try:
-            self._make()
+            await self.run(self._make)
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise ConfigurationError(
@@ -97,9 +107,16 @@ class Folder:
         """
         (self._path / name).unlink(missing_ok=True)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of it; it is removed unless there are journals in it."""
+        await self.run(self._close)
+        self._thread.shutdown(wait=False)
+
+    def _close(self) -> None:
         if self._lock is not None:
+            for path in self._path.glob(f"*{_SUFFIX}"):
+                if _is_empty(path):
+                    path.unlink()
             _remove_if_empty(self._path)
             os.close(self._lock)
             self._lock = None
@@ -123,7 +140,7 @@ class FileDisk:
         Raises:
             OSError: there is no room, or no disk.
         """
-        return await asyncio.to_thread(self._folder.create, self._first_line)
+        return await self._folder.run(self._folder.create, self._first_line)
 
     async def remove(self, segment: Segment) -> None:
         """Give up a segment.
@@ -131,7 +148,7 @@ class FileDisk:
         Raises:
             OSError: it is still there.
         """
-        await asyncio.to_thread(self._folder.remove, segment.name)
+        await self._folder.run(self._folder.remove, segment.name)
 
 
 class DeadFolder:
@@ -177,6 +194,13 @@ def dead_folders(directory: Path) -> list[DeadFolder]:
         else:  # taken over in between
             os.close(lock)
     return folders
+
+
+def _is_empty(segment: Path) -> bool:
+    memory = segment.read_bytes()
+    _, start = read_header(memory)
+    contents = read(memory, start)
+    return not contents.entries and not contents.torn_bytes
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -12,9 +12,6 @@ from tracker.journal import SEGMENT_BYTES, Journal
 from tracker.journal_files import FileDisk, Folder
 from tracker.target import Target
 
-LEAST_BYTES = 8 * SEGMENT_BYTES
-"""The least that a journal needs to be of use."""
-
 
 @asynccontextmanager
 async def journaling(
@@ -35,7 +32,7 @@ async def journaling(
         ConfigurationError: the directory cannot be written to.
     """
     folder = Folder(directory)
-    await asyncio.to_thread(folder.open)
+    await folder.open()
     owners = {name: _owner(buffer.target, dsn) for name, buffer in buffers.items()}
     journals: list[tuple[Journal, Buffer]] = []
     keepers: list[asyncio.Task[None]] = []
@@ -55,7 +52,7 @@ async def journaling(
             await asyncio.wait(keepers)
         for journal, buffer in journals:
             await journal.close(keep=journal.gap or len(buffer) > 0)
-        await asyncio.to_thread(folder.close)
+        await folder.close()
 
 
 def _owner(target: Target, dsn: str | None) -> dict[str, str]:

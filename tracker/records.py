@@ -18,7 +18,6 @@ Memory: TypeAlias = mmap.mmap | bytearray | bytes
 
 _MAGIC: Final = b"activity-journal"
 _FORMAT: Final = b"1"
-_LONGEST_HEADER: Final = 4096
 _HEAD: Final = struct.Struct("<III")
 _HEAD_BYTES: Final = _HEAD.size
 _LAST_SECOND: Final = 0xFFFF_FFFF
@@ -58,17 +57,20 @@ def read_header(memory: Memory) -> tuple[dict[str, str], int]:
     Raises:
         UnreadableJournal: it is no segment, or one of another format.
     """
-    line, _, _ = bytes(memory[:_LONGEST_HEADER]).partition(b"\n")
-    magic, _, rest = line.partition(b" ")
+    line = memory[: memory.find(b"\n") + 1]
+    magic, _, rest = bytes(line).partition(b" ")
     version, _, owner = rest.partition(b" ")
     if magic != _MAGIC:
         raise UnreadableJournal("it is no journal of touches")
     if version != _FORMAT:
         raise UnreadableJournal(f"it is of format {version[:20]!r}, this version reads {_FORMAT!r}")
     try:
-        return dict(json.loads(owner)), len(line) + 1
-    except (ValueError, TypeError) as error:
+        said = json.loads(owner)
+    except (ValueError, RecursionError) as error:
         raise UnreadableJournal("its header is damaged") from error
+    if not isinstance(said, dict):
+        raise UnreadableJournal("its header is damaged")
+    return said, len(line)
 
 
 def write(memory: mmap.mmap | bytearray, position: int, key: object, second: int) -> int:

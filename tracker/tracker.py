@@ -13,7 +13,7 @@ from tracker.buffer import Buffer, View
 from tracker.errors import ConfigurationError, FlushError
 from tracker.flush import Flush
 from tracker.flusher import Flusher, start_flusher
-from tracker.journaling import LEAST_BYTES, journaling
+from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES
 from tracker.postgres import Pool, PostgresStore, open_pool
 from tracker.target import Target
 
@@ -91,8 +91,11 @@ class Tracker:
             raise ConfigurationError("backoff_first_s must not be above backoff_most_s")
         if isinstance(chunk_keys, bool) or not isinstance(chunk_keys, int) or chunk_keys < 1:
             raise ConfigurationError(f"chunk_keys must be a number from 1, not {chunk_keys!r}")
-        if journal_max_bytes < LEAST_BYTES:
-            raise ConfigurationError(f"journal_max_bytes must be {LEAST_BYTES} or more")
+        least_bytes = LEAST_SEGMENTS * SEGMENT_BYTES
+        if not isinstance(journal_max_bytes, int) or journal_max_bytes < least_bytes:
+            raise ConfigurationError(
+                f"journal_max_bytes must be {least_bytes} or more, not {journal_max_bytes!r}"
+            )
         if isinstance(targets, Target):
             raise ConfigurationError("targets must be a list of targets, not one")
         targets = list(targets)
@@ -198,6 +201,9 @@ class Tracker:
                     open_pool(self._dsn, connections=len(self._buffers))
                 )
             if self._journal_dir is not None:
+                # Here, since it needs what only POSIX has, and a tracker without it does not.
+                from tracker.journaling import journaling  # noqa: PLC0415
+
                 self._adoption = await stack.enter_async_context(
                     journaling(
                         self._journal_dir,

@@ -1,0 +1,283 @@
+"""Journals on a real disk: whose they are, who takes them over, and what is wrong with some."""
+
+import asyncio
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.things import AT, THINGS, locking, seen, when
+from tracker import ConfigurationError, Target, Tracker
+from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES
+from tracker.journal_files import Folder
+from tracker.records import read, read_header
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
+GENEROUS_S = 60
+
+
+def tracker(dsn: str, directory: Path, target: Target = THINGS, **options: float) -> Tracker:
+    """A tracker that flushes when it ends, and gives up soon when it cannot."""
+    options = {"flush_interval_s": 3600, "shutdown_deadline_s": 0.2, **options}
+    return Tracker([target], dsn=dsn, journal_dir=directory, **options)
+
+
+async def left_behind(directory: Path, *keys: int) -> list[Path]:
+    """Leave touches behind as a process does that ends while the database is away."""
+    async with tracker(NOWHERE, directory).running() as gone:
+        for key in keys:
+            gone.touch("things", key, AT)
+    return segments(directory)
+
+
+def segments(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*/*.journal"))
+
+
+def found(directory: Path) -> dict[str, int]:
+    entries: dict[str, int] = {}
+    for path in segments(directory):
+        memory = path.read_bytes()
+        entries |= read(memory, read_header(memory)[1]).entries
+    return entries
+
+
+def flipped(segment: bytes) -> bytes:
+    """Return a segment whose first record has one wrong bit."""
+    _, start = read_header(segment)
+    return segment[:start] + bytes([segment[start] ^ 1]) + segment[start + 1 :]
+
+
+def events(logs: list[dict]) -> list[str]:
+    return [entry["event"] for entry in logs if entry["event"].startswith("journal.")]
+
+
+async def test_what_a_stop_could_not_write_is_written_at_the_next_start(dsn, things, tmp_path):
+    """The database is away at the stop; nothing is counted as lost, and the books balance."""
+    async with locking(dsn, "LOCK TABLE things"):
+        with capture_logs() as logs:
+            async with tracker(dsn, tmp_path, shutdown_deadline_s=0.5).running() as first:
+                first.touch("things", 1, AT)
+                first.touch("things", 2, AT + 1)
+        assert {"event": "flush.left_in_journal", "keys": 2} in [
+            {name: entry.get(name) for name in ("event", "keys")} for entry in logs
+        ]
+    buffer = first.buffers["things"]
+    assert (buffer.dropped["shutdown"], len(buffer), buffer.touches) == (0, 2, 2)
+    first.touch("things", 3)
+    assert buffer.dropped["shutdown"] == 1
+    with capture_logs() as logs:
+        async with tracker(dsn, tmp_path).running() as second:
+            assert second.pending("things").get(2) == AT + 1  # at once: readers see it
+            assert second.recovered == {"things": 2}
+    assert events(logs) == ["journal.adopted"]
+    assert await seen(things) == {1: when(AT), 2: when(AT + 1)}
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_orderly_stop_leaves_nothing_on_the_disk(dsn, things, tmp_path):
+    """Nor does a process that was never touched."""
+    for keys in ((), (1, 2)):
+        async with tracker(dsn, tmp_path / "deep" / "down").running() as running:
+            for key in keys:
+                running.touch("things", key, AT)
+            assert segments(tmp_path / "deep" / "down")
+        assert list((tmp_path / "deep" / "down").iterdir()) == []
+
+
+async def test_a_living_process_keeps_its_journal_to_itself(dsn, things, tmp_path):
+    """Two may share the directory; neither sees what the other has."""
+    async with tracker(dsn, tmp_path).running() as first:
+        first.touch("things", 1, AT)
+        async with tracker(dsn, tmp_path).running() as second:
+            assert second.recovered == {"things": 0}
+            assert len(list(tmp_path.iterdir())) == 2
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+async def test_many_that_start_at_once_take_over_each_journal_once(dsn, things, tmp_path):
+    """A lock says whose it is."""
+    for key in (1, 2, 3):
+        left = await left_behind(tmp_path, key)
+        assert len(left) == 1  # a later one takes over what the earlier ones left
+    gone = [path.parent for path in left]
+    many = [tracker(NOWHERE, tmp_path) for _ in range(4)]
+    together = asyncio.Barrier(len(many))
+
+    async def run(one: Tracker) -> int:
+        async with one.running():
+            await together.wait()
+            return one.recovered["things"]
+
+    async with asyncio.timeout(GENEROUS_S):
+        recovered = await asyncio.gather(*(run(one) for one in many))
+    assert sorted(recovered) == [0, 0, 0, 3]
+    assert not any(folder.exists() for folder in gone)
+    assert found(tmp_path) == {"1": AT, "2": AT, "3": AT}
+
+
+@pytest.mark.parametrize(
+    ("damage", "event", "kept"),
+    [
+        (lambda good: good[: len(good) // 2], "journal.adopted", {1, 2}),
+        (lambda good: good.rstrip(b"\0")[:-1], "journal.torn", {1}),
+        (lambda good: good.rstrip(b"\0") + os.urandom(1000), "journal.torn", {1, 2}),
+        (flipped, "journal.torn", set()),
+    ],
+    ids=["short file", "torn tail", "garbage tail", "flipped"],
+)
+async def test_a_damaged_tail_is_cut_off_with_a_log_line(tmp_path, damage, event, kept):
+    """What was written whole before it is taken over, the rest is gone, and the start goes on."""
+    (path,) = await left_behind(tmp_path, 1, 2)
+    path.write_bytes(damage(path.read_bytes()))
+    with capture_logs() as logs:
+        async with tracker(NOWHERE, tmp_path).running() as running:
+            view = running.pending("things")
+            assert {key for key in (1, 2) if view.get(key) == AT} == kept
+    assert event in events(logs)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda good: good.replace(b" 1 {", b" 0 {"), "of format b'0'"),
+        (lambda good: b"\0" * len(good), "no journal"),
+        (lambda _: b"", "no journal"),
+        (lambda good: good.replace(b'"things"', b'"others"'), "another configuration: .*'others'"),
+        (lambda good: good.replace(b"/nowhere", b"/elsewhere"), "another configuration"),
+    ],
+    ids=["older format", "zeros", "empty", "a target that is gone", "another database"],
+)
+async def test_a_journal_that_is_not_ours_is_left_alone_with_one_clear_message(
+    tmp_path, damage, said
+):
+    """At every start, and no start fails by it."""
+    (path,) = await left_behind(tmp_path, 1)
+    foreign = damage(path.read_bytes())
+    path.write_bytes(foreign)
+    for _ in range(2):
+        with capture_logs() as logs:
+            async with tracker(NOWHERE, tmp_path).running() as running:
+                assert running.recovered == {"things": 0}
+        (entry,) = [entry for entry in logs if entry["event"] == "journal.left_alone"]
+        assert entry["path"] == str(path)
+        assert re.search(said, entry["error"])
+        assert path.read_bytes() == foreign
+
+
+async def test_a_directory_that_cannot_be_written_to_stops_the_start(tmp_path):
+    """In one message that says which, why, and what to do."""
+    taken = tmp_path / "a file"
+    taken.touch()
+    with pytest.raises(ConfigurationError, match=r"journal in .*a file: Not a directory; name"):
+        async with tracker(NOWHERE, taken).running():
+            pass
+
+
+async def test_a_disk_that_is_full_at_the_start_stops_nothing(tmp_path, monkeypatch):
+    """Touches are in memory alone until there is room; then they are in the journal."""
+    monkeypatch.setattr("tracker.journal._RETRY_S", 0.01)
+    make, full = Folder._make, [True]
+
+    def make_if_there_is_room(folder: Folder) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        make(folder)
+
+    monkeypatch.setattr(Folder, "_make", make_if_there_is_room)
+    async with tracker(NOWHERE, tmp_path).running() as running:
+        journal = running.buffers["things"].journal
+        running.touch("things", 1, AT)
+        assert journal.gap
+        full[0] = False
+        async with asyncio.timeout(GENEROUS_S):
+            while journal.size_bytes == 0:
+                await asyncio.sleep(0.01)
+        running.touch("things", 2, AT)
+    assert found(tmp_path) == {"1": AT, "2": AT}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for five segments."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    size = f"size={5 * SEGMENT_BYTES}"
+    command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"file systems cannot be mounted here: {error}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)  # noqa: S607 - wherever it is
+
+
+async def test_a_disk_that_fills_up_kills_nobody(small_disk):
+    """A real one: memory that is mapped to a file without room would end the process."""
+    async with tracker(NOWHERE, small_disk).running() as running:
+        journal = running.buffers["things"].journal
+        key = 0
+        async with asyncio.timeout(GENEROUS_S):
+            while not journal.gap:
+                for _ in range(1000):
+                    key += 1
+                    running.touch("things", key, AT)
+                await asyncio.sleep(0.005)
+        assert len(running.buffers["things"]) == key
+        assert key > 3 * SEGMENT_BYTES // 20
+
+
+async def test_more_than_fits_is_taken_over_as_flushes_make_room(dsn, things, tmp_path):
+    """Nothing is dropped because a predecessor could hold more."""
+    async with locking(dsn, "LOCK TABLE things"), tracker(dsn, tmp_path).running() as first:
+        for key in range(1, 11):
+            first.touch("things", key, AT + key)
+    assert len(found(tmp_path)) == 10
+    few = replace(THINGS, capacity_keys=3, high_water_keys=1)
+    async with tracker(dsn, tmp_path, few, flush_interval_s=0.05).running() as second:
+        async with asyncio.timeout(GENEROUS_S):
+            while second.recovered["things"] < 10:
+                await asyncio.sleep(0.01)
+    assert second.buffers["things"].dropped == {"capacity": 0, "invalid": 0, "shutdown": 0}
+    assert await seen(things) == {key: when(AT + key) for key in range(1, 11)}
+
+
+CRASHING = """
+import asyncio, os, signal, sys
+from tests.test_adoption import AT, tracker
+from pathlib import Path
+
+async def main():
+    async with tracker(sys.argv[1], Path(sys.argv[2])).running() as running:
+        for key in range(1, 11):
+            running.touch("things", key, AT + key)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_that_is_killed_between_two_lines_loses_nothing(dsn, things, tmp_path):
+    """Without a flush, without an await."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", CRASHING, dsn, str(tmp_path)), cwd=Path(__file__).parent.parent
+    )
+    assert await process.wait() == -signal.SIGKILL
+    async with tracker(dsn, tmp_path).running() as running:
+        assert running.recovered == {"things": 10}
+    assert await seen(things) == {key: when(AT + key) for key in range(1, 11)}
+
+
+def test_a_journal_too_small_to_be_of_use_is_refused(tmp_path):
+    """With the least that is not."""
+    with pytest.raises(ConfigurationError, match=f"{LEAST_SEGMENTS * SEGMENT_BYTES} or more"):
+        tracker(NOWHERE, tmp_path, journal_max_bytes=1000)

@@ -5,6 +5,7 @@ environment. All have the same routes, the same authentication and the same Post
 
 - none: nothing is tracked; what is lost against it is what tracking costs.
 - ours: as shipped.
+- unjournaled: as ours, but what is pending is in memory alone.
 - awaited: each request waits for an UPDATE of the device and one of the key.
 - spawned: a task of its own makes them after the request; the design that this project replaces.
 - throttled: as spawned, but at most once in 60 s for each device and each key.
@@ -143,7 +144,7 @@ class InsertPerRequest:
         )
 
 
-_TRACKED: Final = ("ours", "no-database", "insert")
+_TRACKED: Final = ("ours", "unjournaled", "no-database", "insert")
 _TRACKING: Final = {"awaited": awaited, "spawned": spawned, "throttled": throttled}
 
 
@@ -195,7 +196,8 @@ def serve(name: str) -> None:
     """
     settings = load_settings()
     tracked = settings.tracker.model_copy(update={"enabled": name in _TRACKED})
-    settings = settings.model_copy(update={"tracker": tracked})
+    journal = settings.journal.model_copy(update={"enabled": name != "unjournaled"})
+    settings = settings.model_copy(update={"tracker": tracked, "journal": journal})
 
     async def build() -> web.Application:
         lifetime = contender(name, settings)

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import aiohttp
@@ -101,17 +102,19 @@ async def contender(name: str, fleet: Fleet, **settings: str) -> AsyncIterator[C
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     LOGS.mkdir(parents=True, exist_ok=True)
-    environment = {
-        "ACTIVITY__DATABASE__URL": fleet.dsn,
-        "ACTIVITY__SERVER__PORT": str(port),
-        "ACTIVITY__LOG__LEVEL": "error",
-        **settings,
-    }
-    url = f"http://127.0.0.1:{port}"
-    command = ("-m", "benchmarks.contenders", name)
-    log_file = LOGS / f"{name}.log"
-    async with running_service(url, environment, log_file, command=command) as process:
-        yield Contender(name, url, fleet, process.pid)
+    with TemporaryDirectory(prefix="journal-", dir=LOGS) as journals:
+        environment = {
+            "ACTIVITY__DATABASE__URL": fleet.dsn,
+            "ACTIVITY__SERVER__PORT": str(port),
+            "ACTIVITY__JOURNAL__DIR": journals,
+            "ACTIVITY__LOG__LEVEL": "error",
+            **settings,
+        }
+        url = f"http://127.0.0.1:{port}"
+        command = ("-m", "benchmarks.contenders", name)
+        log_file = LOGS / f"{name}.log"
+        async with running_service(url, environment, log_file, command=command) as process:
+            yield Contender(name, url, fleet, process.pid)
 
 
 @asynccontextmanager
@@ -175,12 +178,12 @@ async def http(arena: Arena, report: Report, advance: Callable[[], None]) -> Non
 
 
 async def _cost(arena: Arena, report: Report, advance: Callable[[], None]) -> None:
-    """Measure ours against none, with several processes of each.
+    """Measure ours against none and against ours without a journal, several processes of each.
 
     Two processes that run the same code differ by up to ten per cent as long as they live, by where
     their memory happens to lie; one of each would measure that.
     """
-    loads: dict[str, list[Load]] = {"none": [], "ours": []}
+    loads: dict[str, list[Load]] = {"none": [], "ours": [], "unjournaled": []}
     for _ in range(_PROCESSES):
         async with contenders(arena, tuple(loads), DEVICES) as running:
             measure = {
@@ -191,12 +194,17 @@ async def _cost(arena: Arena, report: Report, advance: Callable[[], None]) -> No
                 await warm_up()
             for name, seen in (await alternate(_FEW_ROUNDS, measure, advance)).items():
                 loads[name] += seen
-    ours, none = loads["ours"], loads["none"]
+    none, ours, unjournaled = loads.values()
     report.compare(
         "http", "heartbeats/s, ours / none", _rates("ours", ours), _rates("none", none), goal=0.97
     )
     report.compare(
         *("http", "p99, ours / none", _p99("ours", ours), _p99("none", none)), better="lower"
+    )
+    report.compare(
+        *("http", "heartbeats/s, with the journal / without", _rates("with", ours)),
+        _rates("without", unjournaled),
+        goal=0.98,
     )
     report.series("throughput", "none", [one.requests_per_s for one in none])
     report.series("latency", "none p50", [one.p50_ms for one in none])

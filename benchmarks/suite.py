@@ -38,7 +38,7 @@ async def _touch(_arena: Arena, report: Report, advance: Callable[[], None]) -> 
 BENCHMARKS: Final[Mapping[str, tuple[Benchmark, int]]] = {
     "touch": (_touch, 41),
     "flush": (flush, 32),
-    "http": (http, 82),
+    "http": (http, 102),
     "ingest": (ingest, 84),
     "scale": (scale, 20),
     "peers": (peers, 20),

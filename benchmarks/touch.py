@@ -10,18 +10,24 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from benchmarks.pairs import alternate
 from benchmarks.report import BenchmarkFailedError, Measured, Report
 from tracker import Target, Tracker
 from tracker.buffer import Buffer
+from tracker.journal_files import Folder
+from tracker.records import header
 
 FEW: Final = 1000
 MANY: Final = 1_000_000
 _ROUNDS: Final = 9
 _TOUCHES: Final = 300_000
 _NANO: Final = 1e9
+_APPENDS: Final = 40_000
+"""As many as a segment has room for."""
 _KEYS: Final = (1000, 10_000, 100_000, 300_000, 1_000_000)
 _MEMORY: Final = """
 import os, sys, uuid
@@ -121,6 +127,9 @@ async def touch(report: Report, advance: Callable[[], None]) -> None:
         goal=2.5,
         better="lower",
     )
+    with TemporaryDirectory(prefix="activity-journal-") as folder:
+        appended = [await _appended(many[:_APPENDS], Path(folder)) for _ in range(_ROUNDS)]
+    report.state("touch", "a change appended to the journal", appended, "ns")
     await _memory(report, advance)
 
 
@@ -142,6 +151,19 @@ async def _memory(report: Report, advance: Callable[[], None]) -> None:
     report.state("touch", "bytes a key at 1,000,000 uuids", values, "B", goal=160)
     report.series("memory_per_key", "keys", _KEYS)
     report.series("memory_per_key", "bytes", sizes)
+
+
+async def _appended(keys: list[str], folder: Path) -> float:
+    """Return how long a record takes in a fresh segment, in nanoseconds."""
+    own = Folder(folder)
+    segment = own.create(header({}))
+    started = time.perf_counter()
+    for key in keys:
+        segment.append(key, 1_700_000_000)
+    spent = time.perf_counter() - started
+    own.remove(segment.name)
+    await own.close()
+    return spent / len(keys) * _NANO
 
 
 def _check(keys: list[str]) -> None:

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from tests.stores import FlushRig, raising
 from tracker import StoreUnavailable
-from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES, Journal, Segment
-from tracker.records import read
+from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES, Journal
+from tracker.records import Segment, read
 
 RECORD_BYTES = 15
 ROOM = 4

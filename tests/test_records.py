@@ -4,23 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker import records
-from tracker.records import UnreadableJournal, header, read, read_header, write
+from tracker.records import Segment, UnreadableJournal, header, read, read_header
 
 OWNER = {"target": "things", "database": "Größe"}
 LINE = header(OWNER)
+HEAD_BYTES = 12
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 SECONDS = st.integers(min_value=0, max_value=(1 << 32) - 1)
 TOUCHES = st.lists(st.tuples(KEYS, SECONDS), max_size=20)
 
 
-def segment(touches: list[tuple[str, int]], spare_bytes: int = 64) -> tuple[bytearray, list[int]]:
+def written(touches: list[tuple[str, int]], spare_bytes: int = 64) -> tuple[bytearray, list[int]]:
     """Return a segment, and where each record ends."""
-    memory = bytearray(100 * 20 + spare_bytes * 100)
+    segment = Segment("", bytearray(100 * 20 + spare_bytes * 100), 0)
     ends = [0]
     for key, second in touches:
-        ends.append(write(memory, ends[-1], key, second))
-    return memory, ends
+        assert segment.append(key, second)
+        ends.append(ends[-1] + HEAD_BYTES + len(key.encode()))
+    return segment.memory, ends
 
 
 def latest(touches: list[tuple[str, int]]) -> dict[str, int]:
@@ -33,7 +34,7 @@ def latest(touches: list[tuple[str, int]]) -> dict[str, int]:
 @given(TOUCHES)
 def test_what_is_written_is_read(touches):
     """Any keys, the empty one and the epoch included; the latest second of each."""
-    memory, _ = segment(touches)
+    memory, _ = written(touches)
     contents = read(memory, 0)
     assert (contents.entries, contents.torn_bytes) == (latest(touches), 0)
 
@@ -41,7 +42,7 @@ def test_what_is_written_is_read(touches):
 @given(TOUCHES, st.data())
 def test_a_torn_record_costs_only_itself(touches, data):
     """However much of the last record made it to the disk, the ones before it are read."""
-    memory, ends = segment([*touches, ("the last one", 7)])
+    memory, ends = written([*touches, ("the last one", 7)])
     cut = data.draw(st.integers(min_value=ends[-2], max_value=ends[-1] - 1))
     memory[cut:] = bytes(len(memory) - cut)
     assert read(memory, 0).entries == latest(touches)
@@ -50,17 +51,17 @@ def test_a_torn_record_costs_only_itself(touches, data):
 @given(TOUCHES, st.binary(min_size=1, max_size=200))
 def test_a_garbage_tail_is_cut_off(touches, garbage):
     """Bytes that nobody wrote are no touches."""
-    memory, ends = segment(touches)
+    memory, ends = written(touches)
     memory[ends[-1] : ends[-1] + len(garbage)] = garbage
     contents = read(memory, 0)
     assert contents.entries == latest(touches)
-    assert (contents.torn_bytes > 0) == (garbage[:12].strip(b"\0") != b"")
+    assert (contents.torn_bytes > 0) == (garbage[:HEAD_BYTES].strip(b"\0") != b"")
 
 
 @given(TOUCHES.filter(bool), st.data())
 def test_a_flipped_bit_is_noticed(touches, data):
     """A record that is not as it was written is not believed, nor what follows it."""
-    memory, ends = segment(touches)
+    memory, ends = written(touches)
     which = data.draw(st.integers(min_value=0, max_value=len(touches) - 1))
     at = data.draw(st.integers(min_value=ends[which], max_value=ends[which + 1] - 1))
     memory[at] ^= 1 << data.draw(st.integers(min_value=0, max_value=7))
@@ -72,27 +73,26 @@ def test_a_flipped_bit_is_noticed(touches, data):
 @given(st.integers(min_value=0, max_value=60), KEYS)
 def test_a_record_without_room_is_not_begun(size, key):
     """A segment that is full stays as it is."""
-    memory = bytearray(size)
-    end = write(memory, 0, key, 7)
-    needed = 12 + len(key.encode())
-    assert end == (needed if needed <= size else 0)
-    assert any(memory) == (needed <= size)
-    assert read(memory, 0).torn_bytes == 0
+    segment = Segment("", bytearray(size), 0)
+    there_is_room = HEAD_BYTES + len(key.encode()) <= size
+    assert segment.append(key, 7) == there_is_room
+    assert any(segment.memory) == there_is_room
+    assert read(segment.memory, 0).torn_bytes == 0
 
 
 @pytest.mark.parametrize(("given", "text"), [(42, "42"), (-(1 << 63), str(-(1 << 63))), (1.0, "1")])
 def test_a_number_is_written_in_its_canonical_form(given, text):
     """A key that equals one in the buffer may come in any type."""
-    memory = bytearray(100)
-    write(memory, 0, given, 7)
-    assert read(memory, 0).entries == {text: 7}
+    segment = Segment("", bytearray(100), 0)
+    segment.append(given, 7)
+    assert read(segment.memory, 0).entries == {text: 7}
 
 
 def test_a_second_beyond_the_format_is_its_last():
     """A clock that is off by a century keeps no touch out of the journal."""
-    memory = bytearray(100)
-    write(memory, 0, "a", 1 << 39)
-    assert read(memory, 0).entries == {"a": (1 << 32) - 1}
+    segment = Segment("", bytearray(100), 0)
+    segment.append("a", 1 << 39)
+    assert read(segment.memory, 0).entries == {"a": (1 << 32) - 1}
 
 
 def test_a_header_says_whose_the_touches_are():
@@ -120,4 +120,3 @@ def test_what_is_no_segment_of_this_format_is_said_to_be_none(memory, said):
     """An older format, a damaged header, somebody else's file."""
     with pytest.raises(UnreadableJournal, match=said):
         read_header(memory)
-    assert records.read(b"", 0).entries == {}

@@ -11,7 +11,6 @@ is committed or has been appended again. The same rewriting keeps the log short 
 """
 
 import asyncio
-import mmap
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
@@ -19,8 +18,8 @@ from typing import Final, Protocol
 
 import structlog
 
-from tracker import records
 from tracker.keys import Entries, Key
+from tracker.records import Segment
 
 SEGMENT_BYTES: Final = 2 << 20
 """Some 40,000 touches of uuids."""
@@ -30,33 +29,10 @@ _SPARES: Final = 2
 _RETRY_S: Final = 1.0
 _SLICE_KEYS: Final = 1000
 _FEW_KEYS: Final = 1000
+_NOTHING: Final = Segment("", bytearray(), 0)
+"""Has no room."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
-
-
-class Segment:
-    """Memory that outlives the process, and how far it is written.
-
-    Args:
-        name: what its disk knows it by.
-        memory: zeros but for a header.
-        start: where records begin, in bytes.
-    """
-
-    __slots__ = ("_end", "memory", "name")
-
-    def __init__(self, name: str, memory: mmap.mmap | bytearray, start: int) -> None:
-        self.name = name
-        self.memory = memory
-        self._end = start
-
-    def append(self, key: object, second: int) -> bool:
-        """Append a record; whether there was room for it."""
-        end = records.write(self.memory, self._end, key, second)
-        if not end:
-            return False
-        self._end = end
-        return True
 
 
 class Disk(Protocol):
@@ -96,7 +72,7 @@ class Journal:
         self._name = name
         self._disk = disk
         self._most_segments = most_segments
-        self._live: Segment | None = None
+        self._live = _NOTHING
         self._full: list[Segment] = []  # since the last drain
         self._old: list[Segment] = []  # before it: with the live one they hold all that was drained
         self._carried = 0  # how many of these have outlived a flush
@@ -120,7 +96,7 @@ class Journal:
 
     @property
     def _segments(self) -> int:
-        live = self._live is not None
+        live = self._live is not _NOTHING
         return live + len(self._full) + len(self._old) + len(self._spares) + len(self._freed)
 
     def append(self, key: object, second: int) -> None:
@@ -131,13 +107,10 @@ class Journal:
             second: when, since the epoch.
         """
         try:
-            self._append(key, second)
+            if not self._live.append(key, second):
+                self._next_segment().append(key, second)
         except Exception:  # noqa: BLE001 - no segment, or a key that only equals one; no touch fails
             self._miss()
-
-    def _append(self, key: object, second: int) -> None:
-        if self._live is None or not self._live.append(key, second):
-            self._next_segment().append(key, second)
 
     def _miss(self) -> None:
         self.missed += 1
@@ -155,7 +128,7 @@ class Journal:
         """
         self._work.set()
         spare = self._spares.pop()
-        if self._live is not None:
+        if self._live is not _NOTHING:
             self._full.append(self._live)
         self._live = spare
         if len(self._full) >= self._most_segments // 8:
@@ -213,7 +186,8 @@ class Journal:
         if needed and len(uncommitted) <= _FEW_KEYS:
             try:
                 for key, second in uncommitted.items():
-                    self._append(key, second)
+                    if not self._live.append(key, second):
+                        self._next_segment().append(key, second)
             except IndexError:  # there is no room: it stays where it is
                 pass
             else:
@@ -276,11 +250,11 @@ class Journal:
             keep: leave what was written, for the next process to find.
         """
         self._freed += [*self._spares, *self._full, *self._old]
-        if self._live is not None:
+        if self._live is not _NOTHING:
             self._freed.append(self._live)
         if not keep:
             for segment in self._freed:
                 with suppress(OSError):  # whoever finds it finds nothing new in it
                     await self._disk.remove(segment)
-        self._live = None
+        self._live = _NOTHING
         self._spares, self._full, self._old, self._freed = [], [], [], []

@@ -20,8 +20,8 @@ from typing import Final, TypeVar
 import structlog
 
 from tracker.errors import ConfigurationError
-from tracker.journal import SEGMENT_BYTES, Segment
-from tracker.records import header, read, read_header
+from tracker.journal import SEGMENT_BYTES
+from tracker.records import Segment, header, read, read_header
 
 _LOCK: Final = "lock"
 _SUFFIX: Final = ".journal"

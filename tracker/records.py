@@ -73,31 +73,44 @@ def read_header(memory: Memory) -> tuple[dict[str, str], int]:
     return said, len(line)
 
 
-def write(memory: mmap.mmap | bytearray, position: int, key: object, second: int) -> int:
-    """Write a record.
+class Segment:
+    """Memory that outlives the process, and how far it is written.
 
     Args:
-        memory: a segment.
-        position: where the record before ends, in bytes.
-        key: in any form that equals the canonical one.
-        second: since the epoch; one after 2106 counts as the last one of then, since Postgres
-            will store no time that is in its own future.
-
-    Returns:
-        Where the record ends; 0 if there is no room for it.
-
-    Raises:
-        Exception: whatever comes of a key that has no such form.
+        name: what its disk knows it by.
+        memory: zeros but for a header.
+        start: where records begin, in bytes.
     """
-    second = min(second, _LAST_SECOND)
-    text = str.encode(key) if isinstance(key, str) else b"%d" % key  # type: ignore[str-format]
-    start = position + _HEAD_BYTES
-    end = start + len(text)
-    if end > len(memory):
-        return 0
-    _head_into(memory, position, crc32(text, second), end - start + 1, second)
-    memory[start:end] = text
-    return end
+
+    __slots__ = ("_end", "_room", "memory", "name")
+
+    def __init__(self, name: str, memory: mmap.mmap | bytearray, start: int) -> None:
+        self.name = name
+        self.memory = memory
+        self._end = start
+        self._room = len(memory)
+
+    def append(self, key: object, second: int) -> bool:
+        """Append a record; whether there was room for it.
+
+        Args:
+            key: in any form that equals the canonical one.
+            second: since the epoch; one after 2106 counts as the last one of then, since Postgres
+                will store no time that is in its own future.
+
+        Raises:
+            Exception: whatever comes of a key that has no such form.
+        """
+        second = min(second, _LAST_SECOND)
+        text = str.encode(key) if isinstance(key, str) else b"%d" % key  # type: ignore[str-format]
+        start = self._end + _HEAD_BYTES
+        end = start + len(text)
+        if end > self._room:
+            return False
+        _head_into(self.memory, self._end, crc32(text, second), len(text) + 1, second)
+        self.memory[start:end] = text
+        self._end = end
+        return True
 
 
 def read(memory: Memory, position: int) -> Contents:

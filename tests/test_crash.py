@@ -1,7 +1,10 @@
 """The service is killed with -9 under load, again and again: no touch that it answered is lost."""
 
 import asyncio
+import os
 import random
+import signal
+import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -66,6 +69,19 @@ async def beat(url: str, key: str, devices: list[str], claims: Claims) -> None:
                     claims.ended(one)
 
 
+async def killed_while_starting(environment: dict[str, str]) -> None:
+    """Kill a successor while it starts: before, while or after it takes over what is there."""
+    successor = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "api", "serve"),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    ended = asyncio.create_task(successor.wait())
+    await asyncio.wait({ended}, timeout=random.uniform(0.3, 1.5))
+    successor.kill()
+    assert await ended == -signal.SIGKILL
+
+
 async def at_rest(url: str) -> None:
     """Wait until nothing is pending."""
     async with asyncio.timeout(60), aiohttp.ClientSession() as session:
@@ -120,6 +136,8 @@ async def test_no_touch_that_was_answered_is_lost_to_kill_9(dsn, db, tmp_path):
             process.kill()
             await process.wait()
             await asyncio.gather(*clients)
+        if number % 3 == 0:
+            await killed_while_starting(environment)
     async with running_service(url, environment, tmp_path / "last.log"):
         await at_rest(url)
     assert claims.answered > ROUNDS * CLIENTS

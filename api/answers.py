@@ -6,6 +6,14 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+
+class Error(msgspec.Struct, frozen=True):
+    """What went wrong: a code for programs, a message for people."""
+
+    error: str
+    message: str
+
+
 _encode = msgspec.json.Encoder().encode
 _CODES: Final = {413: "body_too_large"}
 """Where the standard's own phrase would read badly as a code."""
@@ -66,7 +74,7 @@ def error_answer(error: web.HTTPException) -> web.Response:
     else:
         code = _CODES.get(error.status) or error.reason.lower().replace(" ", "_")
         message = error.reason
-    answer = json_answer({"error": code, "message": message}, error.status)
+    answer = json_answer(Error(code, message), error.status)
     for name in _KEPT_HEADERS:
         if name in error.headers:
             answer.headers[name] = error.headers[name]

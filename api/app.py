@@ -22,6 +22,7 @@ from api.locations import Locations
 from api.lookup import CachedLookup
 from api.loop_lag import LoopLag
 from api.observe import Requests
+from api.openapi import DocumentHandler
 from api.revocations import Revocations
 from tracker import Target, Tracker, TrackerCollector, activity_middleware, no_touches
 
@@ -143,6 +144,9 @@ async def create_app(
         app.add_routes(DeviceHandlers(devices, access).routes())
         app.add_routes(LocationHandlers(uploads or grouped, access).routes())
         app.add_routes(HealthHandlers(access_database, tracker, revocations, registry).routes())
+        document = DocumentHandler()
+        app.add_routes(document.routes())
+        document.describe(app.router.routes())
         started = stack.pop_all()
 
         async def stop(_app: web.Application) -> None:

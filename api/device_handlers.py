@@ -8,11 +8,11 @@ from aiohttp import web
 from api.answers import ApiError, json_answer
 from api.auth import PRINCIPAL, Access, device_not_found, note_active
 from api.bodies import read_body
-from api.devices import Devices, GroupId, KnownDevice, Registration
+from api.devices import DeviceAnswer, Devices, KnownDevice, Listed, Listing, Registration
+from api.openapi import Operation
+from api.queries import read_query
 
 _REGISTRATION: Final = msgspec.json.Decoder(Registration)
-_DEFAULT_LIMIT: Final = 1000
-_MOST_DEVICES: Final = 10_000
 
 
 class DeviceHandlers:
@@ -37,7 +37,9 @@ class DeviceHandlers:
             web.post("/api/v1/devices/{device_id}/heartbeat", self._heartbeat),
         ]
 
+    @Operation(body=_REGISTRATION, answers={200: DeviceAnswer}, refuses=(403,))
     async def _register(self, request: web.Request) -> web.Response:
+        """Make a device, or bring the one with this id up to date."""
         registration = await read_body(request, _REGISTRATION, self._access)
         own_group = request[PRINCIPAL].group_id
         if own_group is not None and registration.group_id != own_group:
@@ -49,20 +51,18 @@ class DeviceHandlers:
         note_active(request, device.device_id)
         return json_answer(device)
 
+    @Operation(query=Listing, answers={200: Listed})
     async def _list(self, request: web.Request) -> web.Response:
-        try:
-            group_id = msgspec.convert(request.query.get("group_id"), GroupId)
-        except msgspec.ValidationError as error:
-            raise ApiError(
-                400, "invalid_query", "group_id: 2 to 50 letters, digits, _ or - are needed"
-            ) from error
-        limit = _limit(request.query.get("limit"))
+        """List the active devices of a group by display name."""
+        wanted = read_query(request, Listing)
         own_group = request[PRINCIPAL].group_id
-        if own_group is not None and group_id != own_group:
-            return json_answer({"devices": []})  # as a group that does not exist
-        return json_answer({"devices": await self._devices.of_group(group_id, limit)})
+        if own_group is not None and wanted.group_id != own_group:
+            return json_answer(Listed([]))  # as a group that does not exist
+        return json_answer(Listed(await self._devices.of_group(wanted.group_id, wanted.limit)))
 
+    @Operation(answers={200: DeviceAnswer})
     async def _show(self, request: web.Request) -> web.Response:
+        """Show an active device."""
         reached = await self._access.reach(request, request.match_info["device_id"])
         device = await self._devices.one(reached.device_id)
         if device is None:
@@ -70,7 +70,9 @@ class DeviceHandlers:
             raise device_not_found()
         return json_answer(device)
 
+    @Operation(answers={204: None})
     async def _deactivate(self, request: web.Request) -> web.Response:
+        """Take a device out of listings and access until it registers again."""
         reached = await self._access.reach(request, request.match_info["device_id"])
         was_active = await self._devices.deactivate(reached.device_id)
         self._access.forget(reached.device_id)
@@ -78,19 +80,8 @@ class DeviceHandlers:
             raise device_not_found()
         return web.Response(status=204)
 
+    @Operation(answers={204: None})
     async def _heartbeat(self, request: web.Request) -> web.Response:
+        """Note that a device is active, and nothing else."""
         await self._access.reach(request, request.match_info["device_id"])
         return web.Response(status=204)
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return _DEFAULT_LIMIT
-    # isdecimal also takes other scripts' digits, and int() spaces and underscores: be plain.
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST_DEVICES))):
-        limit = 0
-    else:
-        limit = int(text)
-    if not 1 <= limit <= _MOST_DEVICES:
-        raise ApiError(400, "invalid_query", f"limit: a number from 1 to {_MOST_DEVICES} is needed")
-    return limit

@@ -22,8 +22,12 @@ Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00
 """What Postgres stores as text: no NUL."""
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=2, max_length=50, pattern=r"^[^\x00]*$")]
 GroupId: TypeAlias = Annotated[
-    str, msgspec.Meta(min_length=2, max_length=50, pattern=r"^[A-Za-z0-9_-]*\Z")
+    str, msgspec.Meta(min_length=2, max_length=50, pattern=r"^[A-Za-z0-9_-]*(?!\n)$")
 ]
+"""The pattern means the same to Python, whose `$` admits a last newline, and to OpenAPI."""
+
+Time: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -44,17 +48,30 @@ class LastLocation(msgspec.Struct, frozen=True):
     latitude: float
     longitude: float
     accuracy: float
-    timestamp: datetime
+    timestamp: Time
 
 
 class DeviceAnswer(msgspec.Struct, frozen=True):
     """A device as the service shows it; times are aware, in UTC."""
 
-    device_id: str
+    device_id: Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
     display_name: str
     platform: str
-    last_seen_at: datetime | None
+    last_seen_at: Time | None
     last_location: LastLocation | None
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """Which devices to list: those of a group, by name, and how many at most."""
+
+    group_id: GroupId
+    limit: Limit = 1000
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """Active devices by display name."""
+
+    devices: list[DeviceAnswer]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from typing import Final
+from typing import Final, Literal
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -12,11 +13,25 @@ from api.answers import json_answer
 from api.auth import public
 from api.database import Database
 from api.migrate import HEAD
+from api.openapi import Operation
 from api.revocations import Revocations
 from tracker import StoreError, StoreMisconfigured, Tracker
 
 _CHECK_DEADLINE_S: Final = 2.0
 _CHECK_EVERY_S: Final = 1.0
+
+
+class Health(msgspec.Struct, frozen=True):
+    """That the event loop turns."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether requests can be served, and by name what is in the way."""
+
+    status: Literal["ready", "not_ready"]
+    problems: dict[str, str]
 
 
 class HealthHandlers:
@@ -54,14 +69,18 @@ class HealthHandlers:
             web.get("/metrics", metrics),
         ]
 
+    @Operation(answers={200: Health})
     async def _live(self, _request: web.Request) -> web.Response:
-        return json_answer({"status": "ok"})
+        """Tell that the event loop turns."""
+        return json_answer(Health())
 
+    @Operation(answers={200: Readiness, 503: Readiness})
     async def _ready(self, _request: web.Request) -> web.Response:
+        """Tell whether requests can be served."""
         problems = {**await self._database_problems(), **self._own_problems()}
         if problems:
-            return json_answer({"status": "not_ready", "problems": problems}, 503)
-        return json_answer({"status": "ready", "problems": {}})
+            return json_answer(Readiness("not_ready", problems), 503)
+        return json_answer(Readiness("ready", {}))
 
     async def _database_problems(self) -> dict[str, str]:
         """Ask the database, once a second however many ask us: anybody may."""
@@ -93,6 +112,8 @@ class HealthHandlers:
                     problems[f"flush.{name}"] = str(flusher.permanent_error)
         return problems
 
+    @Operation(answers={200: str})
     async def _metrics(self, _request: web.Request) -> web.Response:
+        """Show all metrics in Prometheus's text format."""
         body = generate_latest(self._registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -11,7 +11,8 @@ from aiohttp import web
 from api.answers import ApiError, json_answer
 from api.auth import Access, device_not_found
 from api.bodies import read_body
-from api.locations import Batch, NoSuchDevice, Report, Upload
+from api.locations import Accepted, Batch, NoSuchDevice, Report, Upload
+from api.openapi import Operation
 from tracker import RowRefused
 from tracker.repeats import Repeats
 
@@ -62,11 +63,15 @@ class LocationHandlers:
             web.post("/api/v1/locations/batch", self._batch),
         ]
 
+    @Operation(body=_UPLOAD, answers={200: Accepted}, refuses=(422,))
     async def _one(self, request: web.Request) -> web.Response:
+        """Store a report, answered once it is committed; posted again it changes nothing."""
         upload = await read_body(request, _UPLOAD, self._access)
         return await self._store(request, upload.device_id, [upload])
 
+    @Operation(body=_BATCH, answers={200: Accepted}, refuses=(422,))
     async def _batch(self, request: web.Request) -> web.Response:
+        """Store up to 50 reports of one device, all or none."""
         batch = await read_body(request, _BATCH, self._access)
         for index, report in enumerate(batch.locations):
             if report.device_id not in (None, batch.device_id):
@@ -92,4 +97,4 @@ class LocationHandlers:
             if times := self._refused.again():
                 log.warning("upload.refused", times=times, error=str(error))
             raise ApiError(422, "refused", "the database refuses this report") from error
-        return json_answer({"success": True, "processed_count": len(reports)})
+        return json_answer(Accepted(success=True, processed_count=len(reports)))

@@ -99,6 +99,13 @@ class Batch(msgspec.Struct, frozen=True):
     locations: Annotated[list[BatchedReport], msgspec.Meta(min_length=1, max_length=50)]
 
 
+class Accepted(msgspec.Struct, frozen=True):
+    """That reports are committed, and how many."""
+
+    success: bool
+    processed_count: int
+
+
 class NoSuchDevice(RowRefused):
     """The device of an upload has no row any more."""
 

@@ -1,0 +1,232 @@
+"""The OpenAPI document: made of what handlers declare, which is what validates and encodes.
+
+A handler states beside itself what it reads and answers. The rest follows: a route that is not
+public wants a key and may find the database away, one with a body may find it too large. A route
+whose handler declares nothing stops the start, so none is forgotten.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiohttp import hdrs, web
+
+from api.answers import Error, json_answer
+from api.auth import public
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_REFUSALS: Final = {
+    400: "A parameter, a header or the body is wrong; the message names it and says how.",
+    401: "The API key is missing, unknown or revoked.",
+    403: "This API key may not do that.",
+    404: "A device that the request names is unknown, or this API key may not reach it.",
+    413: "The body is larger than the service takes.",
+    415: "The body is not declared as JSON, or encoded in a way that is not understood.",
+    422: "The database refuses the report by a rule of its own.",
+    500: "Something went wrong; the logs have the request's id.",
+    503: "The database is away or too slow, or too much is waiting for it: try again.",
+}
+"""What each error says of a request; all have the same shape."""
+_MORE_HEADERS: Final = {503: ("Retry-After",)}
+_JSON: Final = "application/json"
+_WITH_KEY: Final = {400, 401, 404, 503}
+_WITH_BODY: Final = {400, 413, 415}
+_IN_PATH: Final = re.compile(r"{(\w+)}").findall
+_PARAMETERS: Final = {
+    "device_id": {
+        "name": "device_id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "format": "uuid"},
+    },
+    "X-Device-ID": {
+        "name": "X-Device-ID",
+        "in": "header",
+        "description": "A registered device that this request shows to be active.",
+        "schema": {"type": "string", "format": "uuid"},
+    },
+}
+_HEADERS: Final = {
+    "X-Request-ID": {
+        "description": "The request's id in the logs: the client's own if it sent a decent one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    },
+    "Retry-After": {
+        "description": "Seconds to wait before trying again.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What a handler reads and answers; it decorates the handler, whose docstring is the summary.
+
+    Args:
+        answers: types of the bodies that are no errors, by status; None for no body, `str` for
+            plain text.
+        body: what decodes the request's body.
+        query: the struct that the query is read into.
+        refuses: statuses of errors that do not follow from the rest.
+    """
+
+    answers: Mapping[int, Any]
+    body: msgspec.json.Decoder[Any] | None = None
+    query: type[msgspec.Struct] | None = None
+    refuses: tuple[int, ...] = ()
+
+    def __call__(self, handler: _F) -> _F:
+        """Declare this of a handler."""
+        handler.__dict__["operation"] = self
+        return handler
+
+    def types(self) -> list[Any]:
+        """Return the types of bodies, both ways."""
+        types = [kind for kind in self.answers.values() if kind is not None]
+        return types if self.body is None else [self.body.type, *types]
+
+
+class DocumentHandler:
+    """Handler of /api/openapi.json."""
+
+    def __init__(self) -> None:
+        self._document: dict[str, Any] = {}
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [web.get("/api/openapi.json", public(self._show))]
+
+    def describe(self, routes: Iterable[web.AbstractRoute]) -> None:
+        """Make the document of all routes, this one included; call it when they are there."""
+        self._document = document(routes)
+
+    @Operation(answers={200: dict[str, Any]})
+    async def _show(self, _request: web.Request) -> web.Response:
+        """Answer this document."""
+        return json_answer(self._document)
+
+
+def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
+    """Return the OpenAPI document of some routes.
+
+    Args:
+        routes: routes whose handlers declare an operation.
+
+    Raises:
+        TypeError: a handler does not, or a path has a parameter that is not known here.
+    """
+    # HEAD comes with each GET, and HTTP says what it is.
+    described = [route for route in routes if route.method != hdrs.METH_HEAD]
+    types = list({kind: None for route in described for kind in _declared(route).types()})
+    found, schemas = msgspec.json.schema_components(
+        [Error, *types], ref_template="#/components/schemas/{name}"
+    )
+    schema_of = dict(zip([Error, *types], found, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for route in described:
+        methods = paths.setdefault(_template(route), {})
+        methods[route.method.lower()] = _described(route, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Activity tracker",
+            "version": "1",
+            "description": "Any other path answers 404, any other method 405, in the shape of all "
+            "errors. Query parameters and fields that are not listed here are ignored.",
+        },
+        "security": [{"api_key": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "parameters": _PARAMETERS,
+            "headers": _HEADERS,
+            "responses": {
+                str(status): _answer(text, schema_of[Error], _JSON, *_MORE_HEADERS.get(status, ()))
+                for status, text in _REFUSALS.items()
+            },
+            "securitySchemes": {"api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
+        },
+    }
+
+
+def _declared(route: web.AbstractRoute) -> Operation:
+    declared = getattr(route.handler, "operation", None)
+    if not isinstance(declared, Operation):
+        raise TypeError(f"the handler of {route} declares no operation")
+    return declared
+
+
+def _template(route: web.AbstractRoute) -> str:
+    return "" if route.resource is None else route.resource.canonical
+
+
+def _described(route: web.AbstractRoute, schema_of: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
+    declared = _declared(route)
+    parameters = [_parameter(name) for name in _IN_PATH(_template(route))]
+    refusals = {500, *declared.refuses}
+    described: dict[str, Any] = {"summary": (route.handler.__doc__ or "").partition("\n")[0]}
+    if getattr(route.handler, "is_public", False):
+        described["security"] = []
+    else:
+        refusals |= _WITH_KEY
+        parameters.append(_parameter("X-Device-ID"))
+    if declared.query is not None:
+        refusals.add(400)
+        parameters += _of_query(declared.query)
+    if declared.body is not None:
+        refusals |= _WITH_BODY
+        described["requestBody"] = {
+            "required": True,
+            "content": {_JSON: {"schema": schema_of[declared.body.type]}},
+        }
+    described["parameters"] = parameters
+    described["responses"] = {
+        **{str(status): _reference("responses", str(status)) for status in sorted(refusals)},
+        **{
+            str(status): _answer(
+                HTTPStatus(status).phrase,
+                schema_of.get(kind),
+                "text/plain" if kind is str else _JSON,
+            )
+            for status, kind in declared.answers.items()
+        },
+    }
+    return described
+
+
+def _parameter(name: str) -> dict[str, Any]:
+    if name not in _PARAMETERS:
+        raise TypeError(f"nothing says what the parameter {name} is")
+    return _reference("parameters", name)
+
+
+def _of_query(query: type[msgspec.Struct]) -> list[dict[str, Any]]:
+    _, schemas = msgspec.json.schema_components([query])
+    fields = schemas[query.__name__]
+    return [
+        {"name": name, "in": "query", "required": name in fields["required"], "schema": schema}
+        for name, schema in fields["properties"].items()
+    ]
+
+
+def _answer(
+    description: str, schema: dict[str, Any] | None, content_type: str, *more_headers: str
+) -> dict[str, Any]:
+    names = ("X-Request-ID", *more_headers)
+    answer: dict[str, Any] = {
+        "description": description,
+        "headers": {name: _reference("headers", name) for name in names},
+    }
+    if schema is not None:
+        answer["content"] = {content_type: {"schema": schema}}
+    return answer
+
+
+def _reference(kind: str, name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/{kind}/{name}"}

@@ -136,7 +136,10 @@ async def create_app(
             middlewares.insert(1, activity_middleware(tracker, who_was_active))
 
         app = web.Application(
-            middlewares=middlewares, client_max_size=settings.server.max_body_bytes
+            middlewares=middlewares,
+            client_max_size=settings.server.max_body_bytes,
+            # It would inflate whatever anybody sends, and read on after the answer; we do it.
+            handler_args={"auto_decompress": False},
         )
         if tracker is not None:
             app[TRACKER] = tracker

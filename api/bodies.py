@@ -1,11 +1,12 @@
 """Request bodies: JSON of a declared type, or a 4xx that says which field is wrong and how."""
 
+import zlib
 from contextlib import suppress
 from typing import Final, TypeVar
 from uuid import UUID
 
 import msgspec
-from aiohttp import ClientPayloadError, web
+from aiohttp import ClientPayloadError, hdrs, web
 
 from api.answers import ApiError
 from api.auth import Access
@@ -19,6 +20,8 @@ class _Named(msgspec.Struct):
 
 
 _NAMED: Final = msgspec.json.Decoder(_Named)
+_COMPRESSED: Final = ("gzip", "deflate")
+_GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 
 
 async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], access: Access) -> T:
@@ -33,9 +36,10 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], acce
         access: who may reach which device.
 
     Raises:
-        ApiError: 415 for what is no JSON by its content type, 400 for what is none by its content
-            or does not have the declared shape.
-        HTTPRequestEntityTooLarge: the body is larger than allowed.
+        ApiError: 415 for what is no JSON by its content type or is encoded in another way than
+            gzip or deflate, 400 for what is none by its content or does not have the declared
+            shape.
+        HTTPRequestEntityTooLarge: the body is larger than allowed, as sent or as decoded.
     """
     if request.content_type != "application/json":
         raise ApiError(
@@ -47,6 +51,7 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], acce
         raise ApiError(
             400, "invalid_body", "the body is incomplete or not encoded as it says", close=True
         ) from error
+    body = _decompressed(request, body)
     try:
         return _decode(body, decoder)
     except ApiError:
@@ -55,8 +60,35 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], acce
         raise
 
 
+def _decompressed(request: web.Request, body: bytes) -> bytes:
+    """Inflate a body, never beyond what is allowed; the server does not, see `create_app`."""
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    if encoding == "identity":
+        return body
+    if encoding not in _COMPRESSED:
+        raise ApiError(
+            415, "unsupported_media_type", "send the body as it is, or encoded as gzip or deflate"
+        )
+    inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
+    most_bytes = request.client_max_size
+    try:
+        inflated = inflater.decompress(body, most_bytes + 1)
+    except zlib.error as error:
+        raise _not_as_it_says() from error
+    if len(inflated) > most_bytes:
+        raise web.HTTPRequestEntityTooLarge(most_bytes)
+    if not inflater.eof or inflater.unused_data:
+        raise _not_as_it_says()
+    return inflated
+
+
+def _not_as_it_says() -> ApiError:
+    return ApiError(400, "invalid_body", "the body is incomplete or not encoded as it says")
+
+
 def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
+        body.decode()  # what is ignored is not looked at by the decoder, and must be text too
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise ApiError(400, "invalid_body", str(error).replace("`$.", "`")) from error

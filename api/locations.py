@@ -18,7 +18,11 @@ _COLUMNS: Final = """
     device_id, captured_at, latitude, longitude, accuracy, altitude, bearing, speed, provider,
     battery_level, network_type
 """
-_CAPTURED_AT: Final = "timestamptz 'epoch' + {ms} * interval '1 millisecond'"
+_CAPTURED_AT: Final = (
+    "timestamptz 'epoch' + {ms} / 1000 * interval '1 second' + {ms} % 1000 * interval '1 ms'"
+)
+"""In two steps: an interval is multiplied as a float, which is exact for milliseconds until 2255
+only and for seconds for as long as there are times."""
 _TYPES: Final = ("uuid", "bigint", *["float8"] * 6, "text", "float8", "text")
 _ARRAYS: Final = ", ".join(
     f"${number}::text[]" if kind == "text" else f"(SELECT ${number}::text)::{kind}[]"

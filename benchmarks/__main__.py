@@ -1,6 +1,9 @@
-"""`python -m benchmarks`: the demo, and the benchmarks, all or one of them."""
+"""`python -m benchmarks`: the demo, the fuzzing, and the benchmarks, all or one of them."""
 
+import asyncio
+import random
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +13,15 @@ import uvloop
 from rich.console import Console
 
 from api.config import SettingsError, load_settings
-from api.embedded import EmbeddedServerError
+from api.embedded import EmbeddedServerError, embedded_server
 from api.migrate import MigrationError
+from benchmarks.arena import Arena
 from benchmarks.demo import demo as run_demo
+from benchmarks.fuzz import fuzz as run_fuzz
 from benchmarks.load import LoadFailedError
 from benchmarks.report import BenchmarkFailedError
 from benchmarks.service import ServiceFailedError
-from benchmarks.suite import BENCHMARKS, run
+from benchmarks.suite import BENCHMARKS, FOLDER, run
 from benchmarks.synapse import PeerFailedError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -41,6 +46,31 @@ def demo(
         *(SettingsError, ServiceFailedError, EmbeddedServerError, MigrationError),
         aiohttp.ClientError,
     ) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        code = 130
+    raise typer.Exit(code)
+
+
+@app.command()
+def fuzz(
+    *,
+    requests: Annotated[int, typer.Option(min=1, help="At least how many.")] = 100_000,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the first round; by default a random one.")
+    ] = None,
+    dsn: Annotated[
+        str, typer.Option(help="A server to make a database on; by default an embedded one.")
+    ] = "",
+) -> None:
+    """Send the service what its document says, and what it does not, and see that it copes."""
+    first = random.randrange(1 << 32) if seed is None else seed
+    console = Console(width=_width())
+    try:
+        with nullcontext(dsn) if dsn else embedded_server(FOLDER / "postgres") as server:
+            code = asyncio.run(run_fuzz(Arena(server), console, requests=requests, seed=first))
+    except (ServiceFailedError, EmbeddedServerError, MigrationError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:

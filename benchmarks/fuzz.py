@@ -1,0 +1,148 @@
+"""Fuzzing: requests by the hundred thousand, right, wrong and broken, against the real service.
+
+Each round makes requests of the service's own document, and breaks those that were accepted. A
+round's seed is all it takes to do it again. Afterwards the books must balance.
+"""
+
+import asyncio
+import itertools
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import aiohttp
+from rich.console import Console
+from rich.markup import escape
+
+from benchmarks.arena import Arena
+from benchmarks.contract import Found, Sent, explore
+from benchmarks.mutation import attack, broken
+from benchmarks.scrape import scrape
+from benchmarks.service import running_service
+
+LOG: Final = Path(".activity/benchmarks/fuzz.log")
+"""What the service said."""
+EXAMPLES: Final = 200
+"""The most random requests of the document for each operation in a round."""
+_BROKEN_FROM_EACH: Final = 15
+_AT_ONCE: Final = 1000
+"""How many are broken before progress is shown."""
+_SETTLED_WITHIN_S: Final = 60
+_DEVICES: Final = 50
+
+
+@asynccontextmanager
+async def target(arena: Arena) -> AsyncIterator[tuple[str, str]]:
+    """Run the service on a database of its own while the block runs; yield its URL and a key."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    async with arena.fleet(_DEVICES) as fleet:
+        settings = {"ACTIVITY__DATABASE__URL": fleet.dsn, "ACTIVITY__SERVER__PORT": str(port)}
+        async with running_service(url, settings, LOG):
+            yield url, fleet.keys[0]
+
+
+async def fuzz(
+    arena: Arena, console: Console, *, requests: int, seed: int, examples: int = EXAMPLES
+) -> int:
+    """Fuzz the service.
+
+    Args:
+        arena: where its database is made.
+        console: where progress and the summary go.
+        requests: at least how many to send.
+        seed: of the first round; the next one has the next.
+        examples: the most random requests of the document for each operation in a round.
+
+    Returns:
+        0 if nothing failed, the service is ready and its books balance; else 1.
+
+    Raises:
+        ServiceFailedError: the service did not come up.
+    """
+    started, found = time.monotonic(), Found()
+    async with target(arena) as (url, key):
+        for number in itertools.count(seed):
+            console.print(f"seed {number}: making requests of the document")
+            explored, accepted = await asyncio.to_thread(
+                explore, url, key, seed=number, examples=examples
+            )
+            found.add(explored)
+            found.add(
+                await _break(url, accepted, number, requests - found.statuses.total(), console)
+            )
+            if found.statuses.total() >= requests:
+                break
+        for problem in await settled(url):
+            found.failures[problem] = f"the service's log is {LOG}"
+    _show(found, time.monotonic() - started, console)
+    return 1 if found.failures else 0
+
+
+async def _break(url: str, accepted: list[Sent], seed: int, most: int, console: Console) -> Found:
+    documented = await documented_statuses(url)
+    chance, found = Random(seed), Found()
+    left = itertools.islice(
+        (broken(good, chance) for good in accepted for _ in range(_BROKEN_FROM_EACH)), max(most, 0)
+    )
+    while some := list(itertools.islice(left, _AT_ONCE)):
+        found.add(await attack(url, some, documented))
+        if found.statuses.total() % (10 * _AT_ONCE) == 0:
+            console.print(f"seed {seed}: {found.statuses.total():,} broken requests")
+    return found
+
+
+async def documented_statuses(url: str) -> dict[str, set[int]]:
+    """Return the statuses that the document of a service names, by operation."""
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/api/openapi.json") as answer:
+        document: dict[str, Any] = await answer.json()
+    return {
+        f"{method.upper()} {path}": set(map(int, operation["responses"]))
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    }
+
+
+async def settled(url: str) -> list[str]:
+    """Wait until all touches are written, and return what is wrong then: nothing, it is hoped."""
+    problems = ["the service does not answer"]
+    deadline = time.monotonic() + _SETTLED_WITHIN_S
+    async with aiohttp.ClientSession() as session:
+        while problems and time.monotonic() < deadline:
+            await asyncio.sleep(0.5)
+            try:
+                problems = await _problems(session, url)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                problems = [f"the service does not answer: {error}"]
+    return problems
+
+
+async def _problems(session: aiohttp.ClientSession, url: str) -> list[str]:
+    metrics = await scrape(session, url)
+    problems = []
+    for name in ("devices", "api_keys"):
+        if balance := metrics.balance(name):
+            problems.append(f"the books of {name} are {balance:+.0f} out of balance")
+        if pending := metrics.total("activity_buffer_keys", target=name):
+            problems.append(f"{pending:.0f} touches of {name} were not written")
+    async with session.get(f"{url}/api/health/ready") as answer:
+        if answer.status != 200:
+            problems.append(f"the service is not ready: {await answer.text()}")
+    return problems
+
+
+def _show(found: Found, seconds: float, console: Console) -> None:
+    total = found.statuses.total()
+    console.print(f"{total:,} requests in {seconds:.0f} s, by status:")
+    for status, count in sorted(found.statuses.items()):
+        console.print(f"  {status or 'no answer'}  {count:>9,}")
+    for what, how in found.failures.items():
+        console.print(f"[red]failed:[/red] {escape(what)}\n{escape(how)}", soft_wrap=True)
+    if not found.failures:
+        console.print("nothing failed; the service is ready and its books balance")

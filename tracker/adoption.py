@@ -1,16 +1,14 @@
 """Takes over what processes that are gone have left in their journals."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
-from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from tracker.buffer import Buffer
-from tracker.journal_files import DeadFolder, dead_folders
 from tracker.records import Contents, UnreadableJournal, read, read_header
 
 _SLICE_KEYS: Final = 1000
@@ -21,24 +19,47 @@ _PATIENCE_S: Final = 5.0
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
+class Legacy(Protocol):
+    """What one process that is gone has left; nobody else has it until it is closed.
+
+    All methods may take long and raise OSError.
+    """
+
+    def segments(self) -> Sequence[str]:
+        """Return the paths of its segments."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Return all of a segment."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a segment."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it; with no segments left it is removed."""
+        ...
+
+
 class Adoption:
     """Brings journals of the dead into the buffers of this process.
 
     Args:
-        directory: where all processes have their folders.
+        dead: finds what processes that are gone have left; it may take long.
         owners: for each target what the headers of its segments say.
         buffers: the buffers, by target.
     """
 
     def __init__(
         self,
-        directory: Path,
+        dead: Callable[[], Sequence[Legacy]],
         owners: Mapping[str, Mapping[str, str]],
         buffers: Mapping[str, Buffer],
     ) -> None:
         self.recovered = dict.fromkeys(buffers, 0)
         """How many touches were taken over, by target."""
-        self._directory = directory
+        self._dead = dead
         self._owners = owners
         self._buffers = buffers
 
@@ -55,33 +76,33 @@ class Adoption:
                 await task
 
     async def _run(self) -> None:
-        for folder in await asyncio.to_thread(dead_folders, self._directory):
+        for legacy in await asyncio.to_thread(self._dead):
             try:
-                await self._take_over(folder)
+                await self._take_over(legacy)
             except Exception:  # a journal that cannot be read must not be one that stops the start
-                log.exception("journal.unreadable", path=str(folder.path))
+                log.exception("journal.unreadable", path=str(legacy))
             finally:
-                await asyncio.to_thread(folder.close)
+                await asyncio.to_thread(legacy.close)
 
-    async def _take_over(self, folder: DeadFolder) -> None:
-        taken: list[Path] = []
-        for path in folder.segments():
+    async def _take_over(self, legacy: Legacy) -> None:
+        taken: list[str] = []
+        for path in legacy.segments():
             try:
-                owner, contents = await asyncio.to_thread(_contents, path)
+                owner, contents = await asyncio.to_thread(_contents, legacy, path)
                 target = self._target(owner)
             except UnreadableJournal as error:
                 _say_left_alone(path, error)
                 continue
             if contents.torn_bytes:
-                log.warning("journal.torn", path=str(path), cut_off_bytes=contents.torn_bytes)
+                log.warning("journal.torn", path=path, cut_off_bytes=contents.torn_bytes)
             await self._recover(target, contents.entries)
             taken.append(path)
         if taken:
             # What is in our own journal, or committed, is needed there no more.
             await _until(self._all_is_journaled)
             for path in taken:
-                path.unlink()
-            log.info("journal.adopted", path=str(folder.path), touches=dict(self.recovered))
+                legacy.remove(path)
+            log.info("journal.adopted", path=str(legacy), touches=dict(self.recovered))
 
     def _target(self, owner: Mapping[str, str]) -> str:
         """Return the target that a segment is of.
@@ -118,16 +139,16 @@ async def _until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-def _say_left_alone(path: Path, error: UnreadableJournal) -> None:
+def _say_left_alone(path: str, error: UnreadableJournal) -> None:
     log.error(
         "journal.left_alone",
-        path=str(path),
+        path=path,
         error=str(error),
         hint="start once with what it belongs to, or delete it to give it up",
     )
 
 
-def _contents(path: Path) -> tuple[dict[str, str], Contents]:
-    memory = path.read_bytes()
+def _contents(legacy: Legacy, path: str) -> tuple[dict[str, str], Contents]:
+    memory = legacy.read(path)
     owner, start = read_header(memory)
     return owner, read(memory, start)

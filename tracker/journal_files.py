@@ -107,6 +107,18 @@ class Folder:
         """
         (self._path / name).unlink(missing_ok=True)
 
+    def disk(self, owner: Mapping[str, str]) -> "FileDisk":
+        """Return where the journal of one target has its segments.
+
+        Args:
+            owner: whose touches they hold.
+        """
+        return FileDisk(self, owner)
+
+    def dead(self) -> list["DeadFolder"]:
+        """Lock and return the folders of processes that are gone; the caller closes them."""
+        return dead_folders(self._path.parent)
+
     async def close(self) -> None:
         """Let go of it; it is removed unless there are journals in it."""
         await self.run(self._close)
@@ -160,16 +172,28 @@ class DeadFolder:
     """
 
     def __init__(self, path: Path, lock: int) -> None:
-        self.path = path
+        self._path = path
         self._lock = lock
 
-    def segments(self) -> list[Path]:
-        """Return its segments."""
-        return sorted(self.path.glob(f"*{_SUFFIX}"))
+    def __str__(self) -> str:
+        """Return where it is."""
+        return str(self._path)
+
+    def segments(self) -> list[str]:
+        """Return the paths of its segments."""
+        return sorted(map(str, self._path.glob(f"*{_SUFFIX}")))
+
+    def read(self, path: str) -> bytes:
+        """Return all of a segment."""
+        return Path(path).read_bytes()
+
+    def remove(self, path: str) -> None:
+        """Remove a segment."""
+        Path(path).unlink()
 
     def close(self) -> None:
         """Let go of it; it is removed unless there are journals in it."""
-        _remove_if_empty(self.path)
+        _remove_if_empty(self._path)
         os.close(self._lock)
 
 

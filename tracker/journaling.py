@@ -1,26 +1,49 @@
 """Gives each buffer a journal while a process runs, and decides whose journal is whose."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from tracker.adoption import Adoption
+from tracker.adoption import Adoption, Legacy
 from tracker.buffer import Buffer
-from tracker.journal import SEGMENT_BYTES, Journal
-from tracker.journal_files import FileDisk, Folder
+from tracker.journal import SEGMENT_BYTES, Disk, Journal
 from tracker.target import Target
+
+
+class Home(Protocol):
+    """Where one process has its journals, and finds those of others."""
+
+    async def open(self) -> None:
+        """Take it.
+
+        Raises:
+            ConfigurationError: there can be none.
+        """
+        ...
+
+    def disk(self, owner: Mapping[str, str]) -> Disk:
+        """Return where segments come from that say whose touches they hold."""
+        ...
+
+    def dead(self) -> Sequence[Legacy]:
+        """Return what processes that are gone have left, for this one alone."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it; with no touches in it it is removed."""
+        ...
 
 
 @asynccontextmanager
 async def journaling(
-    directory: Path, buffers: Mapping[str, Buffer], *, dsn: str | None, max_bytes: int
+    home: Home, buffers: Mapping[str, Buffer], *, dsn: str | None, max_bytes: int
 ) -> AsyncIterator[Adoption]:
     """Keep a journal of each buffer while the block runs.
 
     Args:
-        directory: where all processes have their journals; made when it does not exist.
+        home: where the journals are.
         buffers: the buffers, by target.
         dsn: where the touches go, if that is known.
         max_bytes: the most room for one buffer's journal.
@@ -31,20 +54,20 @@ async def journaling(
     Raises:
         ConfigurationError: the directory cannot be written to.
     """
-    folder = Folder(directory)
-    await folder.open()
+    await home.open()
     owners = {name: _owner(buffer.target, dsn) for name, buffer in buffers.items()}
     journals: list[tuple[Journal, Buffer]] = []
     keepers: list[asyncio.Task[None]] = []
     try:
         for name, buffer in buffers.items():
-            disk = FileDisk(folder, owners[name])
-            journal = Journal(name, disk, most_segments=max_bytes // SEGMENT_BYTES)
+            journal = Journal(
+                name, home.disk(owners[name]), most_segments=max_bytes // SEGMENT_BYTES
+            )
             await journal.open()
             buffer.attach(journal)
             journals.append((journal, buffer))
             keepers.append(asyncio.create_task(journal.keep(), name=f"tracker-journal-{name}"))
-        yield Adoption(directory, owners, buffers)
+        yield Adoption(home.dead, owners, buffers)
     finally:
         for keeper in keepers:
             keeper.cancel()
@@ -52,7 +75,7 @@ async def journaling(
             await asyncio.wait(keepers)
         for journal, buffer in journals:
             await journal.close(keep=journal.gap or len(buffer) > 0)
-        await folder.close()
+        await home.close()
 
 
 def _owner(target: Target, dsn: str | None) -> dict[str, str]:

@@ -202,11 +202,12 @@ class Tracker:
                 )
             if self._journal_dir is not None:
                 # Here, since it needs what only POSIX has, and a tracker without it does not.
+                from tracker.journal_files import Folder  # noqa: PLC0415
                 from tracker.journaling import journaling  # noqa: PLC0415
 
                 self._adoption = await stack.enter_async_context(
                     journaling(
-                        self._journal_dir,
+                        Folder(self._journal_dir),
                         self._buffers,
                         dsn=self._dsn,
                         max_bytes=self._journal_max_bytes,

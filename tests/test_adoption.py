@@ -17,7 +17,8 @@ from tests.things import AT, THINGS, locking, seen, when
 from tracker import ConfigurationError, Target, Tracker
 from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES
 from tracker.journal_files import Folder
-from tracker.records import read, read_header
+from tracker.journaling import _owner
+from tracker.records import Segment, read, read_header
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 GENEROUS_S = 60
@@ -75,7 +76,7 @@ async def test_what_a_stop_could_not_write_is_written_at_the_next_start(dsn, thi
     first.touch("things", 3)
     assert buffer.dropped["shutdown"] == 1
     with capture_logs() as logs:
-        async with tracker(dsn, tmp_path).running() as second:
+        async with tracker(dsn, tmp_path, shutdown_deadline_s=60).running() as second:
             assert second.pending("things").get(2) == AT + 1  # at once: readers see it
             assert second.recovered == {"things": 2}
     assert events(logs) == ["journal.adopted"]
@@ -169,16 +170,116 @@ async def test_a_journal_that_is_not_ours_is_left_alone_with_one_clear_message(
             async with tracker(NOWHERE, tmp_path).running() as running:
                 assert running.recovered == {"things": 0}
         (entry,) = [entry for entry in logs if entry["event"] == "journal.left_alone"]
-        assert entry["path"] == str(path)
+        assert (entry["path"], entry["segments"]) == (str(path.parent), 1)
         assert re.search(said, entry["error"])
         assert path.read_bytes() == foreign
+
+
+async def test_one_segment_that_cannot_be_read_keeps_none_of_the_others(tmp_path, monkeypatch):
+    """A bad sector in one file, or many files of another table: one line for each reason."""
+    first = await left_behind(tmp_path, 1)
+    (tmp_path / first[0].parent / "00000000.journal").mkdir()
+    for number in range(3):
+        foreign = first[0].parent / f"9000000{number}.journal"
+        foreign.write_bytes(first[0].read_bytes().replace(b'"things"', b'"others"'))
+    with capture_logs() as logs:
+        async with tracker(NOWHERE, tmp_path).running() as running:
+            assert running.recovered == {"things": 1}
+    left_alone = [entry for entry in logs if entry["event"] == "journal.left_alone"]
+    assert sorted(entry["segments"] for entry in left_alone) == [1, 3]
+
+
+async def test_a_start_that_is_cancelled_deletes_nothing(tmp_path, monkeypatch):
+    """Wherever it is cut off, the touches are there for the next one."""
+    monkeypatch.setattr("tracker.adoption._SLICE_KEYS", 10)
+    for turns in range(0, 60, 3):
+        path = tmp_path / str(turns)
+        await left_behind(path, *range(100))
+
+        async def start(path: Path = path) -> None:
+            async with tracker(NOWHERE, path).running():
+                await asyncio.Event().wait()
+
+        starting = asyncio.create_task(start())
+        for _ in range(turns):
+            await asyncio.sleep(0.001)
+        starting.cancel()
+        await asyncio.wait({starting})
+        assert found(path) == {str(key): AT for key in range(100)}
+
+
+async def test_nothing_is_removed_before_our_own_journal_has_it(tmp_path, monkeypatch):
+    """With the disk full, what a predecessor left stays where it is."""
+    (path,) = await left_behind(tmp_path, 1)
+    monkeypatch.setattr("tracker.journal._RETRY_S", 0.01)
+    monkeypatch.setattr("tracker.adoption._PATIENCE_S", 0.2)
+    monkeypatch.setattr("tracker.adoption._TRY_AGAIN_S", 0.01)
+    create, full = Folder.create, [True]
+
+    def create_if_there_is_room(folder: Folder, first_line: bytes) -> Segment:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return create(folder, first_line)
+
+    monkeypatch.setattr(Folder, "create", create_if_there_is_room)
+    async with tracker(NOWHERE, tmp_path, flush_interval_s=0.05).running() as running:
+        assert running.pending("things").get(1) == AT
+        assert path.exists()
+        full[0] = False
+        async with asyncio.timeout(GENEROUS_S):
+            while path.exists():
+                await asyncio.sleep(0.01)
+        assert found(tmp_path) == {"1": AT}
+
+
+async def test_what_a_slower_predecessor_leaves_is_taken_over_later(tmp_path, monkeypatch):
+    """In a rolling restart the old process ends after the new one has started."""
+    monkeypatch.setattr("tracker.adoption._LOOK_EVERY_S", 0.01)
+    async with tracker(NOWHERE, tmp_path).running() as running:
+        await left_behind(tmp_path, 1, 2)
+        async with asyncio.timeout(GENEROUS_S):
+            while running.recovered["things"] < 2:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_journal_that_is_removed_while_it_is_used_is_begun_anew(tmp_path, monkeypatch):
+    """With its whole directory; once a flush is through again, a crash would lose nothing."""
+    monkeypatch.setattr("tracker.journal._LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("tracker.journal._RETRY_S", 0.01)
+    directory = tmp_path / "journal"
+    async with tracker(NOWHERE, directory, flush_interval_s=0.05).running() as running:
+        running.touch("things", 1, AT)
+        shutil.rmtree(directory)
+        journal = running.buffers["things"].journal
+        async with asyncio.timeout(GENEROUS_S):
+            while not journal.gap:
+                await asyncio.sleep(0.01)
+            while journal.gap:
+                await asyncio.sleep(0.01)
+        assert found(directory) == {"1": AT}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("postgresql://a:b@db/x", "postgresql://c:d@db:5432/x", True),
+        ("postgresql://db/x", "postgresql:///x?host=db&port=5432", True),
+        ("postgresql://db/x", "postgresql://db/y", False),
+        ("postgresql://db/x", "postgresql://standby/x", False),
+        ("postgresql://db/x", "postgresql://db:6432/x", False),
+        ("postgresql:///x?host=/run/one", "postgresql:///x?host=/run/two", False),
+    ],
+)
+def test_a_database_is_known_by_where_it_is(one, other, same):
+    """However it is spelled, and whoever connects to it."""
+    assert (_owner(THINGS, one) == _owner(THINGS, other)) == same
 
 
 async def test_a_directory_that_cannot_be_written_to_stops_the_start(tmp_path):
     """In one message that says which, why, and what to do."""
     taken = tmp_path / "a file"
     taken.touch()
-    with pytest.raises(ConfigurationError, match=r"journal in .*a file: Not a directory; name"):
+    with pytest.raises(ConfigurationError, match=r"journal in .*a file: File exists; name"):
         async with tracker(NOWHERE, taken).running():
             pass
 
@@ -213,15 +314,15 @@ from tests.test_adoption import AT, GENEROUS_S, NOWHERE, tracker
 
 async def main():
     async with tracker(NOWHERE, Path(sys.argv[1])).running() as running:
-        buffer, key = running.buffers["things"], 0
+        buffer, second = running.buffers["things"], AT
         async with asyncio.timeout(GENEROUS_S):
             while not buffer.journal.gap:
-                for _ in range(1000):
-                    key += 1
-                    running.touch("things", key, AT)
+                second += 1
+                for key in range(10_000):
+                    running.touch("things", key, second)
                 await asyncio.sleep(0.005)
-        assert len(buffer) == key
-        print("alive", key, file=sys.stderr)
+        assert all(at == second for at in buffer.drain().values())
+        print("alive", buffer.touches, file=sys.stderr)
 
 asyncio.run(main())
 """
@@ -244,8 +345,8 @@ async def test_a_disk_that_fills_up_kills_nobody(tmp_path):
     if process.returncode in {1, 99} and b"Traceback" not in stderr:
         pytest.skip(f"file systems cannot be mounted here: {stderr.decode().strip()}")
     assert process.returncode == 0, stderr.decode()
-    alive, keys = stderr.split()
-    assert (alive, int(keys) > 3 * SEGMENT_BYTES // 20) == (b"alive", True)
+    alive, touches = stderr.split()
+    assert (alive, int(touches) > 3 * SEGMENT_BYTES // 20) == (b"alive", True)
 
 
 async def test_more_than_fits_is_taken_over_as_flushes_make_room(dsn, things, tmp_path):
@@ -284,7 +385,7 @@ async def test_a_process_that_is_killed_between_two_lines_loses_nothing(dsn, thi
         *(sys.executable, "-c", CRASHING, dsn, str(tmp_path)), cwd=CHECKOUT
     )
     assert await process.wait() == -signal.SIGKILL
-    async with tracker(dsn, tmp_path).running() as running:
+    async with tracker(dsn, tmp_path, shutdown_deadline_s=60).running() as running:
         assert running.recovered == {"things": 10}
     assert await seen(things) == {key: when(AT + key) for key in range(1, 11)}
 

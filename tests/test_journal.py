@@ -26,6 +26,7 @@ class MemoryDisk:
         self.made = 0
         self.full = False
         self.stuck = False
+        self.sealed: set[str] = set()
 
     async def create(self) -> Segment:
         await asyncio.sleep(0)
@@ -41,6 +42,13 @@ class MemoryDisk:
         if self.stuck:
             raise OSError(errno.EIO, "cannot be removed")
         del self.segments[segment.name]
+
+    async def seal(self, segment: Segment) -> None:
+        assert segment.name not in self.sealed
+        self.sealed.add(segment.name)
+
+    async def holds(self, segment: Segment) -> bool:
+        return segment.name in self.segments
 
     def found(self) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -269,8 +277,9 @@ async def test_a_key_that_only_equals_one_fails_no_touch(rig):
     assert rig.journal.missed == 1
 
 
-async def test_a_log_that_cannot_be_written_fails_no_touch(rig):
-    """Not even the line that says that the disk is full."""
+async def test_a_log_that_cannot_be_written_fails_no_touch(rig, monkeypatch):
+    """Nor a flush, nor the keeper: not even the lines that say that the disk is full."""
+    monkeypatch.setattr("tracker.journal._RETRY_S", 0)
     rig.disk.full = True
 
     def broken(*_: object) -> None:
@@ -279,9 +288,14 @@ async def test_a_log_that_cannot_be_written_fails_no_touch(rig):
     structlog.configure(processors=[broken])
     try:
         rig.touch(*range(100))
+        await rig.tidied()
+        rig.disk.full = False
+        await rig.tidied()
+        await rig.flush()
     finally:
         structlog.reset_defaults()
-    assert len(rig.buffer) == 100
+    assert len(rig.store.rows) == 100
+    assert not rig.journal.gap
 
 
 async def test_a_journal_without_a_disk_starts_degraded_and_recovers(monkeypatch):
@@ -304,23 +318,119 @@ async def test_a_journal_without_a_disk_starts_degraded_and_recovers(monkeypatch
     await asyncio.wait({keeper})
 
 
-@pytest.mark.parametrize("keep", [True, False])
-async def test_a_closed_journal_leaves_what_was_written_only_if_told_to(rig, keep):
-    """Spare segments go in any case."""
-    rig.touch(*range(10))
-    await rig.journal.close(keep=keep)
-    assert (len(rig.disk.segments), len(rig.disk.found())) == ((3, 10) if keep else (0, 0))
-
-
-async def test_segments_that_cannot_be_removed_are_tried_again(rig, monkeypatch):
-    """They hold nothing that is needed, so nothing else goes wrong."""
-    monkeypatch.setattr("tracker.journal._RETRY_S", 0)
+async def test_segments_that_cannot_be_removed_are_tried_again(rig):
+    """They hold nothing that is needed: there are spare ones all the same, and no gap."""
     rig.disk.stuck = True
-    rig.touch(*range(10))
-    await rig.flush()
-    await rig.tidied()
+    with capture_logs() as logs:
+        for round_ in range(5):
+            rig.touch(*range(100 + 8 * round_, 108 + 8 * round_))
+            await rig.flush()
+            await rig.tidied()
     before = len(rig.disk.segments)
+    assert not rig.journal.gap
+    assert rig.journal.missed == 0
+    assert [entry["event"] for entry in logs].count("journal.failed") == 1
     rig.disk.stuck = False
+    rig.touch(*range(10))
     await rig.tidied()
     assert len(rig.disk.segments) < before
+
+
+async def test_no_segment_is_left_behind_when_more_are_freed_during_a_removal(rig):
+    """What is removed is what leaves the list, however long a removal takes."""
+    remove = rig.disk.remove
+
+    async def slowly(segment: Segment) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await remove(segment)
+
+    rig.disk.remove = slowly
+    for round_ in range(30):
+        rig.touch(*range(100 + 10 * round_, 110 + 10 * round_))
+        await rig.flush()
+        for _ in range(7):
+            await asyncio.sleep(0)
+    for _ in range(20):
+        await rig.tidied()
+    assert len(rig.disk.segments) * SEGMENT_BYTES == rig.journal.size_bytes
+    assert len(rig.disk.segments) <= 4
+
+
+async def test_a_segment_is_sealed_once_when_it_is_full(rig):
+    """What is written to no more needs no memory and no descriptor."""
+    rig.touch(*range(100, 110))
+    await rig.tidied()
+    assert len(rig.journal._full) == 2
+    assert rig.disk.sealed == {segment.name for segment in rig.journal._full}
+
+
+async def test_a_journal_that_is_swept_away_is_noticed_and_begun_anew(rig, monkeypatch):
+    """Somebody cleans up, or the volume is gone: until a commit, a crash would lose touches."""
+    monkeypatch.setattr("tracker.journal._LOOK_EVERY_S", 0)
+    rig.touch(*range(100, 103))
+    rig.disk.segments.clear()
+    with capture_logs() as logs:
+        rig.touch(*range(103, 120))  # the keeper is woken up
+        await rig.tidied()
+        assert rig.journal.gap
+        await rig.flush()
     assert not rig.journal.gap
+    events = [entry["event"] for entry in logs if entry["event"].startswith("journal.")]
+    assert events == ["journal.degraded", "journal.recovered"]
+    await rig.tidied()
+    rig.touch(*range(200, 200 + ROOM))
+    assert rig.covered()
+
+
+async def test_a_healthy_store_is_not_kept_waiting_by_a_disk_that_hangs(rig):
+    """A commit mends the gap: nothing is written anew before one has failed."""
+
+    async def hanging() -> Segment:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    rig.disk.create = hanging
+    rig.touch(*range(100, 200))
+    assert rig.journal.gap
+    await rig.flush()
+    assert len(rig.store.rows) == 100
+    assert not rig.journal.gap
+
+
+async def test_a_flush_waits_only_so_long_for_a_disk_that_hangs(rig, monkeypatch):
+    """When one has failed, the next tries to write anew, and goes on without."""
+    monkeypatch.setattr("tracker.journal._PATIENCE_S", 0.01)
+
+    async def hanging() -> Segment:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    rig.disk.create = hanging
+    rig.touch(*range(100, 200))
+    rig.store.before = raising(StoreUnavailable("away"))
+    with pytest.raises(StoreUnavailable):
+        await rig.flush()
+    await rig.flush()
+    assert len(rig.store.rows) == 100
+
+
+async def test_a_keeper_survives_whatever_goes_wrong(rig, monkeypatch):
+    """An error that nobody thought of costs a second, not the journal."""
+    monkeypatch.setattr("tracker.journal._RETRY_S", 0)
+    create, broken = rig.disk.create, [True]
+
+    async def sometimes() -> Segment:
+        if broken[0]:
+            raise RuntimeError("unheard of")
+        return await create()
+
+    rig.disk.create = sometimes
+    rig.touch(*range(100, 200))
+    await rig.tidied()
+    broken[0] = False
+    await rig.flush()
+    await rig.tidied()
+    rig.touch(*range(100, 104))
+    assert not rig.journal.gap
+    assert rig.covered()

@@ -1,6 +1,7 @@
 """Takes over what processes that are gone have left in their journals."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
@@ -12,7 +13,9 @@ from tracker.buffer import Buffer
 from tracker.records import Contents, UnreadableJournal, read, read_header
 
 _SLICE_KEYS: Final = 1000
-_LOOK_AGAIN_S: Final = 0.5
+_TRY_AGAIN_S: Final = 0.5
+_LOOK_EVERY_S: Final = 60.0
+"""A process that stops after this one has started may leave something, too."""
 _PATIENCE_S: Final = 5.0
 """How long a start waits; what takes longer, as it does not fit into the buffers, comes later."""
 
@@ -62,13 +65,17 @@ class Adoption:
         self._dead = dead
         self._owners = owners
         self._buffers = buffers
+        self._looked = asyncio.Event()
+        self._left_alone: set[tuple[str, str]] = set()  # what was said already
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Take over all that fits before the block runs, and the rest while it does."""
         task = asyncio.create_task(self._run(), name="tracker-adoption")
-        await asyncio.wait({task}, timeout=_PATIENCE_S)
         try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE_S):
+                    await self._looked.wait()
             yield
         finally:
             task.cancel()
@@ -76,33 +83,45 @@ class Adoption:
                 await task
 
     async def _run(self) -> None:
-        for legacy in await asyncio.to_thread(self._dead):
+        while True:
             try:
-                await self._take_over(legacy)
-            except Exception:  # a journal that cannot be read must not be one that stops the start
-                log.exception("journal.unreadable", path=str(legacy))
-            finally:
-                await asyncio.to_thread(legacy.close)
+                await self._look()
+            except Exception:
+                log.exception("journal.unreadable")
+            self._looked.set()
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _look(self) -> None:
+        legacies = list(await asyncio.to_thread(self._dead))
+        try:
+            while legacies:
+                await self._take_over(legacies[-1])
+                legacies.pop().close()
+        finally:
+            for legacy in legacies:
+                legacy.close()
 
     async def _take_over(self, legacy: Legacy) -> None:
-        taken: list[str] = []
-        for path in legacy.segments():
+        taken = dict.fromkeys(self._buffers, 0)
+        not_ours: Counter[str] = Counter()
+        for path in await asyncio.to_thread(legacy.segments):
             try:
                 owner, contents = await asyncio.to_thread(_contents, legacy, path)
                 target = self._target(owner)
-            except UnreadableJournal as error:
-                _say_left_alone(path, error)
+            except (UnreadableJournal, OSError) as error:
+                not_ours[str(error)] += 1
                 continue
             if contents.torn_bytes:
                 log.warning("journal.torn", path=path, cut_off_bytes=contents.torn_bytes)
             await self._recover(target, contents.entries)
-            taken.append(path)
-        if taken:
-            # What is in our own journal, or committed, is needed there no more.
+            taken[target] += len(contents.entries)
+            # Only what is in our own journal, or committed, is not needed there any more.
             await _until(self._all_is_journaled)
-            for path in taken:
-                legacy.remove(path)
-            log.info("journal.adopted", path=str(legacy), touches=dict(self.recovered))
+            await asyncio.to_thread(legacy.remove, path)
+        if any(taken.values()):
+            log.info("journal.adopted", path=str(legacy), touches=taken)
+        for why, segments in not_ours.items():
+            self._say_left_alone(str(legacy), why, segments)
 
     def _target(self, owner: Mapping[str, str]) -> str:
         """Return the target that a segment is of.
@@ -119,12 +138,23 @@ class Adoption:
     def _all_is_journaled(self) -> bool:
         return not any(buffer.journal and buffer.journal.gap for buffer in self._buffers.values())
 
+    def _say_left_alone(self, path: str, why: str, segments: int) -> None:
+        if (path, why) not in self._left_alone:
+            self._left_alone.add((path, why))
+            log.error(
+                "journal.left_alone",
+                path=path,
+                segments=segments,
+                error=why,
+                hint="start once with what it belongs to, or delete it to give it up",
+            )
+
     async def _recover(self, target: str, entries: Mapping[str, int]) -> None:
         buffer = self._buffers[target]
-        slice_keys = min(_SLICE_KEYS, buffer.target.capacity_keys)
+        high_water = buffer.target.high_water  # the rest of the room is for who is active now
         left = iter(entries.items())
-        while some := list(islice(left, slice_keys)):
-            most_keys = buffer.target.capacity_keys - len(some)
+        while some := list(islice(left, min(_SLICE_KEYS, high_water))):
+            most_keys = high_water - len(some)
             await _until(lambda: len(buffer) <= most_keys)  # noqa: B023 - awaited at once
             for key, second in some:
                 buffer.recover(key, second)
@@ -136,16 +166,7 @@ async def _until(condition: Callable[[], bool]) -> None:
     while True:
         if condition():
             return
-        await asyncio.sleep(_LOOK_AGAIN_S)
-
-
-def _say_left_alone(path: str, error: UnreadableJournal) -> None:
-    log.error(
-        "journal.left_alone",
-        path=path,
-        error=str(error),
-        hint="start once with what it belongs to, or delete it to give it up",
-    )
+        await asyncio.sleep(_TRY_AGAIN_S)
 
 
 def _contents(legacy: Legacy, path: str) -> tuple[dict[str, str], Contents]:

@@ -143,7 +143,12 @@ class Buffer:
         Args:
             key: in any spelling of the target's key type.
             second: when, since the epoch.
+
+        Raises:
+            RuntimeError: it is closed.
         """
+        if self._closed:
+            raise RuntimeError("recovered into a buffer that is closed")
         self.touches += 1
         created = self._created
         self._insert(key, second)
@@ -246,11 +251,11 @@ class Buffer:
         """
         if self._closed:  # close() has seen to these
             return
-        if self.journal is not None:
-            self.journal.settled(uncommitted)
         live, drained = self._live, self._in_flight
         self._in_flight = {}
         self._overlap = 0
+        if self.journal is not None:
+            self.journal.settled(uncommitted)
         if not uncommitted:
             self._restored = frozenset()
             return

@@ -20,13 +20,18 @@ import structlog
 
 from tracker.keys import Entries, Key
 from tracker.records import Segment
+from tracker.repeats import Repeats
 
-SEGMENT_BYTES: Final = 2 << 20
-"""Some 40,000 touches of uuids."""
+SEGMENT_BYTES: Final = 4 << 20
+"""Some 80,000 touches of uuids."""
 LEAST_SEGMENTS: Final = 8
 """Fewer are of no use."""
 _SPARES: Final = 2
 _RETRY_S: Final = 1.0
+_LOOK_EVERY_S: Final = 5.0
+_PATIENCE_S: Final = 1.0
+"""How long a flush waits for a disk, before it goes on without the journal."""
+_LOG_EVERY_S: Final = 60.0
 _SLICE_KEYS: Final = 1000
 _FEW_KEYS: Final = 1000
 _NOTHING: Final = Segment("", bytearray(), 0)
@@ -46,12 +51,20 @@ class Disk(Protocol):
         """
         ...
 
+    async def seal(self, segment: Segment) -> None:
+        """Let go of a segment's memory: it is written to no more."""
+        ...
+
     async def remove(self, segment: Segment) -> None:
         """Give up a segment.
 
         Raises:
             OSError: it is still there.
         """
+        ...
+
+    async def holds(self, segment: Segment) -> bool:
+        """Return whether a segment is still there, for others to find."""
         ...
 
 
@@ -77,10 +90,13 @@ class Journal:
         self._old: list[Segment] = []  # before it: with the live one they hold all that was drained
         self._carried = 0  # how many of these have outlived a flush
         self._rewritten = 0  # how many there were after they were written anew
+        self._failing = False  # whether the last flush has left much uncommitted
         self._spares: list[Segment] = []
+        self._unsealed: list[Segment] = []
         self._freed: list[Segment] = []
         self._gap = self._old_gap = False  # whether a change was missed since the drain; before it
-        self._problem: OSError | None = None  # why there is no spare segment
+        self._problem: Exception | None = None  # what keeps the keeper from its work
+        self._degraded = Repeats(_LOG_EVERY_S)
         self._work = asyncio.Event()
         self._work.set()
 
@@ -109,31 +125,31 @@ class Journal:
         try:
             if not self._live.append(key, second):
                 self._next_segment().append(key, second)
-        except Exception:  # noqa: BLE001 - no segment, or a key that only equals one; no touch fails
-            self._miss()
+        except Exception as error:  # noqa: BLE001 - no room, or a key that only equals one
+            self.missed += 1
+            self._miss(error)
 
-    def _miss(self) -> None:
-        self.missed += 1
-        if not self.gap:
-            why = str(self._problem or "there are more touches than segments are made for")
-            with suppress(Exception):  # a log that cannot be written fails no request
-                log.error("journal.degraded", target=self._name, error=why)
+    def _miss(self, error: Exception) -> None:
+        if not self.gap and self._degraded.again():
+            self._say("error", "journal.degraded", error=str(self._problem or error))
         self._gap = True
 
     def _next_segment(self) -> Segment:
         """Go on with a spare segment.
 
         Raises:
-            IndexError: there is none.
+            OSError: there is none.
         """
         self._work.set()
-        spare = self._spares.pop()
+        if not self._spares:
+            raise OSError("touches come faster than the disk makes room for them")
         if self._live is not _NOTHING:
             self._full.append(self._live)
-        self._live = spare
+            self._unsealed.append(self._live)
+        self._live = self._spares.pop()
         if len(self._full) >= self._most_segments // 8:
             self.on_filling_up()
-        return spare
+        return self._live
 
     def drained(self) -> None:
         """Note that the buffer has just been drained."""
@@ -145,10 +161,13 @@ class Journal:
     async def rewrite(self, batch: Entries) -> None:
         """Replace what was written before the drain by what was drained, if that is worth it.
 
+        It is when flushes fail: what is committed needs no journal.
+
         Args:
             batch: what was drained; it must not change meanwhile.
         """
-        if not self._old_gap and self._carried <= 2 * self._rewritten + 2:
+        long = self._carried > 2 * self._rewritten + 2
+        if not (self._failing and (self._old_gap or long)):
             return
         anew: list[Segment] = []
         try:
@@ -163,6 +182,7 @@ class Journal:
             self._free(anew)
             raise
         else:
+            self._unsealed += anew
             self._free(self._old)
             self._old = anew
             self._carried = self._rewritten = len(anew)
@@ -173,35 +193,41 @@ class Journal:
             if not segments or not segments[-1].append(key, second):
                 if len(segments) >= self._most_segments // 2:
                     raise OSError("what is pending does not fit into half of the journal")
-                segments.append(await self._disk.create())
+                async with asyncio.timeout(_PATIENCE_S):
+                    segments.append(await self._disk.create())
                 segments[-1].append(key, second)
 
     def settled(self, uncommitted: Entries) -> None:
-        """Note what a flush has left to be written again.
+        """Note what a flush has left to be written again; never raises.
 
         Args:
             uncommitted: some or all of what was drained.
         """
-        needed = self._old or self._old_gap
-        if needed and len(uncommitted) <= _FEW_KEYS:
-            try:
-                for key, second in uncommitted.items():
-                    if not self._live.append(key, second):
-                        self._next_segment().append(key, second)
-            except IndexError:  # there is no room: it stays where it is
-                pass
-            else:
-                self._free(self._old)
-                self._old = []
-                self._rewritten = 0
-                self._covered()
+        if len(uncommitted) <= _FEW_KEYS and self._append_all(uncommitted):
+            self._free(self._old)
+            self._old = []
+            self._rewritten = 0
+            self._covered()
         self._carried = len(self._old)
+        self._failing = bool(uncommitted)
+
+    def _append_all(self, few: Entries) -> bool:
+        """Append what would be lost with the old segments; whether nothing would."""
+        if not (self._old or self._old_gap):
+            return True
+        try:
+            for key, second in few.items():
+                if not self._live.append(key, second):
+                    self._next_segment().append(key, second)
+        except OSError:  # it stays where it is
+            return False
+        return True
 
     def _covered(self) -> None:
         """Note that a crash would lose nothing of what was pending at the drain."""
         gap, self._old_gap = self.gap, False
         if gap and not self.gap:
-            log.info("journal.recovered", target=self._name)
+            self._say("info", "journal.recovered")
 
     def _free(self, segments: list[Segment]) -> None:
         self._freed += segments
@@ -210,7 +236,7 @@ class Journal:
     async def open(self) -> None:
         """Make the first segments; without them it starts degraded."""
         try:
-            await self._tidy()
+            await self._restock()
             self._next_segment()
         except OSError as error:
             self._fail(error)
@@ -218,43 +244,71 @@ class Journal:
     async def keep(self) -> None:
         """Keep spare segments in store and remove those that are free, without end."""
         while True:
-            await self._work.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY_S):
+                    await self._work.wait()
             self._work.clear()
             try:
-                await self._tidy()
-            except OSError as error:
+                await self._look()
+                tidy = await self._tidy()
+                await self._restock()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                 self._fail(error)
                 await asyncio.sleep(_RETRY_S)
                 self._work.set()
             else:
-                self._problem = None
+                if tidy:
+                    self._problem = None
 
-    async def _tidy(self) -> None:
-        while self._freed:
-            await self._disk.remove(self._freed[-1])
-            self._freed.pop()
+    async def _look(self) -> None:
+        """See that nobody has swept the journal away."""
+        live = self._live
+        if live is _NOTHING or await self._disk.holds(live) or live is not self._live:
+            return
+        self._live = _NOTHING
+        self._full, self._old, self._spares, self._freed = [], [], [], []
+        self._miss(FileNotFoundError("somebody has removed the journal"))
+        self._old_gap = True
+
+    async def _tidy(self) -> bool:
+        """Let go of what is needed no more; whether all of it could be removed."""
+        while self._unsealed:
+            await self._disk.seal(self._unsealed.pop())
+        for segment in self._freed.copy():
+            try:
+                await self._disk.remove(segment)
+            except OSError as error:
+                self._fail(error)
+                return False
+            with suppress(ValueError):
+                self._freed.remove(segment)
+        return True
+
+    async def _restock(self) -> None:
+        """Make spare segments.
+
+        Raises:
+            OSError: there is no room.
+        """
         while len(self._spares) < _SPARES:
             if self._segments >= self._most_segments // 2:
                 raise OSError("the journal is as large as it may be")
             self._spares.append(await self._disk.create())
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: Exception) -> None:
         if self._problem is None:
-            log.error("journal.failed", target=self._name, error=str(error))
+            self._say("error", "journal.failed", error=str(error) or type(error).__name__)
         self._problem = error
 
-    async def close(self, *, keep: bool) -> None:
-        """End it; nothing may be appended any more.
+    def _say(self, level: str, event: str, **more: str) -> None:
+        with suppress(Exception):  # a log that cannot be written is no reason to lose touches
+            getattr(log, level)(event, target=self._name, **more)
 
-        Args:
-            keep: leave what was written, for the next process to find.
-        """
-        self._freed += [*self._spares, *self._full, *self._old]
-        if self._live is not _NOTHING:
-            self._freed.append(self._live)
-        if not keep:
-            for segment in self._freed:
-                with suppress(OSError):  # whoever finds it finds nothing new in it
-                    await self._disk.remove(segment)
+    async def close(self) -> None:
+        """Let go of all segments, and remove those without a use; nothing is appended any more."""
+        with suppress(OSError):  # whoever finds them finds nothing new in them
+            for segment in (*self._spares, *self._freed):
+                await self._disk.remove(segment)
         self._live = _NOTHING
         self._spares, self._full, self._old, self._freed = [], [], [], []
+        self._unsealed = []

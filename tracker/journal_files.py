@@ -1,7 +1,9 @@
 """Journals as files: a folder for each process, locked for as long as the process lives.
 
 The kernel lets go of a lock however a process ends, so a folder whose lock can be had belongs to
-the dead. POSIX only, and not for file systems that fake locks, as some network ones do.
+the dead. While a folder is made, and while the dead are looked for, the directory of all folders is
+locked, too. POSIX only, and not for file systems that fake locks, as some network ones do. A
+process that forks shares its lock with its children.
 """
 
 import asyncio
@@ -9,10 +11,12 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 import secrets
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,10 +25,12 @@ import structlog
 
 from tracker.errors import ConfigurationError
 from tracker.journal import SEGMENT_BYTES
-from tracker.records import Segment, header, read, read_header
+from tracker.records import Segment, header
 
-_LOCK: Final = "lock"
 _SUFFIX: Final = ".journal"
+_UNFINISHED: Final = ".new"
+_FOLDER_NAME: Final = re.compile(r"\d+-[0-9a-f]{8}").fullmatch
+"""Nothing else in the directory is ours, whatever directory we were given."""
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 T = TypeVar("T")
@@ -67,13 +73,22 @@ class Folder:
                 ) from error
 
     def _make(self) -> None:
-        # Under another name until it is locked: nobody may take it for one of the dead.
-        hidden = self._path.with_name(f".{self._path.name}")
-        hidden.mkdir(parents=True)
-        lock = os.open(hidden / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        hidden.rename(self._path)
-        self._lock = lock
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(self._path.parent):
+            self._path.mkdir(exist_ok=True)
+            lock = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BaseException:
+                os.close(lock)
+                raise
+            self._unlock()
+            self._lock = lock
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def create(self, first_line: bytes) -> Segment:
         """Make a segment, all of it written, so that the disk cannot be too full for it later.
@@ -84,10 +99,10 @@ class Folder:
         Raises:
             OSError: there is no room, or no disk.
         """
-        if self._lock is None:
+        if self._lock is None or not self._path.exists():
             self._make()
         path = self._path / f"{next(self._numbers):08d}{_SUFFIX}"
-        unfinished = path.with_suffix(".new")
+        unfinished = path.with_suffix(_UNFINISHED)
         try:
             with unfinished.open("x+b") as file:
                 file.write(first_line.ljust(SEGMENT_BYTES, b"\0"))
@@ -107,6 +122,10 @@ class Folder:
         """
         (self._path / name).unlink(missing_ok=True)
 
+    def holds(self, name: str) -> bool:
+        """Return whether a segment is there."""
+        return (self._path / name).exists()
+
     def disk(self, owner: Mapping[str, str]) -> "FileDisk":
         """Return where the journal of one target has its segments.
 
@@ -116,22 +135,32 @@ class Folder:
         return FileDisk(self, owner)
 
     def dead(self) -> list["DeadFolder"]:
-        """Lock and return the folders of processes that are gone; the caller closes them."""
-        return dead_folders(self._path.parent)
+        """Lock and return the folders of processes that are gone; the caller closes them.
 
-    async def close(self) -> None:
-        """Let go of it; it is removed unless there are journals in it."""
-        await self.run(self._close)
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        with _locked(self._path.parent):
+            folders = [path for path in self._path.parent.iterdir() if _FOLDER_NAME(path.name)]
+            return [
+                DeadFolder(path, lock)
+                for path in sorted(folders)
+                if (lock := _lock_of_the_dead(path)) is not None
+            ]
+
+    async def close(self, *, keep: bool) -> None:
+        """Let go of it.
+
+        Args:
+            keep: leave it with all that is in it, for another process to find.
+        """
+        await self.run(self._close, keep)
         self._thread.shutdown(wait=False)
 
-    def _close(self) -> None:
-        if self._lock is not None:
-            for path in self._path.glob(f"*{_SUFFIX}"):
-                if _is_empty(path):
-                    path.unlink()
-            _remove_if_empty(self._path)
-            os.close(self._lock)
-            self._lock = None
+    def _close(self, keep: bool) -> None:  # noqa: FBT001 - a thread takes no names
+        if self._lock is not None and not keep:
+            shutil.rmtree(self._path, ignore_errors=True)
+        self._unlock()
 
 
 class FileDisk:
@@ -154,6 +183,11 @@ class FileDisk:
         """
         return await self._folder.run(self._folder.create, self._first_line)
 
+    async def seal(self, segment: Segment) -> None:
+        """Unmap a segment: each one that is mapped takes a file descriptor."""
+        if isinstance(segment.memory, mmap.mmap):
+            await self._folder.run(segment.memory.close)
+
     async def remove(self, segment: Segment) -> None:
         """Give up a segment.
 
@@ -162,13 +196,17 @@ class FileDisk:
         """
         await self._folder.run(self._folder.remove, segment.name)
 
+    async def holds(self, segment: Segment) -> bool:
+        """Return whether a segment is still there."""
+        return await self._folder.run(self._folder.holds, segment.name)
+
 
 class DeadFolder:
     """The folder of a process that is gone, locked by this one.
 
     Args:
         path: where it is.
-        lock: a descriptor of its lock.
+        lock: a descriptor of it.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
@@ -189,48 +227,42 @@ class DeadFolder:
 
     def remove(self, path: str) -> None:
         """Remove a segment."""
-        Path(path).unlink()
+        Path(path).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let go of it; it is removed unless there are journals in it."""
-        _remove_if_empty(self._path)
+        with suppress(OSError):
+            for unfinished in self._path.glob(f"*{_UNFINISHED}"):
+                unfinished.unlink()
+            self._path.rmdir()
         os.close(self._lock)
 
 
-def dead_folders(directory: Path) -> list[DeadFolder]:
-    """Lock and return the folders of processes that are gone; the caller closes them."""
-    folders = []
-    for path in sorted(directory.glob(f"[!.]*/{_LOCK}")):
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:  # somebody else has just taken it over
-            continue
-        except OSError as error:
-            log.warning("journal.unreadable", path=str(path.parent), error=str(error))
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # it lives
-            os.close(lock)
-            continue
-        if path.exists():
-            folders.append(DeadFolder(path.parent, lock))
-        else:  # taken over in between
-            os.close(lock)
-    return folders
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    lock = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
-def _is_empty(segment: Path) -> bool:
-    memory = segment.read_bytes()
-    _, start = read_header(memory)
-    contents = read(memory, start)
-    return not contents.entries and not contents.torn_bytes
-
-
-def _remove_if_empty(folder: Path) -> None:
-    for unfinished in folder.glob("*.new"):
-        unfinished.unlink()
-    with suppress(OSError):
-        if not any(folder.glob(f"*{_SUFFIX}")):
-            (folder / _LOCK).unlink()
-            folder.rmdir()
+def _lock_of_the_dead(folder: Path) -> int | None:
+    """Lock a folder, unless its process lives."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # somebody has just taken it over
+        return None
+    except OSError as error:
+        log.warning("journal.unreadable", path=str(folder), error=str(error))
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
-from urllib.parse import urlsplit
+from typing import Final, Protocol
+from urllib.parse import parse_qs, urlsplit
 
 from tracker.adoption import Adoption, Legacy
 from tracker.buffer import Buffer
 from tracker.journal import SEGMENT_BYTES, Disk, Journal
 from tracker.target import Target
+
+_DEFAULT_PORT: Final = 5432
 
 
 class Home(Protocol):
@@ -31,8 +33,12 @@ class Home(Protocol):
         """Return what processes that are gone have left, for this one alone."""
         ...
 
-    async def close(self) -> None:
-        """Let go of it; with no touches in it it is removed."""
+    async def close(self, *, keep: bool) -> None:
+        """Let go of it.
+
+        Args:
+            keep: leave all that is in it, for another process to find.
+        """
         ...
 
 
@@ -73,19 +79,24 @@ async def journaling(
             keeper.cancel()
         if keepers:
             await asyncio.wait(keepers)
-        for journal, buffer in journals:
-            await journal.close(keep=journal.gap or len(buffer) > 0)
-        await home.close()
+        keep = any(journal.gap or len(buffer) for journal, buffer in journals)
+        for journal, _ in journals:
+            await journal.close()
+        await home.close(keep=keep)
 
 
 def _owner(target: Target, dsn: str | None) -> dict[str, str]:
     """Return what touches must agree in to be of one target: a key means nothing elsewhere."""
     parts = urlsplit(dsn or "")
+    options = parse_qs(parts.query)
+    servers = parts.netloc.rpartition("@")[2].split(",") + options.get("host", [])
+    ports = options.get("port", [str(_DEFAULT_PORT)])
+    named = [one if ":" in one else f"{one}:{ports[0]}" for one in servers if one]
     return {
         "target": target.name,
         "table": target.table,
         "key_column": target.key_column,
         "key_type": target.key_type,
         "column": target.column,
-        "database": parts.netloc.rpartition("@")[2] + parts.path,
+        "database": ",".join(named) + parts.path,
     }

@@ -1,9 +1,9 @@
 """The journal's format: a line that says whose touches these are, then checked records, then zeros.
 
 A record is a head of three little-endian 32-bit numbers, checksum (CRC-32 of the key, begun with
-the second), length of the key plus 1, and second since the epoch, followed by the key as UTF-8
-text. A length of 0 is the end. Records need no order, as the latest second of a key is what
-counts; a key may be there many times.
+the second's complement), length of the key plus 1, and second since the epoch, followed by the key
+as UTF-8 text. A head of zeros is the end. Records need no order, as the latest second of a key is
+what counts; a key may be there many times.
 """
 
 import json
@@ -35,7 +35,7 @@ class Contents:
 
     Args:
         entries: each key's latest second.
-        torn_bytes: how much lies behind the first record that is not whole; 0 when all are.
+        torn_bytes: how much begins with a record that is not whole; 0 when all are.
     """
 
     entries: dict[str, int]
@@ -107,7 +107,8 @@ class Segment:
         end = start + len(text)
         if end > self._room:
             return False
-        _head_into(self.memory, self._end, crc32(text, second), len(text) + 1, second)
+        checksum = crc32(text, second ^ _LAST_SECOND)
+        _head_into(self.memory, self._end, checksum, len(text) + 1, second)
         self.memory[start:end] = text
         self._end = end
         return True
@@ -124,14 +125,12 @@ def read(memory: Memory, position: int) -> Contents:
     size = len(memory)
     while position + _HEAD_BYTES <= size:
         checksum, length, second = _head_from(memory, position)
-        if not length:
-            if checksum or second:
-                break
+        if not (checksum or length or second):
             return Contents(entries, 0)
         start = position + _HEAD_BYTES
         end = start + length - 1
         text = memory[start:end]
-        if end > size or crc32(text, second) != checksum:
+        if not length or end > size or crc32(text, second ^ _LAST_SECOND) != checksum:
             break
         try:
             key = str(text, "utf-8")
@@ -142,4 +141,4 @@ def read(memory: Memory, position: int) -> Contents:
         position = end
     else:
         return Contents(entries, 0)
-    return Contents(entries, size - position)
+    return Contents(entries, len(bytes(memory[position:]).rstrip(b"\0")))

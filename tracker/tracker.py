@@ -45,9 +45,9 @@ class Tracker:
         backoff_first_s: delay after the first failed flush, in seconds; it doubles from there.
         backoff_most_s: the longest delay, in seconds.
         shutdown_deadline_s: how long the last flush may take, in seconds.
-        journal_dir: a directory for journals, which many processes may share if they write to one
-            database. What is pending is there when a process is killed, and the next one to start
-            takes it over. None: it is in memory alone.
+        journal_dir: a directory for journals, which processes may share; with a pool, only those
+            that write to one database. What is pending is there when a process is killed, and
+            another one takes it over. None: it is in memory alone.
         journal_max_bytes: the most room for the journal of one target.
 
     Raises:

@@ -12,6 +12,7 @@ from api.auth import DEVICES, KEYS, Access, who_was_active
 from api.background import background
 from api.config import JournalSettings, Settings, TrackerSettings
 from api.database import open_database
+from api.database_clock import DatabaseClock
 from api.device_handlers import DeviceHandlers
 from api.devices import Devices, load_devices
 from api.health import HealthHandlers
@@ -107,11 +108,14 @@ async def create_app(
         if tracker is not None:
             await stack.enter_async_context(tracker.running())
 
-        keys = CachedLookup("keys", partial(load_principals, access_database), settings.auth)
+        clock = DatabaseClock()
+        keys = CachedLookup("keys", partial(load_principals, access_database, clock), settings.auth)
         stack.push_async_callback(keys.close)
         known = CachedLookup("devices", partial(load_devices, access_database), settings.auth)
         stack.push_async_callback(known.close)
-        revocations = Revocations(access_database, keys, every_s=settings.auth.revocation_poll_s)
+        revocations = Revocations(
+            access_database, keys, clock, every_s=settings.auth.revocation_poll_s
+        )
         await stack.enter_async_context(background(revocations.watch(), "revocations"))
         loop_lag = LoopLag()
         await stack.enter_async_context(background(loop_lag.measure(), "loop-lag"))
@@ -129,7 +133,7 @@ async def create_app(
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
 
-        access = Access(keys, known)
+        access = Access(keys, known, clock)
         middlewares = [requests.middleware(), access.middleware()]
         if tracker is not None:
             registry.register(TrackerCollector(tracker))

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from api.answers import ApiError
+from api.database_clock import DatabaseClock
 from api.devices import KnownDevice
 from api.keys import Principal, hash_key
 from api.lookup import CachedLookup
@@ -44,13 +45,18 @@ class Access:
     Args:
         keys: principals by the hash of their key.
         devices: active devices by their id.
+        clock: what keys expire by.
     """
 
     def __init__(
-        self, keys: CachedLookup[bytes, Principal], devices: CachedLookup[str, KnownDevice]
+        self,
+        keys: CachedLookup[bytes, Principal],
+        devices: CachedLookup[str, KnownDevice],
+        clock: DatabaseClock,
     ) -> None:
         self._keys = keys
         self._devices = devices
+        self._clock = clock
 
     def middleware(self) -> Middleware:
         """Make the middleware that lets no request without a valid key reach a handler."""
@@ -62,10 +68,9 @@ class Access:
             keys = request.headers.getall("X-API-Key", ())
             if len(keys) != 1:
                 raise ApiError(401, "unauthorized", "send one API key as X-API-Key")
-            hashed = hash_key(keys[0])
-            principal = self._keys.cached(hashed) or await self._keys.get(hashed)
+            principal = await self._principal(keys[0])
             if principal is None:
-                raise ApiError(401, "unauthorized", "this API key is unknown or revoked")
+                raise ApiError(401, "unauthorized", "this API key is unknown, revoked or expired")
             request[PRINCIPAL] = principal
             active: list[tuple[str, object]] = [(KEYS, principal.key_id)]
             request[ACTIVE] = active
@@ -74,6 +79,16 @@ class Access:
             return await handler(request)
 
         return authenticate
+
+    async def _principal(self, key: str) -> Principal | None:
+        hashed = hash_key(key)
+        if hashed is None:
+            return None
+        principal = self._keys.cached(hashed) or await self._keys.get(hashed)
+        # Whatever the cache may serve, however old: the clock goes on while the database is away.
+        if principal is None or principal.expires_at <= self._clock.now():
+            return None
+        return principal
 
     async def reach(self, request: web.Request, device_id: str) -> KnownDevice:
         """Return a device that a request is about, and note that it was active.

@@ -5,6 +5,7 @@ setting is wrong. Whatever fails says so in one line on stderr.
 """
 
 import asyncio
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from threading import Event
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Final, NoReturn, TypeVar
 
 import msgspec
 import structlog
@@ -34,6 +35,10 @@ from api.migrate import MigrationError, migrate_now
 from tracker import ConfigurationError, StoreError
 
 T = TypeVar("T")
+
+_DURATION: Final = re.compile(r"([0-9]{1,10})([smhdw])").fullmatch
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_LONGEST_S: Final = 100 * 365 * 86_400
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -118,6 +123,13 @@ def create(
     group: Annotated[
         str | None, typer.Option(help="The one group that the key may reach; all when left out.")
     ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            metavar="90d",
+            help="For how long it is valid: a number and s, m, h, d or w; for good when left out.",
+        ),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Make a key and print it, alone on stdout. It is not shown again."""
@@ -125,9 +137,13 @@ def create(
     _check(name, KeyName, "--name", "2 to 50 printable characters")
     if group is not None:
         _check(group, GroupId, "--group", "2 to 50 letters, digits, _ or -")
-    key = _with_database(settings, lambda database: create_key(database, name, group))
+    valid_s = None if expires is None else _seconds(expires, "--expires")
+    key = _with_database(
+        settings, lambda database: create_key(database, name, group, valid_s=valid_s)
+    )
     reach = "all groups" if group is None else f"group {group}"
-    typer.echo(f"key {name!r} for {reach}; keep it, it is not shown again:", err=True)
+    until = "" if expires is None else f", valid for {expires}"
+    typer.echo(f"key {name!r} for {reach}{until}; keep it, it is not shown again:", err=True)
     typer.echo(key)
 
 
@@ -135,7 +151,9 @@ def create(
 def list_(context: typer.Context, config: Config = None) -> None:
     """List all keys."""
     stored = _with_database(_settings(context, config), list_keys)
-    table = Table("id", "prefix", "name", "group", "created", "last used", "state", box=None)
+    table = Table(
+        *("id", "prefix", "name", "group", "created", "last used", "expires", "state"), box=None
+    )
     for key in stored:
         table.add_row(
             str(key.id),
@@ -144,7 +162,8 @@ def list_(context: typer.Context, config: Config = None) -> None:
             key.group_id or "all",
             _shown(key.created_at),
             _shown(key.last_used_at),
-            "active" if key.revoked_at is None else f"revoked {_shown(key.revoked_at)}",
+            _shown(key.expires_at),
+            key.state if key.revoked_at is None else f"revoked {_shown(key.revoked_at)}",
         )
     # A pipe has no width to keep to: cut nothing. Names are shown as they are.
     width = None if sys.stdout.isatty() else 1000
@@ -161,10 +180,14 @@ def revoke(
     settings = _settings(context, config)
     matching = _with_database(settings, lambda database: find_keys(database, key))
     if not matching:
-        _fail("no active key has this id, prefix or name: see 'keys list'")
-    if len(matching) > 1:
-        _fail(f"{len(matching)} active keys have this name: give an id, see 'keys list'")
-    (found,) = matching
+        _fail("no key has this id, prefix or name: see 'keys list'")
+    left = [found for found in matching if found.revoked_at is None]
+    if not left:
+        last = matching[-1]
+        _fail(f"{last.prefix} ({last.name}) was revoked already, {_shown(last.revoked_at)}")
+    if len(left) > 1:
+        _fail(f"{len(left)} keys that are not revoked match: give an id, see 'keys list'")
+    (found,) = left
     _with_database(settings, lambda database: revoke_key(database, found.id))
     typer.echo(f"revoked {found.prefix} ({found.name})", err=True)
 
@@ -211,6 +234,17 @@ def _check(value: str, declared: object, option: str, wanted: str) -> None:
         msgspec.convert(value, declared)
     except msgspec.ValidationError:
         _fail(f"{option} {value!r}: {wanted} are needed", code=2)
+
+
+def _seconds(duration: str, option: str) -> int:
+    found = _DURATION(duration)
+    seconds = int(found[1]) * _UNITS_S[found[2]] if found else 0
+    if not 0 < seconds <= _LONGEST_S:
+        _fail(
+            f"{option} {duration!r}: a number and s, m, h, d or w are needed, 100 years at most",
+            code=2,
+        )
+    return seconds
 
 
 def _shown(at: datetime | None) -> str:

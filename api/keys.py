@@ -1,19 +1,25 @@
 """API keys: made, listed, revoked, and looked up by their hash.
 
 A key has 256 random bits, so a plain SHA-256 is a safe thing to store. The hash is also what caches
-are keyed by: nothing compares or keeps the key itself.
+are keyed by: nothing compares or keeps the key itself. Of a text that has not even the shape of a
+key no hash is made.
 """
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
 from api.database import Database
+from api.database_clock import DatabaseClock
 
+_BYTES: Final = 32
+_SHAPE: Final = re.compile(r"ak_[A-Za-z0-9_-]{43}").fullmatch
+"""What `secrets.token_urlsafe` makes of so many bytes."""
 _PREFIX_LENGTH: Final = 10
 """How much of a key is stored in the clear, to tell keys apart: `ak_` and 42 of its 256 bits."""
 
@@ -21,6 +27,20 @@ _PREFIX_LENGTH: Final = 10
 KeyName: TypeAlias = Annotated[
     str, msgspec.Meta(min_length=2, max_length=50, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
 ]
+_LISTED: Final = """
+SELECT id, prefix, name, group_id, created_at, last_used_at, expires_at, revoked_at,
+       expires_at <= now() IS TRUE
+FROM api_keys
+"""
+_FOUND: Final = "WHERE id::text = $1 OR prefix = $1 OR name = $1 OR key_hash = $2 "
+_ORDER: Final = "ORDER BY id"
+_VALID: Final = """
+SELECT key_hash, id, group_id, extract(epoch FROM coalesce(expires_at, 'infinity'))::float8,
+       extract(epoch FROM now())::float8
+FROM api_keys
+WHERE key_hash = ANY($1::bytea[]) AND revoked_at IS NULL
+      AND (expires_at IS NULL OR expires_at > now())
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +50,13 @@ class Principal:
     Args:
         key_id: the API key's id.
         group_id: the one group that the key may reach; None for all.
+        expires_at: when it ends to be valid, in epoch seconds by the database's clock; infinity if
+            never.
     """
 
     key_id: int
     group_id: str | None
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,32 +69,47 @@ class StoredKey:
     group_id: str | None
     created_at: datetime
     last_used_at: datetime | None
+    expires_at: datetime | None
     revoked_at: datetime | None
+    has_expired: bool
+    """By the database's clock, when it was asked."""
+
+    @property
+    def state(self) -> Literal["active", "expired", "revoked"]:
+        """Whether it is let in, and why not."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.has_expired else "active"
 
 
-def hash_key(key: str) -> bytes:
-    """Return what is stored of a key."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def hash_key(key: str) -> bytes | None:
+    """Return what is stored of a key; None for what cannot be one."""
+    return hashlib.sha256(key.encode()).digest() if _SHAPE(key) else None
 
 
-async def create_key(database: Database, name: str, group_id: str | None) -> str:
+async def create_key(
+    database: Database, name: str, group_id: str | None, *, valid_s: int | None = None
+) -> str:
     """Make a key and return it; it cannot be shown again.
 
     Args:
         database: where its hash is stored.
         name: what it is for.
         group_id: the one group that it may reach; None for all.
+        valid_s: seconds until it expires, by the database's clock; None if never.
 
     Raises:
         StoreError: the database is away, or refuses the name or the group.
     """
-    key = f"ak_{secrets.token_urlsafe(32)}"
+    key = f"ak_{secrets.token_urlsafe(_BYTES)}"
     await database.fetch(
-        "INSERT INTO api_keys (key_hash, prefix, name, group_id) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO api_keys (key_hash, prefix, name, group_id, expires_at) "
+        "VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))",
         hash_key(key),
         key[:_PREFIX_LENGTH],
         name,
         group_id,
+        valid_s,
     )
     return key
 
@@ -82,15 +120,12 @@ async def list_keys(database: Database) -> list[StoredKey]:
     Raises:
         StoreError: the database is away.
     """
-    rows = await database.fetch(
-        "SELECT id, prefix, name, group_id, created_at, last_used_at, revoked_at "
-        "FROM api_keys ORDER BY id"
-    )
+    rows = await database.fetch(_LISTED + _ORDER)
     return [StoredKey(*row) for row in rows]
 
 
 async def find_keys(database: Database, which: str) -> list[StoredKey]:
-    """Return the active key with an id or a prefix, or the key itself; else those with a name.
+    """Return the keys with an id or a prefix, or the key itself; else those with a name.
 
     Args:
         database: where keys are stored.
@@ -99,13 +134,13 @@ async def find_keys(database: Database, which: str) -> list[StoredKey]:
     Raises:
         StoreError: the database is away.
     """
-    active = [key for key in await list_keys(database) if key.revoked_at is None]
-    exact = [key for key in active if which == str(key.id) or which.startswith(key.prefix)]
-    return exact or [key for key in active if key.name == which]
+    rows = await database.fetch(_LISTED + _FOUND + _ORDER, which, hash_key(which))
+    found = [StoredKey(*row) for row in rows]
+    return [key for key in found if key.name != which] or found
 
 
 async def revoke_key(database: Database, key_id: int) -> None:
-    """Revoke a key for good.
+    """Revoke a key for good; one that is revoked already stays so since then.
 
     Raises:
         StoreError: the database is away.
@@ -115,19 +150,21 @@ async def revoke_key(database: Database, key_id: int) -> None:
     )
 
 
-async def load_principals(database: Database, hashes: list[bytes]) -> dict[bytes, Principal]:
-    """Return whom the valid ones of some key hashes stand for.
+async def load_principals(
+    database: Database, clock: DatabaseClock, hashes: list[bytes]
+) -> dict[bytes, Principal]:
+    """Return whom the valid ones of some key hashes stand for, and set the clock.
 
     Args:
         database: where keys are stored.
+        clock: what is to know when they expire.
         hashes: hashes of keys.
 
     Raises:
         StoreError: the database is away.
     """
-    rows = await database.fetch(
-        "SELECT key_hash, id, group_id FROM api_keys "
-        "WHERE key_hash = ANY($1::bytea[]) AND revoked_at IS NULL",
-        hashes,
-    )
-    return {row[0]: Principal(row[1], row[2]) for row in rows}
+    asked_at = clock.monotonic()
+    rows = await database.fetch(_VALID, hashes)
+    if rows:
+        clock.set(rows[0][4], asked_at=asked_at)
+    return {row[0]: Principal(row[1], row[2], row[3]) for row in rows}

@@ -3,8 +3,10 @@
 - Fresh entries are answered from memory, without an await.
 - An entry past its refresh time is still answered at once, and looked up again behind the
   request's back; past twice that time the request waits a moment for the look-up.
-- All keys that wait share one query at a time, however many requests miss: a flood of wrong keys
-  costs the database one statement after the other and nothing more.
+- All keys that wait share one query at a time, however many requests miss.
+- What is not cached is looked up after what is, and not for a moment after a query in which
+  something did not exist. So a flood of wrong keys costs the database a few statements a second,
+  and keeps no valid key from being looked up again when it is revoked.
 - While the database is away, entries are answered up to the stale limit; what is not cached fails
   at once, and the database is tried again twice a second.
 - What does not exist is remembered briefly, in a cache of its own, so that wrong keys push no
@@ -31,6 +33,8 @@ _Answer: TypeAlias = "asyncio.Future[V | None]"
 
 _MOST_KEYS_PER_QUERY: Final = 1000
 _RETRY_S: Final = 0.5
+_REST_S: Final = 0.05
+"""How long strangers wait after one of them turned out not to exist."""
 _PATIENCE_S: Final = 0.1
 """How long a request with an old entry waits for a newer one."""
 _PATIENCE_IN_DOUBT_S: Final = 0.5
@@ -75,10 +79,13 @@ class CachedLookup(Generic[K, V]):
             settings.max_unknown, settings.unknown_s, timer=monotonic
         )
         self._generation = 0  # entries of an earlier one are to be looked up again
-        self._waiting: dict[K, _Answer[V]] = {}
+        self._waiting: dict[K, _Answer[V]] = {}  # what is known already, and is to be refreshed
+        self._strangers: dict[K, _Answer[V]] = {}
+        self._rest: asyncio.TimerHandle | None = None  # until strangers are looked up again
         self._under_way: dict[K, _Answer[V]] = {}
         self._worker: asyncio.Task[None] | None = None
         self._failure: StoreError | None = None
+        self._away = False  # the last query failed, and nothing was heard of the database since
         self._retry_at = 0.0
 
     def cached(self, key: K) -> V | None:
@@ -107,7 +114,7 @@ class CachedLookup(Generic[K, V]):
         doubtful = entry.generation != self._generation
         if age_s < self._refresh_s and not doubtful:
             return entry.value
-        if self._failure is not None or (age_s < 2 * self._refresh_s and not doubtful):
+        if self._away or (age_s < 2 * self._refresh_s and not doubtful):
             self._refresh(key)
             return entry.value
         try:
@@ -132,44 +139,65 @@ class CachedLookup(Generic[K, V]):
         self._generation += 1
         self._under_way.clear()
         self._unknown.clear()
+        self.reached()
+
+    def reached(self) -> None:
+        """Take note that the database has just answered somebody: it is asked again, not bridged.
+
+        A key that is seldom used would be believed by a failure of long ago.
+        """
+        if self._monotonic() >= self._retry_at:
+            self._away = False
 
     async def close(self) -> None:
         """Give up on look-ups that are under way."""
+        if self._rest is not None:
+            self._rest.cancel()
+        for future in self._strangers.values():
+            future.cancel()
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait((self._worker,))
 
     def _refresh(self, key: K) -> None:
-        if self._monotonic() >= self._retry_at and len(self._waiting) < self._max_waiting:
+        if self._monotonic() >= self._retry_at:
             self._enqueue(key)
 
     async def _ask(self, key: K) -> V | None:
         if self._failure is not None and self._monotonic() < self._retry_at:
             # A new one: tracebacks would pile up on the old one.
             raise StoreUnavailable(str(self._failure))
-        if len(self._waiting) >= self._max_waiting and key not in self._waiting:
-            raise StoreUnavailable(f"{self._max_waiting} {self._name} look-ups are waiting")
         # Shielded: the future is shared, and a client that leaves must not end it for the others.
         return await asyncio.shield(self._enqueue(key))
 
     def _enqueue(self, key: K) -> "_Answer[V]":
-        future = self._under_way.get(key) or self._waiting.get(key)
+        future = self._under_way.get(key) or self._waiting.get(key) or self._strangers.get(key)
         if future is None:
-            future = self._waiting[key] = asyncio.get_running_loop().create_future()
+            queue = self._waiting if key in self._known else self._strangers
+            if queue is self._strangers and len(queue) >= self._max_waiting:
+                raise StoreUnavailable(f"{self._max_waiting} {self._name} wait to be looked up")
+            future = queue[key] = asyncio.get_running_loop().create_future()
             # Nobody may be waiting for a refresh; its error is not a forgotten one.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
-            if self._worker is None or self._worker.done():
-                # In a context of its own: it works for more requests than the one that starts it.
-                self._worker = asyncio.create_task(
-                    self._work(), name=f"lookup-{self._name}", context=Context()
-                )
+            self._start()
         return future
 
+    def _start(self) -> None:
+        if self._worker is None or self._worker.done():
+            # In a context of its own: it works for more requests than the one that starts it.
+            self._worker = asyncio.create_task(
+                self._work(), name=f"lookup-{self._name}", context=Context()
+            )
+
+    def _next_batch(self) -> "dict[K, _Answer[V]]":
+        batch: dict[K, _Answer[V]] = {}
+        for queue in (self._waiting, self._strangers if self._rest is None else {}):
+            for key in list(islice(queue, _MOST_KEYS_PER_QUERY - len(batch))):
+                batch[key] = queue.pop(key)
+        return batch
+
     async def _work(self) -> None:
-        while self._waiting:
-            batch = dict(islice(self._waiting.items(), _MOST_KEYS_PER_QUERY))
-            for key in batch:
-                del self._waiting[key]
+        while batch := self._next_batch():
             self._under_way = dict(batch)
             try:
                 found = await self._load(list(batch))
@@ -187,6 +215,11 @@ class CachedLookup(Generic[K, V]):
             finally:
                 self._under_way = {}
 
+    def _rested(self) -> None:
+        self._rest = None
+        if self._strangers:
+            self._start()
+
     def _succeed(self, batch: Mapping[K, "_Answer[V]"], found: Mapping[K, V]) -> None:
         for key, future in batch.items():
             value = found.get(key)
@@ -200,6 +233,9 @@ class CachedLookup(Generic[K, V]):
                     self.put(key, value)
             if not future.done():
                 future.set_result(value)
+        if len(found) < len(batch) and self._rest is None:
+            self._rest = asyncio.get_running_loop().call_later(_REST_S, self._rested)
+        self._away = False
         if self._failure is not None:
             self._failure = None
             log.info("lookup.recovered", what=self._name)
@@ -207,9 +243,11 @@ class CachedLookup(Generic[K, V]):
     def _fail(self, batch: Mapping[K, "_Answer[V]"], error: StoreError) -> None:
         first = self._failure is None
         self._failure = error
+        self._away = True
         self._retry_at = self._monotonic() + _RETRY_S
-        failed = [*batch.values(), *self._waiting.values()]
+        failed = [*batch.values(), *self._waiting.values(), *self._strangers.values()]
         self._waiting.clear()
+        self._strangers.clear()
         for future in failed:
             if not future.done():
                 future.set_exception(error)

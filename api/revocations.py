@@ -2,7 +2,7 @@
 
 A trigger counts changes of `api_keys` in `key_revision`, in the same transaction, and this polls
 that one row. Polling works through a pooler in transaction mode, where LISTEN does not, and has no
-connection whose silent end would go unnoticed.
+connection whose silent end would go unnoticed. With the count comes the database's time.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 
 from api.database import Database
+from api.database_clock import DatabaseClock
 from api.lookup import CachedLookup
 from tracker import StoreError, StoreMisconfigured, StoreUnavailable
 
@@ -25,16 +26,23 @@ class Revocations:
     Args:
         database: where keys are stored.
         keys: the cache.
+        clock: what keys expire by.
         every_s: time between looks, in seconds.
     """
 
     def __init__(
-        self, database: Database, keys: CachedLookup[bytes, Any], *, every_s: float
+        self,
+        database: Database,
+        keys: CachedLookup[bytes, Any],
+        clock: DatabaseClock,
+        *,
+        every_s: float,
     ) -> None:
         self.error: StoreError | None = None
         """Why the last look failed; None when it did not."""
         self._database = database
         self._keys = keys
+        self._clock = clock
         self._every_s = every_s
 
     async def watch(self) -> None:
@@ -53,18 +61,22 @@ class Revocations:
                 if self.error is not None:
                     self.error = None
                     log.info("revocations.recovered")
+                self._keys.reached()
                 if revision != seen:
                     seen = revision
                     self._keys.doubt()
             await asyncio.sleep(self._every_s)
 
     async def _revision(self, patience_s: float) -> int:
+        asked_at = self._clock.monotonic()
         rows = await self._database.fetch(
-            "SELECT revision FROM key_revision", deadline_s=patience_s
+            "SELECT revision, extract(epoch FROM now())::float8 FROM key_revision",
+            deadline_s=patience_s,
         )
         if not rows:
             raise StoreMisconfigured("key_revision is empty: it must have one row")
         revision: int = rows[0][0]
+        self._clock.set(rows[0][1], asked_at=asked_at)
         return revision
 
     def _failed(self, error: Exception) -> None:

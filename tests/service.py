@@ -69,9 +69,11 @@ class Service:
         assert answer.status == 200, await answer.text()
         return (await answer.json())["devices"]
 
-    async def make_key(self, group_id: str | None = None, name: str = "test") -> str:
+    async def make_key(
+        self, group_id: str | None = None, name: str = "test", *, valid_s: int | None = None
+    ) -> str:
         async with open_database(self.dsn, self.settings.database, connections=1) as database:
-            return await create_key(database, name, group_id)
+            return await create_key(database, name, group_id, valid_s=valid_s)
 
     async def metrics(self) -> Metrics:
         async with self.client.get("/metrics") as answer:

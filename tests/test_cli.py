@@ -12,7 +12,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import typer
 
+from api.cli import _seconds
 from benchmarks.scrape import parse_metrics
 from tests.things import locking
 
@@ -70,10 +72,51 @@ def test_a_name_is_shown_as_it_is_and_an_ambiguous_one_revokes_nothing(dsn):
     for _ in range(2):
         assert run("keys", "create", "--name", "[/red] :smile:", dsn=dsn).returncode == 0
     assert run("keys", "list", dsn=dsn).stdout.count("[/red] :smile:") == 2
-    assert_one_line(run("keys", "revoke", "[/red] :smile:", dsn=dsn), 1, "2 active keys")
+    assert_one_line(run("keys", "revoke", "[/red] :smile:", dsn=dsn), 1, "2 keys")
     assert run("keys", "revoke", "1", dsn=dsn).returncode == 0
     assert run("keys", "revoke", "[/red] :smile:", dsn=dsn).returncode == 0
-    assert_one_line(run("keys", "revoke", "1", dsn=dsn), 1, "no active key")
+    for which in ("1", "[/red] :smile:"):
+        assert_one_line(run("keys", "revoke", which, dsn=dsn), 1, "was revoked already")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "90", "0d", "-1d", "1.5h", "90 d", "90D", "36501d", "9" * 50 + "s", "\u0663d", "1d\n"],
+)
+def test_a_duration_that_makes_no_sense_is_refused(text):
+    """A number and a unit, more than nothing, and a century at most."""
+    with pytest.raises(typer.Exit):
+        _seconds(text, "--expires")
+
+
+async def test_a_key_may_expire_and_the_list_says_when(dsn, db):
+    """After a time from now by the database's clock; an expired key may still be revoked."""
+    for expires, seconds in (("30s", 30), ("5m", 300), ("2h", 7200), ("90d", 7_776_000)):
+        made = run("keys", "create", "--name", expires, "--expires", expires, dsn=dsn)
+        assert (made.returncode, len(made.stdout.splitlines())) == (0, 1), made.stderr
+        assert f"valid for {expires}" in made.stderr
+        row = await db.fetchrow(
+            "SELECT expires_at - created_at = $2 * interval '1 second', expires_at "
+            "FROM api_keys WHERE name = $1",
+            expires,
+            seconds,
+        )
+        assert row[0]
+        assert f"{row[1]:%Y-%m-%d %H:%M:%S}Z" in run("keys", "list", dsn=dsn).stdout
+    await db.execute("UPDATE api_keys SET expires_at = now() WHERE name = '2h'")
+    states = [line.split()[-1] for line in run("keys", "list", dsn=dsn).stdout.splitlines()]
+    assert states == ["state", "active", "active", "expired", "active"]
+    assert run("keys", "revoke", "2h", dsn=dsn).returncode == 0
+
+
+async def test_a_key_is_revoked_by_itself_and_by_nothing_that_only_begins_like_it(dsn, db):
+    """Who has the key at hand may name it; a typing error in it revokes no other."""
+    key = run("keys", "create", "--name", "fleet", dsn=dsn).stdout.strip()
+    wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
+    assert_one_line(run("keys", "revoke", wrong, dsn=dsn), 1, "no key has this id")
+    revoked = run("keys", "revoke", key, dsn=dsn)
+    assert (revoked.returncode, key in revoked.stderr) == (0, False)
+    assert await db.fetchval("SELECT revoked_at FROM api_keys") is not None
 
 
 def test_wrong_arguments_are_refused(dsn):
@@ -82,7 +125,8 @@ def test_wrong_arguments_are_refused(dsn):
     assert_one_line(run("keys", "create", "--name", "x", dsn=dsn), 2, "--name")
     named = ("keys", "create", "--name", "good")
     assert_one_line(run(*named, "--group", "no good", dsn=dsn), 2, "--group")
-    assert_one_line(run("keys", "revoke", "nobody", dsn=dsn), 1, "no active key")
+    assert_one_line(run(*named, "--expires", "1y", dsn=dsn), 2, "--expires")
+    assert_one_line(run("keys", "revoke", "nobody", dsn=dsn), 1, "no key")
     assert run("no-such-command").returncode == 2
 
 

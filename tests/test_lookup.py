@@ -147,16 +147,15 @@ async def test_unknown_keys_are_remembered_briefly_and_in_bounded_number(rig):
     rig.clock.now += 3
     await rig.cache.get(5000)
     assert len(rig.table.queries) == 2
-    for key in range(6000, 6100):
-        await rig.cache.get(key)
+    await asyncio.gather(*(rig.cache.get(key) for key in range(6000, 6040)))
     assert len(rig.cache._unknown) <= SETTINGS.max_unknown
 
 
 async def test_wrong_keys_push_no_right_ones_out(rig):
     """A flood of wrong keys does not make valid ones miss."""
     await rig.cache.get(1)
-    for key in range(2000, 3000):
-        await rig.cache.get(key)
+    for first in range(2000, 2200, 50):
+        await asyncio.gather(*(rig.cache.get(key) for key in range(first, first + 50)))
     assert rig.cache.cached(1) == "row 1"
 
 
@@ -170,6 +169,68 @@ async def test_a_flood_waits_in_bounded_number(rig):
     assert all(isinstance(task.exception(), StoreUnavailable) for task in turned_away)
     rig.table.gate.set()
     await asyncio.wait(waiting)
+
+
+async def test_after_something_unknown_strangers_rest_and_then_share_a_look_up(rig):
+    """However many wrong keys come one by one, the table is asked a few times a second."""
+    await rig.cache.get(2000)
+    waiting = []
+    for key in range(2001, 2041):
+        waiting.append(asyncio.create_task(rig.cache.get(key)))
+        await turn()
+    assert rig.table.queries == [[2000]]
+    assert await asyncio.gather(*waiting) == [None] * 40
+    assert rig.table.queries == [[2000], list(range(2001, 2041))]
+
+
+async def test_strangers_that_exist_need_no_rest(rig):
+    """After a restart every key is a stranger, and none is kept waiting."""
+    for key in range(20):
+        assert await rig.cache.get(key) == f"row {key}"
+    assert rig.cache._rest is None
+
+
+async def test_what_is_known_is_looked_up_before_and_in_spite_of_a_flood(rig):
+    """A revoked key can't be kept alive by asking for more unknown ones than may wait."""
+    await asyncio.gather(rig.cache.get(1), rig.cache.get(2))
+    await rig.cache.get(2000)  # strangers rest
+    flood = [asyncio.create_task(rig.cache.get(2001 + key)) for key in range(60)]
+    await turn()
+    assert sum(task.done() for task in flood) == 60 - SETTINGS.max_waiting
+    del rig.table.rows[1]
+    rig.clock.now += 1
+    rig.cache.doubt()
+    assert await rig.cache.get(1) is None
+    assert await rig.cache.get(2) == "row 2"
+    assert rig.table.queries[-2:] == [[1], [2]]
+    await asyncio.wait(flood)
+
+
+async def test_a_failure_of_long_ago_lets_no_revoked_key_in(rig):
+    """Once the database has answered anybody, who comes next waits for it again."""
+    await rig.cache.get(1)
+    rig.clock.now += 31
+    rig.table.away = True
+    assert await rig.cache.get(1) == "row 1"
+    await turn()
+    rig.table.away = False
+    del rig.table.rows[1]
+    rig.cache.doubt()
+    assert await rig.cache.get(1) == "row 1"  # a failure of just now: not asked at once
+    rig.clock.now += 1
+    rig.cache.reached()
+    assert await rig.cache.get(1) is None
+
+
+async def test_closing_leaves_nobody_waiting():
+    """Strangers that rest are given up like look-ups that are under way."""
+    rig = Rig()
+    await rig.cache.get(2000)
+    waiting = asyncio.create_task(rig.cache.get(2001))
+    await turn()
+    await rig.cache.close()
+    await asyncio.wait((waiting,))
+    assert waiting.cancelled()
 
 
 async def test_after_a_change_nothing_is_believed_before_it_was_looked_up_again(rig):

@@ -191,6 +191,19 @@ async def test_a_new_key_right_before_an_outage_turns_no_device_away(server, ser
     await everything_arrives(service, device_id, since)
 
 
+async def test_a_key_expires_while_the_database_is_away(server, service):
+    """Known keys are let in during an outage, but none past its time; the others go on."""
+    device_id = await service.register()
+    short = await service.make_key(valid_s=3)
+    assert (await service.heartbeat(device_id, key=short)).status == 204
+    with server.paused():
+        async with asyncio.timeout(60):
+            while (await service.heartbeat(device_id, key=short)).status != 401:
+                assert (await service.heartbeat(device_id)).status == 204
+        await beat(service, device_id)
+        assert (await service.heartbeat(device_id, key=short)).status == 401
+
+
 async def test_with_the_table_locked_heartbeats_go_on_and_nothing_is_lost(service):
     """A migration that locks the tables makes flushes fail, not requests."""
     device_id = await service.register()

@@ -1,0 +1,27 @@
+"""API keys may expire: a time at which a key is refused from then on, by the database's clock."""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+_TRIGGER = """
+    CREATE OR REPLACE TRIGGER key_revision
+    AFTER INSERT OR DELETE OR TRUNCATE OR UPDATE OF {columns} ON api_keys
+    FOR EACH STATEMENT EXECUTE FUNCTION count_key_revision()
+"""
+
+
+def upgrade() -> None:
+    """Add the column; that it is changed counts as a change of keys."""
+    op.execute("ALTER TABLE api_keys ADD COLUMN expires_at timestamptz")
+    op.execute(_TRIGGER.format(columns="key_hash, group_id, revoked_at, expires_at"))
+
+
+def downgrade() -> None:
+    """Drop the column: what has expired or would is revoked, or it would be let in for good."""
+    op.execute(
+        "UPDATE api_keys SET revoked_at = now() WHERE expires_at IS NOT NULL AND revoked_at IS NULL"
+    )
+    op.execute(_TRIGGER.format(columns="key_hash, group_id, revoked_at"))
+    op.execute("ALTER TABLE api_keys DROP COLUMN expires_at")

@@ -15,6 +15,7 @@ from api.database_clock import DatabaseClock
 from api.devices import KnownDevice
 from api.keys import Principal, hash_key
 from api.lookup import CachedLookup
+from api.refusals import Refusals
 from tracker.keys import uuid_key
 
 KEYS: Final = "api_keys"
@@ -57,6 +58,7 @@ class Access:
         self._keys = keys
         self._devices = devices
         self._clock = clock
+        self._refusals = Refusals()
 
     def middleware(self) -> Middleware:
         """Make the middleware that lets no request without a valid key reach a handler."""
@@ -67,9 +69,11 @@ class Access:
                 return await handler(request)
             keys = request.headers.getall("X-API-Key", ())
             if len(keys) != 1:
+                await self._refusals.pace()
                 raise ApiError(401, "unauthorized", "send one API key as X-API-Key")
             principal = await self._principal(keys[0])
             if principal is None:
+                await self._refusals.pace()
                 raise ApiError(401, "unauthorized", "this API key is unknown, revoked or expired")
             request[PRINCIPAL] = principal
             active: list[tuple[str, object]] = [(KEYS, principal.key_id)]

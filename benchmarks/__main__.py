@@ -115,6 +115,7 @@ for _name, _documentation in {
     "flush": "How fast rows are written, and at what cost.",
     "http": "What tracking costs requests, against other ways to track.",
     "ingest": "Uploads in groups, against an INSERT for each.",
+    "flood": "What valid clients notice of a flood of wrong keys.",
     "scale": "From a thousand keys to a million.",
     "peers": "Other systems that track activity in batches.",
     "all": "Every benchmark, in under ten minutes.",

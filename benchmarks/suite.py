@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from api.embedded import embedded_server
 from benchmarks.arena import Arena
+from benchmarks.flood import flood
 from benchmarks.flush import flush
 from benchmarks.http import http
 from benchmarks.ingest import ingest
@@ -40,6 +41,7 @@ BENCHMARKS: Final[Mapping[str, tuple[Benchmark, int]]] = {
     "flush": (flush, 32),
     "http": (http, 102),
     "ingest": (ingest, 84),
+    "flood": (flood, 21),
     "scale": (scale, 20),
     "peers": (peers, 20),
 }

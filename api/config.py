@@ -17,7 +17,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES
 
 PREFIX: Final = "ACTIVITY__"
-_HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(:\d{1,5})?").fullmatch
+_HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(?::([0-9]{1,5}))?").fullmatch
+_LAST_PORT: Final = 65_535
+_SECRET: Final = {"database", "database.url"}
+"""What may hold a password, so that its value is not shown."""
 DEFAULT_FILE: Final = Path("config.toml")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -58,9 +61,17 @@ class DatabaseSettings(_Section):
             return self
         if not self.url.startswith(("postgresql://", "postgres://")):
             raise ValueError("url must start with postgresql://")
-        for host in urlsplit(self.url).netloc.rpartition("@")[2].split(","):
-            if not _HOST_AND_PORT(host):
-                raise ValueError(f"url has no host or host:port at {host!r:.60}")
+        try:
+            hosts = urlsplit(self.url).netloc.rpartition("@")[2].split(",")
+        except ValueError:
+            hosts = [":"]
+        # Not even the part that is wrong is shown: in a URL that is misread it may be a password.
+        for host in map(_HOST_AND_PORT, hosts):
+            if host is None or int(host[2] or 0) > _LAST_PORT:
+                raise ValueError(
+                    "url has no host or host:port; in a name or password write @:/?#[] as %40, "
+                    "%3A, %2F, %3F, %23, %5B, %5D"
+                )
         return self
 
 
@@ -237,6 +248,6 @@ def _one_line(error: ValidationError, source: str, *section: str) -> str:
         ):  # the value of a whole section would hide the point
             problems.append(f"{name}: {message}")
         else:
-            shown = "…" if name == "database.url" else f"{problem['input']!r:.60}"
+            shown = "…" if name in _SECRET else f"{problem['input']!r:.60}"
             problems.append(f"{name} = {shown}: {message}")
     return f"bad settings in {source}: {'; '.join(problems)}"

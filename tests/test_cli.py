@@ -16,6 +16,7 @@ import typer
 
 from api.cli import _seconds
 from benchmarks.scrape import parse_metrics
+from tests.conftest import with_user
 from tests.things import locking
 
 DEVICE = "00000000-0000-4000-8000-000000000001"
@@ -135,6 +136,14 @@ def test_a_missing_server_is_said_in_one_line(command):
     """Where it was looked for, without a trace."""
     done = run(*command, dsn="postgresql://postgres@127.0.0.1:1/postgres")
     assert_one_line(done, 1, "database", "127.0.0.1")
+
+
+@pytest.mark.parametrize("command", [("serve",), ("migrate",), ("keys", "list")])
+def test_the_password_of_a_database_that_refuses_us_is_not_shown(dsn, command):
+    """The user is named, for that is what is wrong, and nothing else of the URL."""
+    done = run(*command, dsn=with_user(dsn, "stranger", "hunter2"))
+    assert_one_line(done, 1, "stranger")
+    assert "hunter2" not in done.stderr
 
 
 def test_a_bad_setting_is_said_in_one_line():

@@ -116,12 +116,34 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         load_settings(tmp_path / "nowhere.toml")
 
 
-def test_a_password_is_not_shown(monkeypatch):
-    """An error about the database's URL does not print it."""
-    monkeypatch.setenv("ACTIVITY__DATABASE__URL", "mysql://user:secret@host/db")
-    with pytest.raises(SettingsError) as caught:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://user:{}@host/db",
+        "{}",
+        "postgresql://user:{}/x@host/db",
+        "postgresql://user:{}?x@host/db",
+        "postgresql://user:{}#x@host/db",
+        "postgresql://user:[{}]@host/db",
+        "postgresql://user:{}]@host/db",
+        "postgresql://user:{}@host:99999/db",
+        "postgresql://user:{}@host:1:2/db",
+    ],
+)
+def test_a_password_is_not_shown(monkeypatch, tmp_path, url):
+    """An error about the database's URL prints no part of it, wherever the mistake is."""
+    url = url.format("secret")
+    monkeypatch.setenv("ACTIVITY__DATABASE__URL", url)
+    with pytest.raises(SettingsError, match="database") as caught:
         load_settings()
     assert "secret" not in str(caught.value)
+    monkeypatch.delenv("ACTIVITY__DATABASE__URL")
+    file = tmp_path / "config.toml"
+    for text in (f"[database]\nurl = {url!r}", f"database = {url!r}", f"[database]\nuri = {url!r}"):
+        file.write_text(text)
+        with pytest.raises(SettingsError, match="database") as caught:
+            load_settings()
+        assert "secret" not in str(caught.value)
 
 
 def test_sections_must_fit_each_other(monkeypatch, tmp_path):

@@ -86,22 +86,23 @@ async def test_every_key_type(dsn, db, key_type, column_type, keys, absent):
 
 
 async def test_names_are_quoted(dsn, db):
-    """Schemas, capitals, spaces, quotes and reserved words are names like any other."""
+    """Schemas, capitals, spaces, SQL and reserved words are names like any other."""
     await db.execute(
-        'CREATE SCHEMA "My Schema"; CREATE TABLE "My Schema"."select""" '
-        '("Key;--" bigint PRIMARY KEY, "when" timestamptz);'
-        'INSERT INTO "My Schema"."select""" VALUES (1)'
+        'CREATE SCHEMA "My Schema"; CREATE TABLE "My Schema"."select" '
+        '("{0} = 0 OR 1=1) /* $1 %s --" bigint PRIMARY KEY, "when" timestamptz);'
+        'INSERT INTO "My Schema"."select" VALUES (1), (2)'
     )
     target = Target(
         name="t",
-        table='My Schema.select"',
-        key_column="Key;--",
+        table="My Schema.select",
+        key_column="{0} = 0 OR 1=1) /* $1 %s --",
         column="when",
         key_type="bigint",
     )
     async with store_for(dsn, target) as store:
         await store.write(chunk([(1, AT)]))
-    assert await db.fetchval('SELECT "when" FROM "My Schema"."select"""') == when(AT)
+    rows = await db.fetch('SELECT "when" FROM "My Schema"."select" ORDER BY 1')
+    assert [row[0] for row in rows] == [when(AT), None]
 
 
 async def test_hash_partitioned_table(dsn, db):

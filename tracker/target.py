@@ -7,6 +7,8 @@ from tracker.keys import CANONICAL, KeyType
 
 _MAX_IDENTIFIER_BYTES = 63
 """Postgres cuts longer identifiers short in silence, so that two names could mean one."""
+_HOSTILE = frozenset("\"'`;\\")
+"""Quoting would tame them, but who has them in a name is not naming a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +18,7 @@ class Target:
     Args:
         name: what this target is called in `touch()`, metrics and logs.
         table: the table, no view, optionally as `schema.table`. Identifiers are quoted, so case
-            matters.
+            matters, and blanks and the like are no obstacle.
         key_column: the column that finds the row; it must have a unique index.
         column: the `TIMESTAMPTZ` column to advance. No index on it, or every touch is costly.
         key_type: the Postgres type of `key_column`; `text` is for text and varchar. Of a char(n) or
@@ -43,10 +45,16 @@ class Target:
         if not self.name:
             raise ConfigurationError("a target needs a name")
         for part in (*self.table.split("."), self.key_column, self.column):
-            if not part or "\0" in part or len(part.encode()) > _MAX_IDENTIFIER_BYTES:
+            # What is not printable includes lone surrogates, which have no bytes.
+            if (
+                not part.isprintable()
+                or not 1 <= len(part.encode()) <= _MAX_IDENTIFIER_BYTES
+                or _HOSTILE & set(part)
+            ):
                 raise ConfigurationError(
-                    f"target {self.name}: {part!r} is no identifier of 1 to "
-                    f"{_MAX_IDENTIFIER_BYTES} bytes"
+                    f"target {self.name}: {part!r:.100} is no identifier of 1 to "
+                    f"{_MAX_IDENTIFIER_BYTES} bytes without quotes, semicolons, backslashes and "
+                    "control characters"
                 )
         if self.table.count(".") > 1:
             raise ConfigurationError(f"target {self.name}: {self.table!r} is no [schema.]table")

@@ -17,7 +17,13 @@ import pytest
 from api.config import PREFIX
 from api.embedded import embedded_server
 from api.migrate import migrate_now
+from tests.leaks import Leaks
 from tests.service import Service, running
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let no key get out unnoticed."""
+    config.pluginmanager.register(Leaks())
 
 
 def with_database(dsn: str, name: str) -> str:

@@ -16,6 +16,7 @@ from api.devices import KnownDevice
 from api.keys import Principal, hash_key
 from api.lookup import CachedLookup
 from api.refusals import Refusals
+from tracker import StoreError
 from tracker.keys import uuid_key
 
 KEYS: Final = "api_keys"
@@ -67,14 +68,11 @@ class Access:
         async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
             if getattr(request.match_info.handler, "is_public", False):
                 return await handler(request)
-            keys = request.headers.getall("X-API-Key", ())
-            if len(keys) != 1:
+            try:
+                principal = await self._principal(request)
+            except (ApiError, StoreError):
                 await self._refusals.pace()
-                raise ApiError(401, "unauthorized", "send one API key as X-API-Key")
-            principal = await self._principal(keys[0])
-            if principal is None:
-                await self._refusals.pace()
-                raise ApiError(401, "unauthorized", "this API key is unknown, revoked or expired")
+                raise
             request[PRINCIPAL] = principal
             active: list[tuple[str, object]] = [(KEYS, principal.key_id)]
             request[ACTIVE] = active
@@ -84,14 +82,15 @@ class Access:
 
         return authenticate
 
-    async def _principal(self, key: str) -> Principal | None:
-        hashed = hash_key(key)
-        if hashed is None:
-            return None
-        principal = self._keys.cached(hashed) or await self._keys.get(hashed)
+    async def _principal(self, request: web.Request) -> Principal:
+        keys = request.headers.getall("X-API-Key", ())
+        if len(keys) != 1:
+            raise ApiError(401, "unauthorized", "send one API key as X-API-Key")
+        hashed = hash_key(keys[0])
+        principal = hashed and (self._keys.cached(hashed) or await self._keys.get(hashed))
         # Whatever the cache may serve, however old: the clock goes on while the database is away.
-        if principal is None or principal.expires_at <= self._clock.now():
-            return None
+        if not principal or principal.expires_at <= self._clock.now():
+            raise ApiError(401, "unauthorized", "this API key is unknown, revoked or expired")
         return principal
 
     async def reach(self, request: web.Request, device_id: str) -> KnownDevice:

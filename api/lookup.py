@@ -83,6 +83,7 @@ class CachedLookup(Generic[K, V]):
         self._strangers: dict[K, _Answer[V]] = {}
         self._rest: asyncio.TimerHandle | None = None  # until strangers are looked up again
         self._under_way: dict[K, _Answer[V]] = {}
+        self._asked_in = 0  # the generation in which the query under way was sent
         self._worker: asyncio.Task[None] | None = None
         self._failure: StoreError | None = None
         self._away = False  # the last query failed, and nothing was heard of the database since
@@ -137,7 +138,6 @@ class CachedLookup(Generic[K, V]):
     def doubt(self) -> None:
         """Believe nothing before it has been looked up again, unless the database is away."""
         self._generation += 1
-        self._under_way.clear()
         self._unknown.clear()
         self.reached()
 
@@ -171,7 +171,9 @@ class CachedLookup(Generic[K, V]):
         return await asyncio.shield(self._enqueue(key))
 
     def _enqueue(self, key: K) -> "_Answer[V]":
-        future = self._under_way.get(key) or self._waiting.get(key) or self._strangers.get(key)
+        future = self._waiting.get(key) or self._strangers.get(key)
+        if self._asked_in == self._generation:
+            future = self._under_way.get(key) or future
         if future is None:
             queue = self._waiting if key in self._known else self._strangers
             if queue is self._strangers and len(queue) >= self._max_waiting:
@@ -198,7 +200,7 @@ class CachedLookup(Generic[K, V]):
 
     async def _work(self) -> None:
         while batch := self._next_batch():
-            self._under_way = dict(batch)
+            self._under_way, self._asked_in = dict(batch), self._generation
             try:
                 found = await self._load(list(batch))
             except StoreError as error:
@@ -223,14 +225,16 @@ class CachedLookup(Generic[K, V]):
     def _succeed(self, batch: Mapping[K, "_Answer[V]"], found: Mapping[K, V]) -> None:
         for key, future in batch.items():
             value = found.get(key)
-            # Not remembered if it was put, discarded or doubted while the query was under way:
-            # the answer may be from before that.
+            # Not remembered if it was put or discarded while the query was under way: the answer
+            # may be from before that. If all was doubted meanwhile it is remembered as doubtful.
             if self._under_way.get(key) is future:
-                if value is None:
-                    self._known.pop(key, None)
-                    self._unknown[key] = None
+                if value is not None:
+                    self._unknown.pop(key, None)
+                    self._known[key] = _Entry(value, self._monotonic(), self._asked_in)
                 else:
-                    self.put(key, value)
+                    self._known.pop(key, None)
+                    if self._asked_in == self._generation:
+                        self._unknown[key] = None
             if not future.done():
                 future.set_result(value)
         if len(found) < len(batch) and self._rest is None:

@@ -7,6 +7,7 @@ The only place where a key may appear is the stdout of `keys create`.
 """
 
 import asyncio
+import logging
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
@@ -48,7 +49,8 @@ class Leaks:
         ]
 
     def pytest_sessionstart(self) -> None:
-        """Listen."""
+        """Listen, to the least of loggers too."""
+        logging.getLogger().setLevel(logging.DEBUG)
         self._wrap(secrets, "token_urlsafe", self._made)
         self._wrap(subprocess, "run", self._ran)
         self._overhear(asyncio.StreamReader, "feed_data", "output")
@@ -90,7 +92,8 @@ class Leaks:
         self._patch.setattr(owner, name, noting)
 
     def _made(self, _args: object, token: str) -> None:
-        self._parts.add(token[_LISTED : _LISTED + _PART])
+        if len(token) > _LISTED + _PART:
+            self._parts.add(token[_LISTED : _LISTED + _PART])
 
     def _ran(self, args: Any, done: subprocess.CompletedProcess[Any]) -> None:
         self.hear("stderr", done.stderr)

@@ -11,6 +11,7 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
 from api.app import TRACKER, create_app
+from api.auth import Access
 from api.config import Settings
 from api.database import open_database
 from api.keys import create_key
@@ -78,6 +79,12 @@ class Service:
     async def metrics(self) -> Metrics:
         async with self.client.get("/metrics") as answer:
             return parse_metrics(await answer.text())
+
+    @property
+    def access(self) -> Access:
+        """What decides who is let in, with its caches."""
+        (access,) = (cell.cell_contents for cell in self.client.app.middlewares[-1].__closure__)
+        return access
 
     def touches(self) -> dict[str, int]:
         """Return how many touches each target has had so far."""

@@ -63,6 +63,7 @@ ROUTES = {
     ("GET", "/api/health"): Route(200, public=True),
     ("GET", "/api/health/live"): Route(200, public=True),
     ("GET", "/api/health/ready"): Route(200, public=True),
+    ("GET", "/api/openapi.json"): Route(200, public=True),
     ("GET", "/metrics"): Route(200, public=True),
 }
 ROUTES |= {("HEAD", path): route for (method, path), route in ROUTES.items() if method == "GET"}

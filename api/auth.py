@@ -76,7 +76,10 @@ class Access:
             request[PRINCIPAL] = principal
             active: list[tuple[str, object]] = [(KEYS, principal.key_id)]
             request[ACTIVE] = active
-            for device_id in request.headers.getall("X-Device-ID", ()):
+            devices = request.headers.getall("X-Device-ID", ())
+            if len(devices) > 1:
+                raise ApiError(400, "invalid_device_id", "send one X-Device-ID")
+            for device_id in devices:
                 await self.reach(request, device_id)
             return await handler(request)
 

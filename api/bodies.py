@@ -15,6 +15,23 @@ from tracker import StoreError
 T = TypeVar("T")
 
 
+class BodyTooSlow(web.RequestPayloadError):
+    """A body has not come within its time."""
+
+
+async def expect_later(request: web.Request) -> None:
+    """Ask for no body before it is known who sends it: `read_body` does, for those who expect it.
+
+    Args:
+        request: a request with an `Expect` header; a route's `expect_handler` is given it.
+
+    Raises:
+        HTTPExpectationFailed: it expects something else.
+    """
+    if request.headers[hdrs.EXPECT].lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+
+
 class _Named(msgspec.Struct):
     device_id: UUID
 
@@ -38,15 +55,24 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], acce
     Raises:
         ApiError: 415 for what is no JSON by its content type or is encoded in another way than
             gzip or deflate, 400 for what is none by its content or does not have the declared
-            shape.
+            shape, 408 for what takes too long to come.
         HTTPRequestEntityTooLarge: the body is larger than allowed, as sent or as decoded.
     """
     if request.content_type != "application/json":
         raise ApiError(
             415, "unsupported_media_type", "send the body as Content-Type: application/json"
         )
+    if (request.content_length or 0) > request.client_max_size:
+        raise web.HTTPRequestEntityTooLarge(request.client_max_size)
     try:
+        if hdrs.EXPECT in request.headers and not request.content.is_eof():
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the answer itself has not begun
         body = await request.read()
+    except BodyTooSlow as error:
+        raise ApiError(
+            408, "request_timeout", "the body took too long to come", close=True
+        ) from error
     except (web.RequestPayloadError, ClientPayloadError, ConnectionError) as error:
         raise ApiError(
             400, "invalid_body", "the body is incomplete or not encoded as it says", close=True

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from api.answers import ApiError, json_answer
 from api.auth import PRINCIPAL, Access, device_not_found, note_active
-from api.bodies import read_body
+from api.bodies import expect_later, read_body
 from api.devices import DeviceAnswer, Devices, KnownDevice, Listed, Listing, Registration
 from api.openapi import Operation
 from api.queries import read_query
@@ -30,7 +30,7 @@ class DeviceHandlers:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
         return [
-            web.post("/api/v1/devices/register", self._register),
+            web.post("/api/v1/devices/register", self._register, expect_handler=expect_later),
             web.get("/api/v1/devices", self._list),
             web.get("/api/v1/devices/{device_id}", self._show),
             web.delete("/api/v1/devices/{device_id}", self._deactivate),

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from api.answers import ApiError, json_answer
 from api.auth import Access, device_not_found
-from api.bodies import read_body
+from api.bodies import expect_later, read_body
 from api.locations import Accepted, Batch, NoSuchDevice, Report, Upload
 from api.openapi import Operation
 from tracker import RowRefused
@@ -59,8 +59,8 @@ class LocationHandlers:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
         return [
-            web.post("/api/v1/locations", self._one),
-            web.post("/api/v1/locations/batch", self._batch),
+            web.post("/api/v1/locations", self._one, expect_handler=expect_later),
+            web.post("/api/v1/locations/batch", self._batch, expect_handler=expect_later),
         ]
 
     @Operation(body=_UPLOAD, answers={200: Accepted}, refuses=(422,))

@@ -10,11 +10,12 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from api.auth import DEVICES, KEYS, Access, who_was_active
 from api.background import background
-from api.config import JournalSettings, Settings, TrackerSettings
+from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
 from api.database import open_database
 from api.database_clock import DatabaseClock
 from api.device_handlers import DeviceHandlers
 from api.devices import Devices, load_devices
+from api.doors import Door, DoorMetrics
 from api.health import HealthHandlers
 from api.ingest import GroupCommit
 from api.keys import load_principals
@@ -29,7 +30,15 @@ from tracker import Target, Tracker, TrackerCollector, activity_middleware, no_t
 
 TRACKER: Final = web.AppKey("tracker", Tracker)
 """The application's tracker, for shutdown hooks and tests; absent when tracking is off."""
+DOOR: Final = web.AppKey("door", Door)
+"""Where an application's clients come in, if it is served by `api.serving`."""
+REQUESTS: Final = web.AppKey("requests", Requests)
+"""What watches all requests, for those that never become one."""
+MONITOR: Final = web.AppKey("monitor", web.Application)
+"""Health and metrics on an address of their own; absent when they have none."""
 
+_MONITOR_CONNECTIONS: Final = 100
+"""Its own, so that clients of the API do not crowd out who watches it."""
 _ACCESS_CONNECTIONS: Final = 4
 """One each for look-ups of keys and of devices, for revocations and for readiness."""
 
@@ -150,7 +159,8 @@ async def create_app(
         devices = Devices(database, partial(tracker.pending, DEVICES) if tracker else no_touches)
         app.add_routes(DeviceHandlers(devices, access).routes())
         app.add_routes(LocationHandlers(uploads or grouped, access).routes())
-        app.add_routes(HealthHandlers(access_database, tracker, revocations, registry).routes())
+        health = HealthHandlers(access_database, tracker, revocations, registry)
+        registry.register(DoorMetrics(_add_doors(app, settings.server, health, requests)))
         document = DocumentHandler()
         app.add_routes(document.routes())
         document.describe(app.router.routes())
@@ -161,6 +171,30 @@ async def create_app(
 
         app.on_cleanup.append(stop)
         return app
+
+
+def _add_doors(
+    app: web.Application, listens: ServerSettings, health: HealthHandlers, requests: Requests
+) -> list[Door]:
+    """Say where clients come in, and where those who watch: there too, or by a door of their own.
+
+    Health is served at both: a load balancer should ask where it sends requests to.
+    """
+    app[REQUESTS] = requests
+    app[DOOR] = Door("api", listens.host, listens.port, max_connections=listens.max_connections)
+    app.add_routes(health.routes())
+    if not listens.monitor_port:
+        app.add_routes(health.metrics_routes())
+        return [app[DOOR]]
+    monitor = app[MONITOR] = web.Application(middlewares=[requests.middleware()])
+    monitor[DOOR] = Door(
+        "monitor",
+        listens.monitor_host,
+        listens.monitor_port,
+        max_connections=_MONITOR_CONNECTIONS,
+    )
+    monitor.add_routes([*health.routes(), *health.metrics_routes()])
+    return [app[DOOR], monitor[DOOR]]
 
 
 def spare_the_garbage_collector() -> None:

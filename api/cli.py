@@ -6,25 +6,21 @@ setting is wrong. Whatever fails says so in one line on stderr.
 
 import asyncio
 import re
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from threading import Event
 from typing import Annotated, Final, NoReturn, TypeVar
 
 import msgspec
 import structlog
 import typer
 import uvloop
-from aiohttp import web
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.app import create_app, spare_the_garbage_collector
 from api.config import Settings, SettingsError, load_settings
 from api.database import Database, open_database
 from api.devices import GroupId
@@ -32,6 +28,7 @@ from api.embedded import EmbeddedServerError, configured_server
 from api.keys import KeyName, create_key, find_keys, list_keys, revoke_key
 from api.logs import configure_logs
 from api.migrate import MigrationError, migrate_now
+from api.serving import serve as serve_until_told_to_stop
 from tracker import ConfigurationError, StoreError
 
 T = TypeVar("T")
@@ -67,44 +64,13 @@ def serve(context: typer.Context, config: Config = None) -> None:
     """Run the service until SIGTERM or Ctrl-C."""
     settings = _settings(context, config)
     configure_logs(settings.log)
-    url = f"http://{settings.server.host}:{settings.server.port}"
-    listening = Event()
-
-    def announce(_banner: str) -> None:
-        listening.set()
-        log.info("server.listening", url=url)
-
-    with _failing_clearly(), _database_ready(settings) as dsn:
-        web.run_app(
-            _until_told_to_stop(settings, dsn, listening),
-            host=settings.server.host,
-            port=settings.server.port,
-            shutdown_timeout=settings.server.shutdown_timeout_s,
-            access_log=None,
-            print=announce,  # called once, when the socket is bound
-            loop=uvloop.new_event_loop(),
-        )
+    with (
+        _failing_clearly(),
+        _database_ready(settings) as dsn,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(serve_until_told_to_stop(settings, dsn))
         log.info("server.stopped")
-
-
-async def _until_told_to_stop(settings: Settings, dsn: str, listening: Event) -> web.Application:
-    """Build the application; while it stops it is not told again.
-
-    A second SIGTERM would break off the last flush, and lose in silence what it has to write.
-    Stopping has a deadline of its own.
-    """
-    application = await create_app(settings, dsn)
-
-    async def stop_listening_to_signals(_app: web.Application) -> None:
-        if listening.is_set():
-            log.info("server.stopping")
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, lambda: None)
-
-    application.on_shutdown.append(stop_listening_to_signals)
-    spare_the_garbage_collector()
-    return application
 
 
 @app.command()

@@ -40,8 +40,25 @@ class ServerSettings(_Section):
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8080, ge=1, le=65535)
+    monitor_host: str = Field(default="127.0.0.1", min_length=1)
+    monitor_port: int = Field(default=0, ge=0, le=65535)
+    max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_header_line_bytes: int = Field(default=8190, ge=256, le=1_048_576)
+    max_head_bytes: int = Field(default=32_768, ge=256, le=1_048_576)
     max_body_bytes: Count = 1_048_576
+    head_timeout_s: Seconds = 10.0
+    body_timeout_s: Seconds = 30.0
+    answer_timeout_s: Seconds = 30.0
+    keepalive_timeout_s: Seconds = 75.0
     shutdown_timeout_s: Seconds = 5.0
+
+    @model_validator(mode="after")
+    def _relations(self) -> Self:
+        if self.monitor_port == self.port:
+            raise ValueError("monitor_port must not be port: leave it 0 to serve all on one")
+        if self.max_header_line_bytes > self.max_head_bytes:
+            raise ValueError("max_header_line_bytes must not be above max_head_bytes")
+        return self
 
 
 class DatabaseSettings(_Section):

@@ -60,14 +60,17 @@ class HealthHandlers:
         self._checked_at = float("-inf")
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the routes."""
-        live, ready, metrics = public(self._live), public(self._ready), public(self._metrics)
+        """Return the routes of health, which belong wherever requests come in."""
+        live, ready = public(self._live), public(self._ready)
         return [
             web.get("/api/health", live),
             web.get("/api/health/live", live),
             web.get("/api/health/ready", ready),
-            web.get("/metrics", metrics),
         ]
+
+    def metrics_routes(self) -> list[web.RouteDef]:
+        """Return the routes that tell too much to be shown to everybody who may use the API."""
+        return [web.get("/metrics", public(self._metrics))]
 
     @Operation(answers={200: Health})
     async def _live(self, _request: web.Request) -> web.Response:

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Final
 
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -25,7 +25,11 @@ _BOUNDS_S: Final = (
 )
 _RETRY_AFTER_S: Final = 2
 _LOG_EVERY_S: Final = 10.0
+_LOG_REFUSED_EVERY_S: Final = 60.0
 _CLIENT_GONE: Final = 499
+_SPOKEN: Final = (HttpVersion11, HttpVersion10)
+_SERVER: Final = "activity-tracker"
+"""Instead of the versions of Python and aiohttp, which are nobody's business."""
 _ACCEPTABLE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -40,6 +44,7 @@ class Requests(Collector):
         self._prefix = secrets.token_hex(6)
         self._numbers = count(1)
         self._unavailable = Repeats(_LOG_EVERY_S)
+        self._refused = Repeats(_LOG_REFUSED_EVERY_S)
 
     def middleware(self) -> Middleware:
         """Make the middleware."""
@@ -49,7 +54,7 @@ class Requests(Collector):
             started = time.perf_counter()
             request_id = request.headers.get("X-Request-ID", "")
             if not _ACCEPTABLE_ID(request_id):
-                request_id = f"{self._prefix}-{next(self._numbers):x}"
+                request_id = self._next_id()
             REQUEST_ID.set(request_id)  # each connection is a task, with a context of its own
             self._in_flight += 1
             status = _CLIENT_GONE
@@ -58,14 +63,37 @@ class Requests(Collector):
                 status = response.status
                 if not response.prepared:
                     response.headers["X-Request-ID"] = request_id
+                    response.headers["Server"] = _SERVER
                 return response
             finally:
                 self._in_flight -= 1
-                self._count(request, status, time.perf_counter() - started)
+                method = request.method if request.method in hdrs.METH_ALL else "other"
+                self._count(method, _route(request), status, time.perf_counter() - started)
 
         return observe
 
+    def refuse(self, error: web.HTTPException) -> web.Response:
+        """Return the answer to what never became a request: no HTTP, too large or too slow.
+
+        Args:
+            error: what is wrong with it.
+        """
+        answer = error_answer(error)
+        answer.headers["X-Request-ID"] = self._next_id()
+        answer.headers["Server"] = _SERVER
+        self._count("other", "unread", answer.status, 0.0)
+        if times := self._refused.again():
+            log.info("requests.unread", times=times, status=answer.status)
+        return answer
+
+    def _next_id(self) -> str:
+        return f"{self._prefix}-{next(self._numbers):x}"
+
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.version not in _SPOKEN:  # aiohttp would answer HTTP/0.9 and 2.0 in kind
+            return error_answer(
+                ApiError(400, "malformed_request", "HTTP/1.1 is spoken here, and 1.0", close=True)
+            )
         try:
             return await handler(request)
         except web.HTTPException as error:
@@ -89,9 +117,8 @@ class Requests(Collector):
                 )
             )
 
-    def _count(self, request: web.Request, status: int, duration_s: float) -> None:
-        method = request.method if request.method in hdrs.METH_ALL else "other"
-        key = (method, _route(request), status)
+    def _count(self, method: str, route: str, status: int, duration_s: float) -> None:
+        key = (method, route, status)
         histogram = self._durations.get(key)
         if histogram is None:
             histogram = self._durations[key] = Histogram(_BOUNDS_S)

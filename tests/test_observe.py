@@ -40,6 +40,8 @@ PROMISED = {
     "ingest_write_duration_seconds": "histogram",
     "http_request_duration_seconds": "histogram",
     "http_requests_in_flight": "gauge",
+    "http_connections": "gauge",
+    "http_connections_closed_total": "counter",
     "event_loop_lag_seconds": "gauge",
 }
 """Each metric that dashboards and alerts may rely on, with its type."""

@@ -1,0 +1,241 @@
+"""One connection of a client: how large a head may be, and how long the client is waited for.
+
+aiohttp limits lines, the number of headers, idle connections and requests that are pipelined. What
+it leaves open is closed here: the whole head, and the time that a head, a body, or a client that
+does not read its answer may take. A client that is prompt costs no timer but the first.
+"""
+
+import asyncio
+from typing import Final, cast
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import StreamReader
+
+from api.answers import ApiError
+from api.bodies import BodyTooSlow
+from api.config import ServerSettings
+from api.doors import Door
+from api.observe import Requests
+
+_LINGER_S: Final = 5.0
+"""How long a body that nobody wants is read, so that its sender comes to read the answer."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Connection(web.RequestHandler):
+    """A connection of a client.
+
+    Args:
+        door: where it came in.
+        limits: of sizes and times.
+        requests: counts what is refused before a handler sees it.
+        server: what answers it.
+    """
+
+    __slots__ = (
+        *("_door", "_limits", "_requests"),
+        *("_answering", "_head_bytes", "_head_due", "_body", "_body_due", "_sent_due", "_wire"),
+    )
+
+    def __init__(
+        self, door: Door, limits: ServerSettings, requests: Requests, server: web.Server
+    ) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type] # which is how aiohttp is told to keep none
+            keepalive_timeout=limits.keepalive_timeout_s,
+            lingering_time=_LINGER_S,
+            max_line_size=limits.max_header_line_bytes,
+            max_field_size=limits.max_header_line_bytes,
+        )
+        self._door = door
+        self._limits = limits
+        self._requests = requests
+        self._answering = False
+        self._head_bytes = 0  # of a head that is not complete
+        self._head_due: asyncio.TimerHandle | None = None
+        self._body: StreamReader | None = None  # of the last request, if it did not come at once
+        self._body_due: asyncio.TimerHandle | None = None
+        self._sent_due: asyncio.TimerHandle | None = None
+        self._wire: asyncio.Transport | None = None  # aiohttp lets go of it before all is sent
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Come in, and have so much time to say something."""
+        super().connection_made(transport)
+        self._wire = self.transport
+        self._door.enter(self)
+        if self in self._door.open:
+            self._await_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Leave."""
+        self._wire = None
+        self._door.leave(self)
+        for timer in (self._head_due, self._body_due, self._sent_due):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def abort(self, reason: str) -> None:
+        """End here and now, whatever has not been sent or read yet.
+
+        Args:
+            reason: as the metric's documentation names it.
+        """
+        self._door.closed[reason] += 1
+        self._door.leave(self)
+        self.force_close()
+        if self._wire is not None:
+            self._wire.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come, which is part of a head, of a body, or several requests."""
+        if self._close or self._force_close:
+            return
+        body = self._body
+        if self._answering or (body is not None and not body.is_eof()):
+            super().data_received(data)
+            if self._messages:
+                self._requests_came()
+            return
+        room = self._limits.max_head_bytes - self._head_bytes
+        super().data_received(data[:room])
+        if self._messages:
+            self._requests_came()
+            if len(data) > room:
+                super().data_received(data[room:])
+                self._requests_came()
+        elif len(data) > room:
+            self._refuse(431, "headers_too_large", "the request's head is too large")
+        elif data:
+            self._head_bytes += len(data)
+            if self._head_due is None:
+                self._await_head()
+
+    def _requests_came(self) -> None:
+        self._answering = True
+        self._door.waiting.pop(self, None)
+        self._head_bytes = 0
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+        body = self._messages[-1][1]  # no other can be incomplete
+        if not body.is_eof() and body is not self._body:
+            self._forget_body()
+            self._body = body
+            self._body_due = self._loop.call_later(
+                self._limits.body_timeout_s, self._body_is_late, body
+            )
+
+    def _await_head(self) -> None:
+        self._head_due = self._loop.call_later(self._limits.head_timeout_s, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        self._head_due = None
+        self._door.closed["slow_head"] += 1
+        if self._head_bytes:
+            self._refuse(408, "request_timeout", "the request's head took too long")
+        else:
+            self.force_close()  # an answer to no request would be taken for that to the next one
+
+    def _body_is_late(self, body: StreamReader) -> None:
+        self._body_due = None
+        if not body.is_eof():
+            self._door.closed["slow_body"] += 1
+            body.set_exception(BodyTooSlow())
+
+    def _forget_body(self) -> None:
+        if self._body_due is not None:
+            self._body_due.cancel()
+            self._body_due = None
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Answer a request that is not there yet, and hear no more.
+
+        Nothing else is being answered, or the head would not be awaited.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        answer = self._requests.refuse(ApiError(status, code, message))
+        lines = [f"HTTP/1.1 {answer.status} {answer.reason}", "Connection: close"]
+        lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+        body = cast("bytes", answer.body)
+        lines += [f"Content-Length: {len(body)}", "", ""]
+        transport.write("\r\n".join(lines).encode() + body)
+        # Closing with something unread would reset the connection, and the answer might be lost.
+        transport.write_eof()
+        self.close()
+
+    async def start(self) -> None:
+        """Answer requests one after the other; when it is over, do not wait forever to be left."""
+        try:
+            await super().start()
+        finally:
+            if self in self._door.open and self._sent_due is None:
+                self._await_sent()
+
+    def pause_writing(self) -> None:
+        """Give the client so much time to read what it was sent, and others the right of way."""
+        super().pause_writing()
+        if self in self._door.open:
+            self._door.waiting[self] = None
+            if self._sent_due is None:
+                self._await_sent()
+
+    def resume_writing(self) -> None:
+        """Go on; it has read."""
+        super().resume_writing()
+        if self.transport is None or self.transport.is_closing():
+            return  # the last bytes are awaited no longer than those before
+        if self._answering:
+            self._door.waiting.pop(self, None)
+        if self._sent_due is not None:
+            self._sent_due.cancel()
+            self._sent_due = None
+
+    def _await_sent(self) -> None:
+        self._sent_due = self._loop.call_later(
+            self._limits.answer_timeout_s, self.abort, "slow_answer"
+        )
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; an error that no middleware has seen is brought into our form."""
+        if isinstance(resp, web.HTTPException):
+            resp = self._requests.refuse(resp)
+        if self._body is not None and not self._body.is_eof() and hdrs.EXPECT in request.headers:
+            resp.force_close()  # the body may never come, and the next request be taken for it
+        finished = await super().finish_response(request, resp, start_time)
+        if not self._messages and self in self._door.open:
+            self._answering = False
+            self._forget_body()
+            self._door.waiting[self] = None
+        return finished
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP, without a word of what the parser thinks of it."""
+        del message
+        if isinstance(exc, LineTooLong):
+            error = ApiError(431, "headers_too_large", "a line of the request's head is too long")
+        elif isinstance(exc, HttpProcessingError):
+            error = ApiError(400, "malformed_request", "this is no proper HTTP/1.1 request")
+        else:
+            log.error("request.crashed_outside", status=status, exc_info=exc)
+            error = ApiError(500, "internal_error", "something went wrong")
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of another answer has been sent already")
+        answer = self._requests.refuse(error)
+        answer.force_close()
+        return answer

@@ -1,0 +1,89 @@
+"""The process that serves: it opens the doors, and closes them in good order when it is told to."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Final, cast
+
+import structlog
+from aiohttp import web
+
+from api.app import DOOR, MONITOR, REQUESTS, create_app, spare_the_garbage_collector
+from api.config import ServerSettings, Settings
+from api.connections import Connection
+from api.open_files import affordable_connections
+
+_MONITOR_SHUTDOWN_S: Final = 1.0
+_BACKLOG: Final = 1024
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+async def serve(settings: Settings, dsn: str) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    A second signal changes nothing: it would break off the last flush, and lose in silence what it
+    has to write. Stopping has a deadline of its own.
+
+    Args:
+        settings: all settings.
+        dsn: where the database is.
+
+    Raises:
+        OSError: an address cannot be listened on, or too few files may be open.
+    """
+    told_to_stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+    settings = _within_the_limit_of_open_files(settings)
+    application = await create_app(settings, dsn)
+    spare_the_garbage_collector()
+    async with open_doors(application, settings.server):
+        log.info("server.listening", url=f"http://{settings.server.host}:{settings.server.port}")
+        await told_to_stop.wait()
+        log.info("server.stopping")
+
+
+def _within_the_limit_of_open_files(settings: Settings) -> Settings:
+    affordable = affordable_connections(
+        settings.server.max_connections, others=settings.database.pool_size
+    )
+    server = settings.server.model_copy(update={"max_connections": affordable})
+    return settings.model_copy(update={"server": server})
+
+
+@asynccontextmanager
+async def open_doors(application: web.Application, limits: ServerSettings) -> AsyncIterator[None]:
+    """Let clients in while the block runs; then answer those that are in, and clean up.
+
+    Args:
+        application: as `create_app` made it.
+        limits: of sizes and times.
+
+    Raises:
+        OSError: an address cannot be listened on.
+    """
+    served = [(application, limits.shutdown_timeout_s)]
+    if MONITOR in application:
+        served.append((application[MONITOR], _MONITOR_SHUTDOWN_S))
+    async with AsyncExitStack() as stack:
+        listeners = []
+        for app, timeout_s in served:  # the monitor, being last, stops first: it is not missed
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=timeout_s)
+            stack.push_async_callback(runner.cleanup)
+            await runner.setup()
+            door, server = app[DOOR], cast("web.Server", runner.server)
+            listeners.append(
+                await asyncio.get_running_loop().create_server(
+                    partial(Connection, door, limits, application[REQUESTS], server),
+                    *(door.host, door.port),
+                    backlog=_BACKLOG,
+                )
+            )
+        try:
+            yield
+        finally:
+            for listener in listeners:
+                listener.close()

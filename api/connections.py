@@ -6,7 +6,8 @@ does not read its answer may take. A client that is prompt costs no timer but th
 """
 
 import asyncio
-from typing import Final, cast
+from collections.abc import Coroutine
+from typing import Any, Final, cast
 
 import structlog
 from aiohttp import hdrs, web
@@ -37,7 +38,15 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         *("_door", "_limits", "_requests"),
-        *("_answering", "_head_bytes", "_head_due", "_body", "_body_due", "_sent_due", "_wire"),
+        *(
+            "_most_head_bytes",
+            "_head_bytes",
+            "_head_due",
+            "_body",
+            "_body_due",
+            "_sent_due",
+            "_wire",
+        ),
     )
 
     def __init__(
@@ -55,7 +64,7 @@ class Connection(web.RequestHandler):
         self._door = door
         self._limits = limits
         self._requests = requests
-        self._answering = False
+        self._most_head_bytes = limits.max_head_bytes
         self._head_bytes = 0  # of a head that is not complete
         self._head_due: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None  # of the last request, if it did not come at once
@@ -68,7 +77,7 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
         self._wire = self.transport
         self._door.enter(self)
-        if self in self._door.open:
+        if self._wire is not None:
             self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -91,34 +100,33 @@ class Connection(web.RequestHandler):
         self.force_close()
         if self._wire is not None:
             self._wire.abort()
+            self._wire = None
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, which is part of a head, of a body, or several requests."""
         if self._close or self._force_close:
             return
-        body = self._body
-        if self._answering or (body is not None and not body.is_eof()):
-            super().data_received(data)
-            if self._messages:
-                self._requests_came()
-            return
-        room = self._limits.max_head_bytes - self._head_bytes
-        super().data_received(data[:room])
+        is_head = not (self._request_in_progress or self._messages) and (
+            self._body is None or self._body.is_eof()
+        )
+        room = self._most_head_bytes - self._head_bytes
+        if is_head and len(data) > room:
+            super().data_received(data[:room])
+            if not self._messages:
+                self._refuse(431, "headers_too_large", "the request's head is too large")
+                return
+            data = data[room:]
+        super().data_received(data)
         if self._messages:
             self._requests_came()
-            if len(data) > room:
-                super().data_received(data[room:])
-                self._requests_came()
-        elif len(data) > room:
-            self._refuse(431, "headers_too_large", "the request's head is too large")
-        elif data:
+        elif is_head and data:
             self._head_bytes += len(data)
             if self._head_due is None:
                 self._await_head()
 
     def _requests_came(self) -> None:
-        self._answering = True
-        self._door.waiting.pop(self, None)
+        if not self._paused:  # who does not read has no claim to its place, whatever it asks
+            self._door.waiting.pop(self, None)
         self._head_bytes = 0
         if self._head_due is not None:
             self._head_due.cancel()
@@ -176,13 +184,13 @@ class Connection(web.RequestHandler):
         try:
             await super().start()
         finally:
-            if self in self._door.open and self._sent_due is None:
+            if self._wire is not None and self._sent_due is None:
                 self._await_sent()
 
     def pause_writing(self) -> None:
         """Give the client so much time to read what it was sent, and others the right of way."""
         super().pause_writing()
-        if self in self._door.open:
+        if self._wire is not None:
             self._door.waiting[self] = None
             if self._sent_due is None:
                 self._await_sent()
@@ -192,7 +200,7 @@ class Connection(web.RequestHandler):
         super().resume_writing()
         if self.transport is None or self.transport.is_closing():
             return  # the last bytes are awaited no longer than those before
-        if self._answering:
+        if self._messages:
             self._door.waiting.pop(self, None)
         if self._sent_due is not None:
             self._sent_due.cancel()
@@ -203,20 +211,19 @@ class Connection(web.RequestHandler):
             self._limits.answer_timeout_s, self.abort, "slow_answer"
         )
 
-    async def finish_response(
+    def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Send an answer; an error that no middleware has seen is brought into our form."""
         if isinstance(resp, web.HTTPException):
             resp = self._requests.refuse(resp)
-        if self._body is not None and not self._body.is_eof() and hdrs.EXPECT in request.headers:
-            resp.force_close()  # the body may never come, and the next request be taken for it
-        finished = await super().finish_response(request, resp, start_time)
-        if not self._messages and self in self._door.open:
-            self._answering = False
+        if self._body is not None:
+            if hdrs.EXPECT in request.headers and not self._body.is_eof():
+                resp.force_close()  # it may never come, and the next request be taken for it
             self._forget_body()
+        if not self._messages and self._wire is not None:
             self._door.waiting[self] = None
-        return finished
+        return super().finish_response(request, resp, start_time)
 
     def handle_error(
         self,

@@ -60,6 +60,7 @@ class Connection(web.RequestHandler):
             lingering_time=_LINGER_S,
             max_line_size=limits.max_header_line_bytes,
             max_field_size=limits.max_header_line_bytes,
+            auto_decompress=False,  # `read_body` does, see `create_app`
         )
         self._door = door
         self._limits = limits

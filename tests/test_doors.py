@@ -1,6 +1,7 @@
 """Clients that take their time, come in crowds or never leave: they harm nobody else."""
 
 import asyncio
+import gzip
 import json
 import os
 import signal
@@ -236,6 +237,17 @@ async def test_a_body_that_is_expected_is_asked_for_when_it_is_wanted(dsn):
                 await client.send(head)
                 answer = await client.answer()
                 assert (answer.status, answer.error) == (status, code)
+
+
+async def test_a_compressed_body_is_inflated_once_and_not_beyond_the_limit(dsn):
+    """The server leaves it to whoever knows the limit, also behind these doors."""
+    async with doors(dsn, max_body_bytes=10_000) as service, service.client() as client:
+        report = json.dumps({"device_id": service.device_id, **REPORT}).encode()
+        for content, status in ((report, 200), (report + b" " * 1_000_000, 413)):
+            body = gzip.compress(content)
+            head = service.upload("Content-Encoding: gzip", f"Content-Length: {len(body)}")
+            await client.send(head + body)
+            assert (await client.answer()).status == status
 
 
 async def test_stopping_waits_for_nobody_beyond_its_deadline(dsn):

@@ -37,6 +37,7 @@ from api.config import Settings, load_settings
 from api.database import Database, open_database
 from api.location_handlers import Uploads
 from api.locations import Report
+from api.serving import open_doors
 from tracker import StoreError, Tracker
 from tracker.postgres import Pool, open_pool
 
@@ -188,7 +189,7 @@ def _storm_on_signal(tracker: Tracker, keys: list[str]) -> None:
     loop.add_signal_handler(signal.SIGUSR1, lambda: storms.append(loop.create_task(storm())))
 
 
-def serve(name: str) -> None:
+async def serve(name: str) -> None:
     """Serve a contender until SIGTERM.
 
     Args:
@@ -198,29 +199,15 @@ def serve(name: str) -> None:
     tracked = settings.tracker.model_copy(update={"enabled": name in _TRACKED})
     journal = settings.journal.model_copy(update={"enabled": name != "unjournaled"})
     settings = settings.model_copy(update={"tracker": tracked, "journal": journal})
-
-    async def build() -> web.Application:
-        lifetime = contender(name, settings)
-        app = await lifetime.__aenter__()
-
-        async def end(_app: web.Application) -> None:
-            await lifetime.__aexit__(None, None, None)
-
-        app.on_cleanup.append(end)
+    told_to_stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told_to_stop.set)
+    async with contender(name, settings) as application:
         spare_the_garbage_collector()
-        return app
-
-    web.run_app(
-        build(),
-        host=settings.server.host,
-        port=settings.server.port,
-        access_log=None,
-        print=None,
-        loop=uvloop.new_event_loop(),
-    )
+        async with open_doors(application, settings.server):
+            await told_to_stop.wait()
 
 
 if __name__ == "__main__":
     with suppress(asyncpg.InterfaceError):  # a backlog that is cut off at the end
-        serve(sys.argv[1])
+        uvloop.run(serve(sys.argv[1]))
     os._exit(0)

@@ -125,7 +125,7 @@ async def refused_after(url_sessions, key: str) -> float:
 
 
 async def test_every_process_refuses_a_revoked_key_within_a_second_also_when_cut_off(dsn, db):
-    """Two services on one database, whose connections for watching are cut at the same time."""
+    """Two services on one database, whose connections are cut at the same time, all of them."""
     async with serving(dsn) as (_, one), serving(dsn) as (_, other), asyncio.timeout(100):
         for _ in range(ATTEMPTS):
             key = run("keys", "create", "--name", "passing", dsn=dsn).stdout.strip()
@@ -134,9 +134,9 @@ async def test_every_process_refuses_a_revoked_key_within_a_second_also_when_cut
                     assert answer.status == 204
             cut = await db.fetch(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE query LIKE 'SELECT revision%' AND pid <> pg_backend_pid()"
+                "WHERE application_name = 'activity-api' AND datname = current_database()"
             )
-            assert len(cut) == 2
+            assert len(cut) >= 2
             await db.execute("UPDATE api_keys SET revoked_at = now() WHERE name = 'passing'")
             if await refused_after((one, other), key) < PROMISED_S:
                 return

@@ -99,9 +99,10 @@ class Arena:
         name = f"bench_{uuid.uuid4().hex[:12]}"
         async with connected(self.dsn) as admin:
             await admin.execute(f"CREATE DATABASE {name} {options}")
-            try:
-                yield urlunsplit(urlsplit(self.dsn)._replace(path=f"/{name}"))
-            finally:
+        try:
+            yield urlunsplit(urlsplit(self.dsn)._replace(path=f"/{name}"))
+        finally:
+            async with connected(self.dsn) as admin:  # the server may have been started anew
                 await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

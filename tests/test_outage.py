@@ -13,8 +13,8 @@ import pytest
 from api.keys import hash_key
 from api.migrate import migrate
 from api.revocations import Revocations
+from benchmarks.breakable import BreakableServer, breakable_server
 from tests.conftest import with_database
-from tests.server import BreakableServer, breakable_server
 from tests.service import Service, running
 from tests.things import locking
 from tracker import FlushError

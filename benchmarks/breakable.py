@@ -1,4 +1,4 @@
-"""A Postgres of the test's own, to be stopped, killed and paused."""
+"""A Postgres of our own, to be stopped, killed and paused."""
 
 import signal
 import subprocess
@@ -26,6 +26,7 @@ class BreakableServer:
         self._server.stop()
 
     def start(self) -> None:
+        """Start it again, and wait until it takes connections."""
         self._server.ensure_postgres_running()
 
     def kill(self) -> None:
@@ -50,7 +51,7 @@ class BreakableServer:
 
 @contextmanager
 def breakable_server(folder: Path) -> Iterator[BreakableServer]:
-    """Run a server while the block runs; what a test broke is mended for the clean-up."""
+    """Run a server while the block runs; what was broken is mended for the clean-up."""
     server = get_server(folder / "postgres")
     try:
         yield BreakableServer(server)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: the demo, the fuzzing, and the benchmarks, all or one of them."""
+"""`python -m benchmarks`: the demo, the fuzzing, the faults, and the benchmarks."""
 
 import asyncio
 import random
@@ -12,13 +12,15 @@ import typer
 import uvloop
 from rich.console import Console
 
-from api.config import SettingsError, load_settings
+from api.config import Settings, SettingsError, load_settings
 from api.embedded import EmbeddedServerError, embedded_server
 from api.migrate import MigrationError
 from benchmarks.arena import Arena
 from benchmarks.demo import demo as run_demo
+from benchmarks.faults import FAULTS
 from benchmarks.fuzz import fuzz as run_fuzz
 from benchmarks.load import LoadFailedError
+from benchmarks.matrix import Plan, carry_out, page, show
 from benchmarks.report import BenchmarkFailedError
 from benchmarks.service import ServiceFailedError
 from benchmarks.suite import BENCHMARKS, FOLDER, run
@@ -76,6 +78,44 @@ def fuzz(
     except KeyboardInterrupt:
         code = 130
     raise typer.Exit(code)
+
+
+@app.command()
+def faults(
+    *,
+    only: Annotated[
+        list[str] | None, typer.Option(help="One fault; may be given more than once.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each lasts.")] = 10.0,
+    sequence: Annotated[
+        int, typer.Option(min=0, help="How many to draw in the end, one right after the other.")
+    ] = 20,
+    seed: Annotated[int | None, typer.Option(help="What to draw by, to repeat a sequence.")] = None,
+    write: Annotated[Path | None, typer.Option(help="A page to write the table to.")] = None,
+) -> None:
+    """Break what is around the service, under load, and see that nothing is lost."""
+    unknown = set(only or ()) - FAULTS.keys()
+    if unknown:
+        known = ", ".join(FAULTS)
+        raise typer.BadParameter(f"no such fault: {', '.join(unknown)}; there are {known}")
+    seed = random.randrange(1000) if seed is None else seed
+    plan = Plan(seconds, only or tuple(FAULTS), seed, sequence)
+    console = Console(width=_width())
+    try:
+        matrix = asyncio.run(carry_out(plan, Settings(), console))
+    except (ServiceFailedError, EmbeddedServerError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    show(matrix, console)
+    if write:
+        again = (
+            f"python -m benchmarks faults --seconds {seconds:g} --sequence {sequence} --seed {seed}"
+        )
+        chosen = "".join(f" --only {name}" for name in only or ())
+        write.write_text(page(matrix, again + chosen), encoding="utf-8")
+    raise typer.Exit(0 if matrix.held else 1)
 
 
 def _command(name: str, documentation: str) -> None:

@@ -28,8 +28,11 @@ bench: $(STAMP) ## Run every benchmark in under ten minutes; COMPARE=results.jso
 	$(BIN)/python -m benchmarks all $(if $(COMPARE),--compare $(COMPARE))
 
 packages: ## Install the system packages that some tests and benchmarks like to have (Debian, as root)
-	@command -v wrk >/dev/null || { apt-get update -qq && apt-get install -y -qq wrk; } || \
-	  echo "not installed: wrk; tests that need it are skipped, and benchmarks use a generator of their own"
+	@for name in wrk pgbouncer; do \
+	  PATH="$$PATH:/usr/sbin" command -v $$name >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq $$name; } || \
+	  echo "not installed: $$name; tests that need it are skipped, and benchmarks do without it"; \
+	done
 
 serve: $(STAMP) ## Run the service on 127.0.0.1:8080
 	$(BIN)/python -m api serve

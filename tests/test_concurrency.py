@@ -8,7 +8,7 @@ import uuid
 import asyncpg
 import pytest
 
-from tests.things import AT, THINGS, chunk, when
+from tests.things import AT, THINGS, chunk, partitions, when
 from tracker import Target
 from tracker.buffer import Buffer
 from tracker.flush import Flush
@@ -62,8 +62,12 @@ async def run_writers(dsn: str, keys: list[int], chunk_keys: int, rounds: int, p
     return writers
 
 
-async def make_things(db: asyncpg.Connection, count: int) -> list[int]:
-    await db.execute("CREATE TABLE things (id bigint PRIMARY KEY, label text, seen_at timestamptz)")
+async def make_things(db: asyncpg.Connection, count: int, *, parts: int = 0) -> list[int]:
+    kind = "PARTITION BY HASH (id)" if parts else ""
+    await db.execute(
+        f"CREATE TABLE things (id bigint PRIMARY KEY, label text, seen_at timestamptz) {kind};"
+        f"{partitions('things', parts)}"
+    )
     # In random order, so that a scan of the table meets the rows in an order of its own.
     await db.execute(
         "INSERT INTO things SELECT n, 'thing' FROM generate_series(1, $1::int) n ORDER BY random()",
@@ -131,6 +135,27 @@ async def test_rows_are_locked_in_key_order_whatever_the_planner_is_told(
         assert outer["Node Type"] in ("CTE Scan", "Index Scan"), outer
         assert outer.get("CTE Name", "pending") == "pending"
         assert outer.get("Index Name", "things_pkey") == "things_pkey"
+    await connection.close()
+
+
+@pytest.mark.parametrize(("keys", "chunk_keys"), [(40, 10), (3000, 500), (20_000, 20_000)])
+async def test_four_writers_of_a_hash_partitioned_table(dsn, db, keys, chunk_keys):
+    """The order of locks is that of the keys across all partitions, not that of partitions."""
+    things = await make_things(db, keys, parts=8)
+    writers = await run_writers(dsn, things, chunk_keys, rounds=3)
+    await assert_stored(db, writers)
+    assert await deadlocks(db) == 0
+
+
+@pytest.mark.parametrize("rows", [1, 50, 20_000])
+async def test_rows_of_partitions_are_locked_in_key_order(dsn, db, rows):
+    """For each key in its order the one partition is looked into that may have it."""
+    await make_things(db, rows, parts=8)
+    connection = await asyncpg.connect(dsn)
+    store = PostgresStore(None, THINGS, statement_timeout_s=5, lock_timeout_s=0.2)
+    for keys in (1, 50, 2000):
+        join = await join_of(connection, store, list(range(keys)))
+        assert (join["Node Type"], join["Plans"][0].get("CTE Name")) == ("Nested Loop", "pending")
     await connection.close()
 
 

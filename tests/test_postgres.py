@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from tests.conftest import with_database, with_user
-from tests.things import AT, THINGS, chunk, locking, seen, when
+from tests.things import AT, THINGS, chunk, locking, partitions, seen, when
 from tracker import (
     FlushError,
     RowRefused,
@@ -106,23 +106,45 @@ async def test_names_are_quoted(dsn, db):
 
 
 async def test_hash_partitioned_table(dsn, db):
-    """Partitions are no obstacle, for the straight and for the careful statement."""
+    """Partitions are no obstacle: keys end as they do in one table, by either statement."""
     await db.execute(
         "CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz) PARTITION BY HASH (id)"
     )
-    for part in range(4):
-        await db.execute(
-            f"CREATE TABLE things_{part} PARTITION OF things "
-            f"FOR VALUES WITH (MODULUS 4, REMAINDER {part})"
-        )
+    await db.execute(partitions("things", 8))
     await db.execute("INSERT INTO things SELECT generate_series(1, 100)")
+    keys = range(1, 101)
     async with store_for(dsn) as store:
-        await store.write(chunk([(key, AT) for key in range(1, 101)]))
-        assert await seen(db) == {key: when(AT) for key in range(1, 101)}
-        async with locking(dsn, "SELECT FROM things WHERE id = 50 FOR UPDATE"):
-            written = await store.write(chunk([(key, AT + 1) for key in range(1, 101)]))
-    assert list(written.locked) == [50]
-    assert len([at for at in (await seen(db)).values() if at == when(AT + 1)]) == 99
+        await store.write(chunk([(key, AT) for key in keys]))
+        assert await seen(db) == {key: when(AT) for key in keys}
+        await db.execute("UPDATE things SET seen_at = $1 WHERE id <= 10", when(AT + 5))
+        both = [*((key, AT + 1) for key in keys), *((key, AT + 1) for key in range(101, 111))]
+        async with locking(dsn, "SELECT FROM things WHERE id IN (50, 60) FOR UPDATE"):
+            carefully = await store.write(chunk(both))
+        assert (carefully.unchanged, sorted(carefully.locked)) == (10, [50, 60])
+        straight = await store.write(chunk(both))
+        assert (straight.unchanged, list(straight.locked)) == (98, [])
+    for written in (carefully, straight):
+        assert sorted(written.missing) == list(range(101, 111))
+    stored = await seen(db)
+    assert stored == {key: when(AT + 5 if key <= 10 else AT + 1) for key in keys}
+
+
+async def test_a_row_that_a_partitions_trigger_leaves_alone_is_refused(dsn, db):
+    """The system columns that tell are those of the partition."""
+    await db.execute(
+        "CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz) PARTITION BY HASH (id)"
+    )
+    await db.execute(partitions("things", 8))
+    await db.execute(
+        "INSERT INTO things SELECT generate_series(1, 9);"
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF OLD.id = 2 THEN RETURN NULL; END IF; RETURN NEW; END $$; "
+        "CREATE TRIGGER skip BEFORE UPDATE ON things FOR EACH ROW EXECUTE FUNCTION skip()"
+    )
+    async with store_for(dsn) as store:
+        written = await store.write(chunk([(key, AT) for key in range(1, 11)]))
+    assert (list(written.refused), list(written.missing)) == ([2], [10])
+    assert (await seen(db)).keys() == set(range(1, 10)) - {2}
 
 
 async def test_more_keys_than_a_statement_has_parameters(dsn, db):

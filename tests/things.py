@@ -32,6 +32,21 @@ async def seen(db: asyncpg.Connection) -> dict[int, datetime]:
     return {row[0]: row[1] for row in rows}
 
 
+def partitions(table: str, count: int, options: str = "") -> str:
+    """Return the statements that make the partitions of a table by hash.
+
+    Args:
+        table: made with PARTITION BY HASH.
+        count: how many.
+        options: what follows in CREATE TABLE.
+    """
+    return ";".join(
+        f"CREATE TABLE {table}_{part} PARTITION OF {table} "
+        f"FOR VALUES WITH (MODULUS {count}, REMAINDER {part}) {options}"
+        for part in range(count)
+    )
+
+
 @asynccontextmanager
 async def locking(dsn: str, statement: str) -> AsyncIterator[None]:
     """Hold the locks of a statement in another session while the block runs."""

@@ -18,7 +18,7 @@ _Happening = Callable[[Scene], AsyncIterator[None]]
 _STALL_S: Final = 3.0
 _SLOW_BYTES_PER_S: Final = 10_000.0
 _LATE_S: Final = 2.0
-_SLOWLY_S: Final = 0.2
+_SLOWLY_S: Final = 0.05
 _SOON_S: Final = 60.0
 """For what a fault itself waits for, which is done in a moment unless something is broken."""
 _REFUSE: Final = """
@@ -368,7 +368,7 @@ async def sigterm(scene: Scene) -> AsyncIterator[None]:
     await _end(scene, signal.SIGTERM)
     scene.problems += await scene.unwritten(scene.load.owed())
     yield
-    await scene.service.start()
+    await _start(scene)
 
 
 @_fault(requests_suffer=True)
@@ -379,7 +379,7 @@ async def sigterm_twice(scene: Scene) -> AsyncIterator[None]:
     scene.proxy.delay_s = 0.0
     scene.problems += await scene.unwritten(scene.load.owed())
     yield
-    await scene.service.start()
+    await _start(scene)
 
 
 @_fault(requests_suffer=True)
@@ -391,7 +391,14 @@ async def sigterm_without_database(scene: Scene) -> AsyncIterator[None]:
         await _end(scene, signal.SIGTERM)
     finally:
         await asyncio.to_thread(scene.server.start)
+    await _start(scene)
+
+
+async def _start(scene: Scene) -> None:
+    """Start the service, and let it know who is there: of strangers it has to ask the server."""
     await scene.service.start()
+    for device in set(scene.fleet.devices) - scene.load.silent:
+        await scene.load.heartbeat(device)
 
 
 async def _end(scene: Scene, *signals: signal.Signals) -> None:

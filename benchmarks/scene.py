@@ -150,6 +150,7 @@ async def scene(settings: Settings, *, seconds: float) -> AsyncIterator[Scene]:
             f"{PREFIX}SERVER__PORT": str(port),
             f"{PREFIX}DATABASE__URL": dsn.geturl(),
             f"{PREFIX}DATABASE__AUTO_MIGRATE": "false",
+            f"{PREFIX}JOURNAL__DIR": str(folder / "journal"),
         }
         service = Service(f"http://127.0.0.1:{port}", environment, folder)
         stack.push_async_callback(service.stop)

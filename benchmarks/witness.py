@@ -19,6 +19,12 @@ WHERE at IS NOT NULL
 """
 """Each device, and the latest use of any key: when, and whether that is in the future."""
 
+_UNSEEN: Final = (
+    *(OSError, TimeoutError, asyncpg.PostgresError),
+    *(asyncpg.InterfaceError, asyncpg.InternalClientError),
+)
+"""The server is away, slow or cut off, the table is locked, renamed or changed."""
+
 
 class Witness:
     """Looks by a connection of its own, past whatever is between the service and the server.
@@ -41,24 +47,18 @@ class Witness:
     async def watch(self) -> None:
         """Look until cancelled; where the table cannot be seen, there is nothing to say."""
         while True:
-            try:
-                connection = await asyncpg.connect(
-                    self._dsn, timeout=_PATIENCE_S, statement_cache_size=0
-                )
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await asyncio.sleep(_EVERY_S)
-                continue
-            try:
-                await self._look_until_cut_off(connection)
-            finally:
-                connection.terminate()
+            with suppress(*_UNSEEN):
+                await self._look_until_it_fails()
+            await asyncio.sleep(_EVERY_S)
 
-    async def _look_until_cut_off(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        with suppress(OSError, TimeoutError, asyncpg.InterfaceError):
-            while not connection.is_closed():
-                with suppress(asyncpg.PostgresError):  # locked, renamed, changed
-                    self._compare(await connection.fetch(LOOK, timeout=_PATIENCE_S))
+    async def _look_until_it_fails(self) -> None:
+        connection = await asyncpg.connect(self._dsn, timeout=_PATIENCE_S, statement_cache_size=0)
+        try:
+            while True:
+                self._compare(await connection.fetch(LOOK, timeout=_PATIENCE_S))
                 await asyncio.sleep(_EVERY_S)
+        finally:
+            connection.terminate()
 
     def _compare(self, rows: "list[asyncpg.Record]") -> None:
         self.looks += 1

@@ -268,6 +268,22 @@ async def test_an_error_leaves_the_connection_usable(dsn, things):
     assert await seen(things) == {2: when(AT)}
 
 
+async def test_a_session_that_takes_no_writes_is_given_up(dsn, things):
+    """After a fail-over it may be one of a server that never will; a new one may find another."""
+    role = f"writer_{uuid.uuid4().hex[:8]}"
+    await things.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT ALL ON things TO {role}")
+    try:
+        await things.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+        async with store_for(with_user(dsn, role, "x")) as store:
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                await store.write(chunk([(1, AT)]))
+            await things.execute(f"ALTER ROLE {role} RESET default_transaction_read_only")
+            await store.write(chunk([(1, AT)]))
+    finally:
+        await things.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert await seen(things) == {1: when(AT)}
+
+
 async def test_a_row_that_a_trigger_leaves_alone_is_refused(dsn, things):
     """A BEFORE trigger that returns NULL raises no error; the key is told all the same."""
     await things.execute(

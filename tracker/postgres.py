@@ -176,6 +176,11 @@ async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
         raise asyncpg.ClientConfigurationError("the DSN cannot be read") from None
     try:
         yield connection
+    except asyncpg.ReadOnlySQLTransactionError:
+        # A server that was failed over from keeps its sessions, and takes no write ever again.
+        connection.terminate()
+        await pool.release(connection)
+        raise
     except asyncpg.PostgresError:  # the server's own word: the connection is in order
         await pool.release(connection)
         raise

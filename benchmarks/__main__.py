@@ -18,9 +18,9 @@ from api.migrate import MigrationError
 from benchmarks.arena import Arena
 from benchmarks.demo import demo as run_demo
 from benchmarks.faults import FAULTS
-from benchmarks.fuzz import fuzz as run_fuzz
+from benchmarks.faults.matrix import Plan, carry_out, page, show
+from benchmarks.fuzzing.fuzz import fuzz as run_fuzz
 from benchmarks.load import LoadFailedError
-from benchmarks.matrix import Plan, carry_out, page, show
 from benchmarks.report import BenchmarkFailedError
 from benchmarks.service import ServiceFailedError
 from benchmarks.suite import BENCHMARKS, FOLDER, run

@@ -16,9 +16,9 @@ from rich.console import Console
 
 from api.config import Settings
 from benchmarks.faults import FAULTS, Fault
-from benchmarks.matrix import Matrix, Plan, page, show
-from benchmarks.ordeal import Outcome, undergo
-from benchmarks.scene import Scene, scene
+from benchmarks.faults.matrix import Matrix, Plan, page, show
+from benchmarks.faults.ordeal import Outcome, undergo
+from benchmarks.faults.scene import Scene, scene
 
 IN_A_ROW = 6
 QUICK = Settings(

@@ -11,11 +11,11 @@ from rich.console import Console
 from api.answers import json_answer
 from api.auth import public
 from api.openapi import DocumentHandler, Operation
-from benchmarks import fuzz as fuzzing
 from benchmarks.arena import Arena
-from benchmarks.contract import Sent, explore
-from benchmarks.fuzz import fuzz
-from benchmarks.mutation import as_curl, attack, broken
+from benchmarks.fuzzing import fuzz as fuzzing
+from benchmarks.fuzzing.contract import Sent, explore
+from benchmarks.fuzzing.fuzz import fuzz
+from benchmarks.fuzzing.mutation import as_curl, attack, broken
 
 SEED = 20_210_307
 GOOD = Sent(

@@ -16,11 +16,11 @@ from api.background import background
 from api.config import PREFIX, Settings
 from benchmarks.arena import Arena, Fleet, connected
 from benchmarks.breakable import BreakableServer, breakable_server
-from benchmarks.proxy import Proxy, proxying
+from benchmarks.faults.proxy import Proxy, proxying
+from benchmarks.faults.steady import Steady
+from benchmarks.faults.witness import LOOK, Witness
 from benchmarks.scrape import Metrics, scrape
 from benchmarks.service import running_service
-from benchmarks.steady import Steady
-from benchmarks.witness import LOOK, Witness
 
 ROLE: Final = "service"
 """Whom the service connects as: nobody special, so that limits and permissions hold for it."""
@@ -52,7 +52,7 @@ class Service:
         """Start it and wait until it is ready."""
         self._starts += 1
         log_file = self._folder / f"service-{self._starts}.log"
-        command = ("-m", "benchmarks.skewed", "serve")
+        command = ("-m", "benchmarks.faults.skewed", "serve")
         self.process = await self._stack.enter_async_context(
             running_service(self.url, self._settings, log_file, command=command)
         )

@@ -11,7 +11,7 @@ from typing import Final
 import aiohttp
 
 from benchmarks.arena import Fleet
-from benchmarks.witness import KEYS
+from benchmarks.faults.witness import KEYS
 
 HEARTBEATS_PER_S: Final = 100
 UPLOADS_PER_S: Final = 25

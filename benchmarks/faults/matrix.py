@@ -12,10 +12,10 @@ from rich.table import Table
 
 from api.config import Settings
 from benchmarks.faults import FAULTS
-from benchmarks.ordeal import Outcome, recovery_limit_s, undergo
+from benchmarks.faults.ordeal import Outcome, recovery_limit_s, undergo
+from benchmarks.faults.scene import scene
+from benchmarks.faults.steady import HEARTBEATS_PER_S, UPLOADS_PER_S
 from benchmarks.report import Report
-from benchmarks.scene import scene
-from benchmarks.steady import HEARTBEATS_PER_S, UPLOADS_PER_S
 
 _COLUMNS: Final = (
     *("heartbeats", "p99", "uploads stored", "503", "unanswered"),

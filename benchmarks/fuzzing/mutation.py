@@ -17,7 +17,7 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from benchmarks.contract import Found, Sent
+from benchmarks.fuzzing.contract import Found, Sent
 
 _AT_A_TIME: Final = 8
 _LONGEST_BODY_BYTES: Final = 4096

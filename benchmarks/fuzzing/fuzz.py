@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmarks.arena import Arena
-from benchmarks.contract import Found, Sent, explore
-from benchmarks.mutation import attack, broken
+from benchmarks.fuzzing.contract import Found, Sent, explore
+from benchmarks.fuzzing.mutation import attack, broken
 from benchmarks.scrape import scrape
 from benchmarks.service import running_service
 

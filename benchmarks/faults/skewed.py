@@ -1,4 +1,4 @@
-"""The service with a wall clock that can be wrong: `python -m benchmarks.skewed serve`.
+"""The service with a wall clock that can be wrong: `python -m benchmarks.faults.skewed serve`.
 
 SIGUSR1 puts it an hour ahead, SIGUSR2 an hour back, each as often as it comes. The monotonic clock
 is left alone, as it is when somebody sets a machine's time.

@@ -8,8 +8,8 @@ from typing import Final
 import psutil
 
 from benchmarks.faults import Fault
-from benchmarks.scene import Scene
-from benchmarks.steady import HEARTBEATS_PER_S, UNREACHABLE, Phase
+from benchmarks.faults.scene import Scene
+from benchmarks.faults.steady import HEARTBEATS_PER_S, UNREACHABLE, Phase
 
 _NOISE_S: Final = 5.0
 """What a busy machine may add to any wait."""

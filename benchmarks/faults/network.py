@@ -1,0 +1,67 @@
+"""What goes wrong between the service and the database server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from benchmarks.faults.fault import fault
+from benchmarks.faults.scene import Scene
+
+_SLOW_BYTES_PER_S: Final = 10_000.0
+_LATE_S: Final = 2.0
+
+
+@fault()
+async def connections_cut(scene: Scene) -> AsyncIterator[None]:
+    """All connections to the server are cut, ten times a second."""
+
+    async def cut() -> None:
+        while True:
+            scene.proxy.cut()
+            await asyncio.sleep(0.1)
+
+    cutting = asyncio.create_task(cut())
+    try:
+        yield
+    finally:
+        cutting.cancel()
+
+
+@fault()
+async def black_hole(scene: Scene) -> AsyncIterator[None]:
+    """Packets to and from the server vanish."""
+    scene.proxy.swallow()
+    try:
+        yield
+    finally:
+        scene.proxy.restore()
+
+
+@fault()
+async def latency(scene: Scene) -> AsyncIterator[None]:
+    """Each answer of the server is two seconds late."""
+    scene.proxy.delay_s = _LATE_S
+    try:
+        yield
+    finally:
+        scene.proxy.delay_s = 0.0
+
+
+@fault()
+async def narrow_network(scene: Scene) -> AsyncIterator[None]:
+    """10 kB pass in a second, for all connections together."""
+    scene.proxy.bytes_per_s = _SLOW_BYTES_PER_S
+    try:
+        yield
+    finally:
+        scene.proxy.bytes_per_s = None
+
+
+@fault()
+async def half_a_reply(scene: Scene) -> AsyncIterator[None]:
+    """Whatever is committed, the connection is cut in the middle of the server saying so."""
+    scene.proxy.halving = True
+    try:
+        yield
+    finally:
+        scene.proxy.halving = False

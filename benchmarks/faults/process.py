@@ -1,0 +1,102 @@
+"""What goes wrong with the service's own process and its host."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from typing import Final
+
+from benchmarks.faults.fault import SOON_S, fault
+from benchmarks.faults.scene import Scene
+
+_STALL_S: Final = 3.0
+_SLOWLY_S: Final = 0.05
+
+
+@fault()
+async def clock_ahead(scene: Scene) -> AsyncIterator[None]:
+    """The clock of the service's host is an hour ahead."""
+    scene.service.process.send_signal(signal.SIGUSR1)
+    try:
+        yield
+    finally:
+        scene.service.process.send_signal(signal.SIGUSR2)
+        # What is pending is stored as of its flush, by the server's clock: never in the future,
+        # but later than it was.
+        scene.load.heard_at.update(dict.fromkeys(scene.fleet.devices, float("inf")))
+
+
+@fault()
+async def clock_back(scene: Scene) -> AsyncIterator[None]:
+    """The clock of the service's host is an hour back."""
+    # What is acknowledged meanwhile is an hour older by the service's clock: it moves nothing.
+    scene.load.trusting = False
+    scene.service.process.send_signal(signal.SIGUSR2)
+    try:
+        yield
+    finally:
+        scene.service.process.send_signal(signal.SIGUSR1)
+        async with scene.session.get("/api/health/live"):  # answered by the right clock
+            scene.load.trusting = True
+
+
+@fault(requests_suffer=True)
+async def event_loop_blocked(scene: Scene) -> AsyncIterator[None]:
+    """The service does nothing at all for three seconds (SIGSTOP)."""
+    process = scene.service.process
+    process.send_signal(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(_STALL_S)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    yield
+
+
+@fault(requests_suffer=True)
+async def sigterm(scene: Scene) -> AsyncIterator[None]:
+    """The service is told to stop under load, and started again."""
+    await _end(scene, signal.SIGTERM)
+    scene.problems += await scene.unwritten(scene.load.owed())
+    yield
+    await _start(scene)
+
+
+@fault(requests_suffer=True)
+async def sigterm_twice(scene: Scene) -> AsyncIterator[None]:
+    """The service is told to stop twice under load, and started again."""
+    scene.proxy.delay_s = _SLOWLY_S  # so that it has not ended when it is told again
+    await _end(scene, signal.SIGTERM, signal.SIGTERM)
+    scene.proxy.delay_s = 0.0
+    scene.problems += await scene.unwritten(scene.load.owed())
+    yield
+    await _start(scene)
+
+
+@fault(requests_suffer=True)
+async def sigterm_without_database(scene: Scene) -> AsyncIterator[None]:
+    """The server is stopped, then the service is told to stop; both are started again."""
+    await asyncio.to_thread(scene.server.stop)
+    try:
+        yield
+        await _end(scene, signal.SIGTERM)
+    finally:
+        await asyncio.to_thread(scene.server.start)
+    await _start(scene)
+
+
+async def _start(scene: Scene) -> None:
+    """Start the service, and let it know who is there: of strangers it has to ask the server."""
+    await scene.service.start()
+    for device in set(scene.fleet.devices) - scene.load.silent:
+        await scene.load.heartbeat(device)
+
+
+async def _end(scene: Scene, *signals: signal.Signals) -> None:
+    process = scene.service.process
+    for number in signals:
+        process.send_signal(number)
+        await asyncio.sleep(0.1)
+    async with asyncio.timeout(SOON_S):
+        code = await process.wait()
+    if code:
+        scene.problems.append(f"the service ended with {code}")
+    await scene.service.stop()

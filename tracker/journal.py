@@ -90,6 +90,8 @@ class Journal:
         self._old: list[Segment] = []  # before it: with the live one they hold all that was drained
         self._carried = 0  # how many of these have outlived a flush
         self._rewritten = 0  # how many there were after they were written anew
+        self._anew: list[Segment] = []  # these, while they are written
+        self._in_making = 0  # how many segments are being created
         self._failing = False  # whether the last flush has left much uncommitted
         self._spares: list[Segment] = []
         self._unsealed: list[Segment] = []
@@ -113,7 +115,8 @@ class Journal:
     @property
     def _segments(self) -> int:
         live = self._live is not _NOTHING
-        return live + len(self._full) + len(self._old) + len(self._spares) + len(self._freed)
+        needed = len(self._full) + len(self._old) + len(self._anew) + len(self._spares)
+        return live + needed + len(self._freed) + self._in_making
 
     def append(self, key: object, second: int) -> None:
         """Note a change of the buffer; never blocks, never raises.
@@ -169,33 +172,43 @@ class Journal:
         long = self._carried > 2 * self._rewritten + 2
         if not (self._failing and (self._old_gap or long)):
             return
-        anew: list[Segment] = []
         try:
             entries = iter(batch.items())
             while some := list(islice(entries, _SLICE_KEYS)):
-                await self._append_to(anew, some)
+                await self._append_anew(some)
                 await asyncio.sleep(0)
         except OSError as error:
-            self._free(anew)
             self._fail(error)
-        except BaseException:
-            self._free(anew)
-            raise
         else:
-            self._unsealed += anew
-            self._free(self._old)
-            self._old = anew
-            self._carried = self._rewritten = len(anew)
+            self._unsealed += self._anew
+            self._old, self._anew = self._anew, self._old
+            self._carried = self._rewritten = len(self._old)
             self._covered()
+        finally:
+            self._free(self._anew)
+            self._anew = []
 
-    async def _append_to(self, segments: list[Segment], some: Iterable[tuple[Key, int]]) -> None:
+    async def _append_anew(self, some: Iterable[tuple[Key, int]]) -> None:
+        anew = self._anew
         for key, second in some:
-            if not segments or not segments[-1].append(key, second):
-                if len(segments) >= self._most_segments // 2:
-                    raise OSError("what is pending does not fit into half of the journal")
+            if not anew or not anew[-1].append(key, second):
                 async with asyncio.timeout(_PATIENCE_S):
-                    segments.append(await self._disk.create())
-                segments[-1].append(key, second)
+                    anew.append(await self._create(self._most_segments))
+                anew[-1].append(key, second)
+
+    async def _create(self, most_segments: int) -> Segment:
+        """Make a segment, unless there are so many, those that wait for their removal included.
+
+        Raises:
+            OSError: there are, or there is no room.
+        """
+        if self._segments >= most_segments:
+            raise OSError("the journal is as large as it may be")
+        self._in_making += 1
+        try:
+            return await self._disk.create()
+        finally:
+            self._in_making -= 1
 
     def settled(self, uncommitted: Entries) -> None:
         """Note what a flush has left to be written again; never raises.
@@ -291,9 +304,7 @@ class Journal:
             OSError: there is no room.
         """
         while len(self._spares) < _SPARES:
-            if self._segments >= self._most_segments // 2:
-                raise OSError("the journal is as large as it may be")
-            self._spares.append(await self._disk.create())
+            self._spares.append(await self._create(self._most_segments // 2))
 
     def _fail(self, error: Exception) -> None:
         if self._problem is None:

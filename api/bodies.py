@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 import msgspec
-from aiohttp import ClientPayloadError, hdrs, web
+from aiohttp import ClientPayloadError, HttpVersion11, hdrs, web
 
 from api.answers import ApiError
 from api.auth import Access
@@ -65,7 +65,7 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], acce
     if (request.content_length or 0) > request.client_max_size:
         raise web.HTTPRequestEntityTooLarge(request.client_max_size)
     try:
-        if hdrs.EXPECT in request.headers and not request.content.is_eof():
+        if _is_awaited(request):
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # the answer itself has not begun
         body = await request.read()
@@ -84,6 +84,12 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], acce
         with suppress(ApiError, StoreError):
             await access.reach(request, str(_decode(body, _NAMED).device_id))
         raise
+
+
+def _is_awaited(request: web.Request) -> bool:
+    """Return whether the client waits to be told to send the body; of old, nobody did."""
+    expected = hdrs.EXPECT in request.headers and not request.content.is_eof()
+    return expected and request.version >= HttpVersion11
 
 
 def _decompressed(request: web.Request, body: bytes) -> bytes:

@@ -85,7 +85,7 @@ def migrate(context: typer.Context, config: Config = None) -> None:
 @keys.command()
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Option(help="What the key is for: 2 to 50 characters.")],
+    name: Annotated[str, typer.Option(help="What the key is for: up to 100 characters.")],
     group: Annotated[
         str | None, typer.Option(help="The one group that the key may reach; all when left out.")
     ] = None,
@@ -100,7 +100,7 @@ def create(
 ) -> None:
     """Make a key and print it, alone on stdout. It is not shown again."""
     settings = _settings(context, config)
-    _check(name, KeyName, "--name", "2 to 50 printable characters")
+    _check(name, KeyName, "--name", "1 to 100 printable characters")
     if group is not None:
         _check(group, GroupId, "--group", "2 to 50 letters, digits, _ or -")
     valid_s = None if expires is None else _seconds(expires, "--expires")

@@ -22,6 +22,8 @@ from api.observe import Requests
 
 _LINGER_S: Final = 5.0
 """How long a body that nobody wants is read, so that its sender comes to read the answer."""
+_UNREAD_BYTES: Final = 65_536
+"""How much of a body is taken before anybody asks for it; of many nobody ever will."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -61,6 +63,7 @@ class Connection(web.RequestHandler):
             max_line_size=limits.max_header_line_bytes,
             max_field_size=limits.max_header_line_bytes,
             auto_decompress=False,  # `read_body` does, see `create_app`
+            read_bufsize=_UNREAD_BYTES,
         )
         self._door = door
         self._limits = limits
@@ -144,6 +147,9 @@ class Connection(web.RequestHandler):
         self._head_due = self._loop.call_later(self._limits.head_timeout_s, self._head_is_late)
 
     def _head_is_late(self) -> None:
+        if self._current_request is not None:  # it was about to be answered when the head began
+            self._await_head()
+            return
         self._head_due = None
         self._door.closed["slow_head"] += 1
         if self._head_bytes:
@@ -218,8 +224,10 @@ class Connection(web.RequestHandler):
         """Send an answer; an error that no middleware has seen is brought into our form."""
         if isinstance(resp, web.HTTPException):
             resp = self._requests.refuse(resp)
-        if self._body is not None:
-            if hdrs.EXPECT in request.headers and not self._body.is_eof():
+        if self._upgraded:
+            resp.force_close()  # to nothing: what follows would be nobody's to limit
+        if self._body is request.content:  # and not that of a request that was sent ahead
+            if hdrs.EXPECT in request.headers and not request.content.is_eof():
                 resp.force_close()  # it may never come, and the next request be taken for it
             self._forget_body()
         if not self._messages and self._wire is not None:

@@ -30,11 +30,12 @@ class DeviceHandlers:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
         return [
+            # Routes are tried in this order, and most requests are heartbeats.
+            web.post("/api/v1/devices/{device_id}/heartbeat", self._heartbeat),
             web.post("/api/v1/devices/register", self._register, expect_handler=expect_later),
             web.get("/api/v1/devices", self._list),
             web.get("/api/v1/devices/{device_id}", self._show),
             web.delete("/api/v1/devices/{device_id}", self._deactivate),
-            web.post("/api/v1/devices/{device_id}/heartbeat", self._heartbeat),
         ]
 
     @Operation(body=_REGISTRATION, answers={200: DeviceAnswer}, refuses=(403,))

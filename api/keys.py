@@ -25,7 +25,7 @@ _PREFIX_LENGTH: Final = 10
 
 
 KeyName: TypeAlias = Annotated[
-    str, msgspec.Meta(min_length=2, max_length=50, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
+    str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")
 ]
 _LISTED: Final = """
 SELECT id, prefix, name, group_id, created_at, last_used_at, expires_at, revoked_at,
@@ -136,7 +136,7 @@ async def find_keys(database: Database, which: str) -> list[StoredKey]:
     """
     rows = await database.fetch(_LISTED + _FOUND + _ORDER, which, hash_key(which))
     found = [StoredKey(*row) for row in rows]
-    return [key for key in found if key.name != which] or found
+    return [key for key in found if key.name != which or str(key.id) == which] or found
 
 
 async def revoke_key(database: Database, key_id: int) -> None:

@@ -6,7 +6,8 @@ from typing import Final
 import structlog
 
 _SPARE_FILES: Final = 1536
-"""For connections that are accepted before others are closed for them, for logs and libraries."""
+"""For connections that are accepted before others are closed for them, for logs and libraries: so
+many, or half of all if that is less."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -29,9 +30,11 @@ def affordable_connections(wanted: int, *, others: int) -> int:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted
     most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-    affordable = most - others - _SPARE_FILES
+    affordable = most - others - min(_SPARE_FILES, most // 2)
     if affordable < 1:
-        raise OSError(f"only {hard} files may be open (ulimit -Hn), {needed} are needed")
+        least = 2 * (others + 1)
+        raise OSError(f"only {hard} files may be open (ulimit -Hn), the least is {least}")
+    affordable = min(affordable, wanted)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if affordable < wanted:
         log.warning(

@@ -21,9 +21,10 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _REFUSALS: Final = {
     400: "A parameter, a header or the body is wrong; the message names it and says how.",
-    401: "The API key is missing, unknown or revoked.",
+    401: "The API key is missing, unknown, revoked or expired.",
     403: "This API key may not do that.",
     404: "A device that the request names is unknown, or this API key may not reach it.",
+    408: "The body took too long to come.",
     413: "The body is larger than the service takes.",
     415: "The body is not declared as JSON, or encoded in a way that is not understood.",
     422: "The database refuses the report by a rule of its own.",
@@ -34,7 +35,7 @@ _REFUSALS: Final = {
 _MORE_HEADERS: Final = {503: ("Retry-After",)}
 _JSON: Final = "application/json"
 _WITH_KEY: Final = {400, 401, 404, 503}
-_WITH_BODY: Final = {400, 413, 415}
+_WITH_BODY: Final = {400, 408, 413, 415}
 _IN_PATH: Final = re.compile(r"{(\w+)}").findall
 _PARAMETERS: Final = {
     "device_id": {

@@ -70,19 +70,19 @@ async def open_doors(application: web.Application, limits: ServerSettings) -> As
         served.append((application[MONITOR], _MONITOR_SHUTDOWN_S))
     async with AsyncExitStack() as stack:
         listeners = []
-        for app, timeout_s in served:  # the monitor, being last, stops first: it is not missed
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=timeout_s)
-            stack.push_async_callback(runner.cleanup)
-            await runner.setup()
-            door, server = app[DOOR], cast("web.Server", runner.server)
-            listeners.append(
-                await asyncio.get_running_loop().create_server(
-                    partial(Connection, door, limits, application[REQUESTS], server),
-                    *(door.host, door.port),
-                    backlog=_BACKLOG,
-                )
-            )
         try:
+            for app, timeout_s in served:  # the monitor, being last, stops first: it is not missed
+                runner = web.AppRunner(app, access_log=None, shutdown_timeout=timeout_s)
+                stack.push_async_callback(runner.cleanup)
+                await runner.setup()
+                door, server = app[DOOR], cast("web.Server", runner.server)
+                listeners.append(
+                    await asyncio.get_running_loop().create_server(
+                        partial(Connection, door, limits, application[REQUESTS], server),
+                        *(door.host, door.port),
+                        backlog=_BACKLOG,
+                    )
+                )
             yield
         finally:
             for listener in listeners:

@@ -175,6 +175,30 @@ async def test_when_all_are_being_answered_a_newcomer_is_closed(dsn):
             assert (await client.answer()).status == 200
 
 
+@pytest.mark.parametrize("ahead", ["", "Connection: upgrade\r\nUpgrade: websocket\r\n"])
+async def test_a_slow_body_behind_another_request_is_a_slow_body(dsn, ahead):
+    """What is sent ahead of it, or would be another protocol, takes nobody's time limit away."""
+    async with doors(dsn, body_timeout_s=0.5) as service, service.client() as client:
+        first = f"GET /api/health HTTP/1.1\r\nHost: here\r\n{ahead}\r\n".encode()
+        await client.send(first + service.upload("Content-Length: 100") + b"{")
+        answers = [answer.status for answer in await client.answers()]
+        assert answers == ([200] if ahead else [200, 408])
+        async with asyncio.timeout(PATIENCE_S):
+            while service.door.open:
+                await asyncio.sleep(0.01)
+
+
+async def test_an_expected_body_is_not_asked_for_of_a_client_that_does_not_know_how(dsn):
+    """HTTP/1.0 had no interim answers."""
+    async with doors(dsn) as service, service.client() as client:
+        body = json.dumps({"device_id": service.device_id, **REPORT}).encode()
+        head = service.upload("Expect: 100-continue", f"Content-Length: {len(body)}")
+        await client.send(head.replace(b"HTTP/1.1", b"HTTP/1.0") + body[:-1])
+        await asyncio.sleep(0)
+        await client.send(body[-1:])
+        assert [answer.status for answer in await client.answers()] == [200]
+
+
 async def test_who_watches_has_a_door_of_their_own(dsn):
     """Metrics are there alone, health is at both; a crowd at one is none at the other."""
     async with AsyncExitStack() as stack:
@@ -301,7 +325,7 @@ def test_limits_that_contradict_each_other_stop_the_start(monkeypatch, name, val
         load_settings()
 
 
-@pytest.mark.parametrize(("most", "is_enough"), [(4000, False), (12_000, True)])
+@pytest.mark.parametrize(("most", "is_enough"), [(1024, False), (4000, False), (12_000, True)])
 def test_the_limit_of_open_files_is_raised_or_spoken_of(dsn, most, is_enough):
     """Where fewer files may be open than connections, fewer are let in, in one clear line."""
     limited = f'ulimit -Sn 512 && ulimit -Hn {most} && exec "$@"'

@@ -1,7 +1,10 @@
 """A store in memory that fails on command, a clock that stands still, and a flush on both."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
 
 from tracker import RowRefused, StoreTimeout, Target
 from tracker.buffer import Buffer
@@ -73,6 +76,21 @@ def raising(*errors: Exception | None):
             raise error
 
     return step
+
+
+@contextmanager
+def unwritable_logs() -> Iterator[None]:
+    """Let every line of the log raise while the block runs, as a closed pipe does."""
+
+    def broken(*_: object) -> None:
+        raise BrokenPipeError
+
+    before = structlog.get_config()["processors"]
+    structlog.configure(processors=[broken])
+    try:
+        yield
+    finally:
+        structlog.configure(processors=before)
 
 
 class FlushRig:

@@ -2,12 +2,11 @@
 
 import asyncio
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.stores import TARGET, MemoryStore, raising
+from tests.stores import TARGET, MemoryStore, raising, unwritable_logs
 from tracker import StoreMisconfigured, StoreUnavailable
 from tracker.backoff import Backoff
 from tracker.buffer import Buffer
@@ -219,22 +218,16 @@ async def test_an_empty_flush_says_nothing_about_the_store():
     await rig.flusher.stop()
 
 
-async def test_the_loop_outlives_a_log_that_cannot_be_written(monkeypatch):
+async def test_the_loop_outlives_a_log_that_cannot_be_written():
     """A closed pipe on standard output ends no loop."""
-
-    def broken(*_args: object, **_more: object) -> None:
-        raise BrokenPipeError
-
-    monkeypatch.setattr(
-        "tracker.flusher.log", SimpleNamespace(error=broken, exception=broken, info=broken)
-    )
     rig = Rig(interval_s=SOON_S, backoff=Backoff(first_s=SOON_S, most_s=SOON_S))
     rig.store.before = raising(StoreUnavailable("away"), ZeroDivisionError())
-    rig.buffer.touch(1)
-    await rig.written()
-    rig.buffer.touch(2)
-    await rig.written()
-    await rig.flusher.stop()
+    with unwritable_logs():
+        rig.buffer.touch(1)
+        await rig.written()
+        rig.buffer.touch(2)
+        await rig.written()
+        await rig.flusher.stop()
 
 
 async def test_a_stop_that_is_cancelled_itself_counts_the_loss():

@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from typing import Final, Protocol
 
-import structlog
-
 from tracker.buffer import Buffer
+from tracker.logs import Log
 from tracker.records import Contents, UnreadableJournal, read, read_header
 
 _SLICE_KEYS: Final = 1000
@@ -19,7 +18,7 @@ _LOOK_EVERY_S: Final = 60.0
 _PATIENCE_S: Final = 5.0
 """How long a start waits; what takes longer, as it does not fit into the buffers, comes later."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log: Final = Log(__name__)
 
 
 class Legacy(Protocol):

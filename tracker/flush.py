@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-import structlog
-
 from tracker.buffer import Buffer
 from tracker.errors import (
     RowRefused,
@@ -22,6 +20,7 @@ from tracker.errors import (
 )
 from tracker.histogram import Histogram
 from tracker.keys import Key
+from tracker.logs import Log
 from tracker.repeats import Repeats
 from tracker.store import Chunk, Store, Written
 from tracker.writing import Writing
@@ -33,7 +32,7 @@ _REST: Final = 2.0
 _SHOWN_KEYS: Final = 5
 _LOG_EVERY_S: Final = 60.0
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log: Final = Log(__name__)
 
 
 @dataclass(slots=True)
@@ -183,9 +182,5 @@ class Flush:
         """Log what became of some keys, a few of them by name, once a minute at most."""
         first = [str(key) for key in islice(keys, _SHOWN_KEYS)]
         if first and (times := self._repeats[event].again()):
-            # Not even a log that cannot be written may upset the accounting.
-            with suppress(Exception):
-                target = self.buffer.target.name
-                log.warning(
-                    event, target=target, keys=len(keys), first_keys=first, times=times, **more
-                )
+            target = self.buffer.target.name
+            log.warning(event, target=target, keys=len(keys), first_keys=first, times=times, **more)

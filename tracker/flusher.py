@@ -7,14 +7,12 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
-
-import structlog
 
 from tracker.backoff import Backoff
 from tracker.errors import StoreError, StoreMisconfigured
 from tracker.flush import Flush
+from tracker.logs import Log
 from tracker.repeats import Repeats
 
 _JITTER: Final = 0.1
@@ -26,7 +24,7 @@ _FINAL_BACKOFF: Final = Backoff(first_s=0.1, most_s=1.0)
 _CANCEL_GRACE_S: Final = 1.0
 _LOG_EVERY_S: Final = 60.0
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log: Final = Log(__name__)
 
 
 class Flusher:
@@ -164,9 +162,8 @@ class Flusher:
             if self._stopping:
                 return
             started = self._monotonic()
-            with suppress(Exception):  # even a log that cannot be written does not end the loop
-                await self._flush_once()
-                self._say_dropped()
+            await self._flush_once()
+            self._say_dropped()
             rest_s = self._not_before - self._monotonic()
             jittered_s = self._interval_s * random.uniform(1 - _JITTER, 1 + _JITTER)
             spent_s = min(self._monotonic() - started, _SPREAD * self._interval_s)

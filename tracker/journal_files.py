@@ -21,10 +21,9 @@ from itertools import count
 from pathlib import Path
 from typing import Final, TypeVar
 
-import structlog
-
 from tracker.errors import ConfigurationError
 from tracker.journal import SEGMENT_BYTES
+from tracker.logs import Log
 from tracker.records import Segment, header
 
 _SUFFIX: Final = ".journal"
@@ -35,7 +34,7 @@ _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 T = TypeVar("T")
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log: Final = Log(__name__)
 
 
 class Folder:

@@ -1,13 +1,12 @@
 """The aiohttp middleware: who was active in this request becomes touches."""
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Final, TypeAlias
 
-import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from tracker.logs import Log
 from tracker.repeats import Repeats
 from tracker.tracker import Tracker
 
@@ -16,7 +15,7 @@ Identify: TypeAlias = Callable[[web.Request], Iterable[tuple[str, object]]]
 _NOT_ACTIVITY: Final = frozenset({401, 403})
 _LOG_EVERY_S: Final = 60.0
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log: Final = Log(__name__)
 
 
 def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
@@ -44,8 +43,7 @@ def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
                 touch(target, key)
         except Exception:
             if times := errors.again():
-                with suppress(Exception):  # a log that cannot be written fails no request either
-                    log.exception("touch.failed", times=times)
+                log.exception("touch.failed", times=times)
 
     @web.middleware
     async def track(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from tests.test_journal import MemoryDisk
 from tests.things import AT, THINGS, locking, seen, when
 from tracker import ConfigurationError, Target, Tracker
-from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES
+from tracker.adoption import Adoption
+from tracker.buffer import Buffer
+from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES, Journal
 from tracker.journal_files import Folder
 from tracker.journaling import _owner
-from tracker.records import Segment, read, read_header
+from tracker.records import Segment, header, read, read_header
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 GENEROUS_S = 60
@@ -388,6 +391,49 @@ async def test_a_process_that_is_killed_between_two_lines_loses_nothing(dsn, thi
     async with tracker(dsn, tmp_path, shutdown_deadline_s=60).running() as running:
         assert running.recovered == {"things": 10}
     assert await seen(things) == {key: when(AT + key) for key in range(1, 11)}
+
+
+class Left:
+    """What a process has left behind, in memory: one segment."""
+
+    def __init__(self, owner: dict[str, str], **touches: int) -> None:
+        memory = bytearray(header(owner).ljust(1000, b"\0"))
+        segment = Segment("1", memory, len(header(owner)))
+        assert all(segment.append(key, at) for key, at in touches.items())
+        self.left = {"1": bytes(memory)}
+
+    def segments(self) -> list[str]:
+        return list(self.left)
+
+    def read(self, path: str) -> bytes:
+        return self.left[path]
+
+    def remove(self, path: str) -> None:
+        del self.left[path]
+
+    def close(self) -> None:
+        """There is no lock."""
+
+
+async def test_what_is_taken_over_stays_where_it_was_until_a_journal_has_it(monkeypatch):
+    """Or the table: the next crash may come before either."""
+    monkeypatch.setattr("tracker.adoption._LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("tracker.adoption._PATIENCE_S", 0.1)
+    left, buffer, full = Left({"target": "ours"}, **{"7": AT}), Buffer(THINGS), MemoryDisk()
+    full.full = True
+    journal = Journal("things", full, most_segments=LEAST_SEGMENTS)
+    await journal.open()
+    buffer.attach(journal)
+    async with Adoption(
+        lambda: [left], {"things": {"target": "ours"}}, {"things": buffer}
+    ).running():
+        assert buffer.drain() == {7: AT}
+        assert journal.gap
+        assert left.left
+        buffer.settle({})
+        async with asyncio.timeout(GENEROUS_S):
+            while left.left:
+                await asyncio.sleep(0)
 
 
 def test_a_journal_too_small_to_be_of_use_is_refused(tmp_path):

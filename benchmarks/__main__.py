@@ -23,6 +23,8 @@ from benchmarks.fuzzing.fuzz import fuzz as run_fuzz
 from benchmarks.load import LoadFailedError
 from benchmarks.report import BenchmarkFailedError
 from benchmarks.service import ServiceFailedError
+from benchmarks.simulation.command import replay
+from benchmarks.simulation.command import simulate as run_simulation
 from benchmarks.suite import BENCHMARKS, FOLDER, run
 from benchmarks.synapse import PeerFailedError
 
@@ -116,6 +118,25 @@ def faults(
         chosen = "".join(f" --only {name}" for name in only or ())
         write.write_text(page(matrix, again + chosen), encoding="utf-8")
     raise typer.Exit(0 if matrix.held else 1)
+
+
+@app.command()
+def simulate(
+    *,
+    flushes: Annotated[int, typer.Option(min=1, help="How many, at least.")] = 100_000,
+    seed: Annotated[int | None, typer.Option(help="Of the first history; any when left out.")] = (
+        None
+    ),
+    processes: Annotated[int, typer.Option(min=1, help="How many work at once.")] = 2,
+    trace: Annotated[bool, typer.Option("--trace", help="One history, with all steps.")] = False,
+) -> None:
+    """Let everything fail in virtual time, and see that the tracker keeps its laws."""
+    first = random.randrange(1_000_000_000) if seed is None else seed
+    if trace:
+        raise typer.Exit(replay(first, Console()))
+    raise typer.Exit(
+        run_simulation(flushes=flushes, seed=first, processes=processes, console=Console())
+    )
 
 
 def _command(name: str, documentation: str) -> None:

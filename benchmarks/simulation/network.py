@@ -1,0 +1,255 @@
+"""The way to the server: asyncpg's pool and connection, as far as `PostgresStore` uses them.
+
+A message may be late, or never arrive, or arrive when nobody waits for the answer any more.
+"""
+
+import asyncio
+import random
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import asyncpg
+
+from benchmarks.simulation.server import Server, Transaction
+
+_LOCK_TIMEOUT_MS: Final = re.compile(r"lock_timeout = (\d+)").search
+_STATEMENT_TIMEOUT_MS: Final = re.compile(r"statement_timeout = (\d+)").search
+
+
+class Network:
+    """What all connections have in common.
+
+    Args:
+        server: the other end.
+        chance: decides how long a message takes, and whether it arrives.
+    """
+
+    def __init__(self, server: Server, chance: random.Random) -> None:
+        self.server = server
+        self.away = False
+        self.loss = 0.0
+        """The share of messages at which a connection breaks."""
+        self.latency_s = 0.001
+        self.connections: set[Connection] = set()
+        self.chance = chance
+        self._silence: asyncio.Event | None = None
+
+    def fall_silent(self) -> None:
+        """Let no message through any more, without a word."""
+        self._silence = self._silence or asyncio.Event()
+
+    def speak_again(self) -> None:
+        """Let messages through; who waits for one waits no more, for that connection is gone."""
+        if self._silence is not None:
+            self._silence.set()
+            self._silence = None
+
+    def restart(self) -> None:
+        """Cut all connections."""
+        for connection in sorted(self.connections, key=lambda connection: connection.number):
+            connection.cut()
+
+    async def connect(self, pool: "Pool") -> None:
+        """Knock at the server's door.
+
+        Args:
+            pool: who does.
+
+        Raises:
+            OSError: nobody opens.
+        """
+        await self.carry()
+        if self.away or pool.gone:
+            raise ConnectionRefusedError("connection refused")
+
+    async def carry(self) -> None:
+        """Take as long as a message takes.
+
+        Raises:
+            ConnectionResetError: it is lost.
+        """
+        if self._silence is not None:
+            await self._silence.wait()
+            raise ConnectionResetError("no answer")
+        if self.loss and self.chance.random() < self.loss:
+            raise ConnectionResetError("reset by peer")
+        await asyncio.sleep(self.latency_s * max(0, self.chance.uniform(-1, 1)))
+
+
+class Pool:
+    """A pool of one connection, of one process.
+
+    Args:
+        network: how to get to the server.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.gone = False
+        self._network = network
+        self._free = asyncio.Semaphore(1)
+        self._idle: list[Connection] = []
+        self._all: list[Connection] = []
+
+    async def acquire(self) -> "Connection":
+        """Return a connection, an old one or a new one."""
+        await self._free.acquire()
+        try:
+            while self._idle:
+                if not (idle := self._idle.pop()).is_closed():
+                    return idle
+            await self._network.connect(self)
+        except BaseException:
+            self._free.release()
+            raise
+        connection = Connection(self._network, len(self._all))
+        self._all.append(connection)
+        return connection
+
+    async def release(self, connection: "Connection") -> None:
+        """Take a connection back."""
+        self._idle.append(connection)
+        self._free.release()
+
+    def crash(self) -> None:
+        """End with the process; the server notices, but what it has heard it will do."""
+        self.gone = True
+        for connection in self._all:
+            connection.cut()
+
+
+class Connection:
+    """A session, seen from the client's side.
+
+    Args:
+        network: how to get to the server.
+        number: for an order among those that are open.
+    """
+
+    def __init__(self, network: Network, number: int) -> None:
+        self.number = number
+        self._network = network
+        self._server = network.server
+        self._transaction: Transaction | None = None
+        self._late: asyncio.Event | None = None  # of a COMMIT that nobody waits for any more
+        self._statement_timeout_s = 0.0
+        self._closed = False
+        network.connections.add(self)
+
+    def is_closed(self) -> bool:
+        """Return whether the connection is lost."""
+        return self._closed
+
+    def terminate(self) -> None:
+        """Cut it."""
+        self.cut()
+
+    def cut(self) -> None:
+        """Lose the connection; the server rolls back what was not committed."""
+        if not self._closed:
+            self._closed = True
+            self._network.connections.discard(self)
+            self._roll_back()
+
+    async def execute(self, sql: str, *arguments: Any) -> str:
+        """Send a statement and return what the server says of it."""
+        if sql == "COMMIT":
+            return await self._commit()
+        return str(await self._exchange(sql, arguments))
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        """Send a statement and return its rows."""
+        rows: list[tuple[Any, ...]] = await self._exchange(sql, arguments)
+        return rows
+
+    async def _exchange(self, sql: str, arguments: tuple[Any, ...]) -> Any:
+        await self._carry()
+        try:
+            answer = await self._do(sql, arguments)
+        except BaseException:  # an error, or the client's request to cancel
+            self._roll_back()
+            raise
+        await self._carry()
+        return answer
+
+    async def _do(self, sql: str, arguments: tuple[Any, ...]) -> Any:
+        if self._late is not None:
+            await self._late.wait()
+            self._late = None
+        if sql.lstrip().startswith("BEGIN"):
+            self._statement_timeout_s = _milliseconds(_STATEMENT_TIMEOUT_MS, sql)
+            lock_timeout_s = _milliseconds(_LOCK_TIMEOUT_MS, sql)
+            self._transaction = Transaction(lock_timeout_s=lock_timeout_s)
+            return "BEGIN"
+        if sql == "ROLLBACK":
+            self._roll_back()
+            return "ROLLBACK"
+        return await self._write(sql, *arguments)
+
+    async def _write(self, sql: str, keys: list[int], seconds: str) -> Any:
+        server, transaction = self._server, self._transaction
+        if transaction is None:
+            raise asyncpg.InFailedSQLTransactionError("there is no transaction")
+        try:
+            server.check(len(keys))
+        except asyncpg.QueryCanceledError:
+            await asyncio.sleep(self._statement_timeout_s)
+            raise
+        if sql == server.statements.straight:
+            return await server.straight(transaction, keys, seconds)
+        if sql == server.statements.left:
+            return server.left(transaction, keys, seconds)
+        if sql == server.statements.careful:
+            return server.careful(transaction, keys, seconds)
+        raise asyncpg.PostgresSyntaxError(f"no statement of the tracker's: {sql}")
+
+    async def _commit(self) -> str:
+        try:
+            await self._carry()
+        except asyncio.CancelledError:
+            self._commit_late()
+            raise
+        except OSError:
+            raise asyncpg.ConnectionDoesNotExistError("closed in the middle") from None
+        if self._transaction is None:
+            return "ROLLBACK"
+        self._server.commit(self._transaction)
+        self._transaction = None
+        await self._carry()
+        return "COMMIT"
+
+    def _commit_late(self) -> None:
+        """Commit what the server has been told to, some time after the client has left."""
+        self._late = late = asyncio.Event()
+        transaction, self._transaction = self._transaction, None
+
+        def arrive() -> None:
+            if transaction is not None:
+                if self._network.chance.random() < 0.5:
+                    self._server.commit(transaction)
+                else:
+                    self._server.roll_back(transaction)
+            late.set()
+
+        delay_s = self._network.chance.uniform(0, 1.5)
+        asyncio.get_running_loop().call_later(delay_s, arrive)
+
+    async def _carry(self) -> None:
+        if not self._closed:
+            try:
+                await self._network.carry()
+            except OSError:
+                self.cut()
+                raise
+        if self._closed:
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed")
+
+    def _roll_back(self) -> None:
+        if self._transaction is not None:
+            self._server.roll_back(self._transaction)
+            self._transaction = None
+
+
+def _milliseconds(found: Callable[[str], re.Match[str] | None], sql: str) -> float:
+    match = found(sql)
+    return int(match[1]) / 1000 if match else 0.0

@@ -1,0 +1,50 @@
+"""How the processes of a history are set up: small, hasty, and each history otherwise."""
+
+import random
+from dataclasses import dataclass
+
+from tracker import Target
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the processes of one history are set up; times in seconds."""
+
+    target: Target
+    interval_s: float
+    chunk_keys: int
+    statement_timeout_s: float
+    lock_timeout_s: float
+    backoff_first_s: float
+    backoff_most_s: float
+    deadline_s: float
+    journaled: bool
+    most_segments: int
+
+
+def some_options(chance: random.Random) -> Options:
+    """Return options that nobody would choose, but might."""
+    capacity = chance.choice((4, 10, 1000))
+    backoff_first_s = chance.uniform(0.05, 0.5)
+    statement_timeout_s = chance.uniform(0.3, 2)
+    return Options(
+        target=Target(
+            name="things",
+            table="things",
+            key_column="id",
+            column="seen_at",
+            key_type="bigint",
+            resolution_s=chance.choice((1, 1, 1, 7)),
+            capacity_keys=capacity,
+            high_water_keys=chance.choice((None, 3, capacity)),
+        ),
+        interval_s=chance.choice((0.1, 0.5, 1, 3)),
+        chunk_keys=chance.choice((1, 2, 5, 20)),
+        statement_timeout_s=statement_timeout_s,
+        lock_timeout_s=statement_timeout_s * chance.uniform(0.05, 0.5),
+        backoff_first_s=backoff_first_s,
+        backoff_most_s=backoff_first_s * chance.choice((1, 4, 16)),
+        deadline_s=chance.uniform(0.2, 5),
+        journaled=chance.random() < 0.85,
+        most_segments=chance.choice((8, 16)),
+    )

@@ -1,0 +1,210 @@
+"""One process of many: a buffer, its journal and its flusher, wired as a tracker does it."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any, Final, cast
+
+from benchmarks.simulation.disk import Home, Machine
+from benchmarks.simulation.ledger import EPOCH, Ledger
+from benchmarks.simulation.loop import OWNER, OwnedTask
+from benchmarks.simulation.network import Network, Pool
+from benchmarks.simulation.options import Options
+from benchmarks.simulation.witness import WitnessedBuffer, WitnessedStore
+from tracker import StoreError
+from tracker.backoff import Backoff
+from tracker.flush import Flush
+from tracker.flusher import Flusher
+from tracker.journal import SEGMENT_BYTES
+from tracker.journaling import journaling
+from tracker.postgres import PostgresStore
+
+_CANCEL_GRACE_S: Final = 1.0
+_MOMENT_S: Final = 0.1
+"""For what takes no time in a perfect world."""
+
+
+class Process:
+    """A writer that lives until it is stopped or crashes.
+
+    Args:
+        number: of the process.
+        options: how it is set up.
+        network: the way to the server.
+        machine: where its journal is.
+    """
+
+    def __init__(self, number: int, options: Options, network: Network, machine: Machine) -> None:
+        self.number = number
+        self.ahead_s = 0.0
+        """How far its clock is ahead of the server's."""
+        self.drift = 0.0
+        """How much faster it is."""
+        self.crashed = self.stopping = self.cancelled = False
+        self.home = Home(machine, number, options.most_segments)
+        self.explicit_flushes = 0
+        self.explicit_at = 0.0
+        """When the last explicit flush ended."""
+        self.options = options
+        self._ledger = machine.ledger
+        self._loop = asyncio.get_running_loop()
+        self._pool = Pool(network)
+        self._stop = asyncio.Event()
+        self.buffer = WitnessedBuffer(
+            options.target,
+            self._ledger,
+            network.server.rows.get,
+            clock=self._clock,
+            monotonic=self._loop.time,
+        )
+        store = PostgresStore(
+            cast("Any", self._pool),
+            options.target,
+            statement_timeout_s=options.statement_timeout_s,
+            lock_timeout_s=options.lock_timeout_s,
+        )
+        self.store = WitnessedStore(f"process {number}", store, self._ledger)
+        self.flush = Flush(
+            self.buffer,
+            self.store,
+            chunk_keys=options.chunk_keys,
+            clock=self._clock,
+            monotonic=self._loop.time,
+        )
+        self.store.begin(self.flush.counts)
+        self.flusher: Flusher | None = None
+        self.task = self._own(self._run())
+
+    def _clock(self) -> float:
+        return EPOCH + self._loop.time() * (1 + self.drift) + self.ahead_s
+
+    def _own(self, coroutine: Any) -> OwnedTask:
+        token = OWNER.set(self)
+        try:
+            return cast("OwnedTask", self._loop.create_task(coroutine))
+        finally:
+            OWNER.reset(token)
+
+    async def _run(self) -> None:
+        options = self.options
+        async with AsyncExitStack() as stack:
+            adoption = None
+            if options.journaled:
+                adoption = await stack.enter_async_context(
+                    journaling(
+                        self.home,
+                        {options.target.name: self.buffer},
+                        dsn=None,
+                        max_bytes=options.most_segments * SEGMENT_BYTES,
+                    )
+                )
+            self.flusher = Flusher(
+                self.flush,
+                interval_s=options.interval_s,
+                deadline_s=options.deadline_s,
+                backoff=Backoff(options.backoff_first_s, options.backoff_most_s),
+                monotonic=self._loop.time,
+            )
+            stack.push_async_callback(self._end, self.flusher)
+            if adoption is not None:
+                await stack.enter_async_context(adoption.running())
+            await self._stop.wait()
+
+    async def _end(self, flusher: Flusher) -> None:
+        self.stopping = True
+        began = self._loop.time()
+        stopping = asyncio.ensure_future(flusher.stop())
+        try:
+            await asyncio.shield(stopping)
+        except asyncio.CancelledError:
+            await stopping
+            raise
+        took_s = self._loop.time() - began
+        if took_s > self.options.deadline_s + _CANCEL_GRACE_S + _MOMENT_S and not self.crashed:
+            self._ledger.broken(f"a stop took {took_s} s")
+
+    def touch(self, key: object, at: object = None) -> None:
+        """Touch a key, as a request does."""
+        self.buffer.touch(key, at)
+
+    async def flush_now(self, patience_s: float) -> None:
+        """Flush, as an application may, and give up waiting after a while."""
+        if self.flusher is not None and not self.stopping:
+            self.explicit_flushes += 1
+            try:
+                async with asyncio.timeout(patience_s):
+                    await self.flusher.flush()
+            except (StoreError, TimeoutError):
+                pass
+            except RuntimeError:
+                if not self.stopping:
+                    raise
+            finally:
+                self.explicit_flushes -= 1
+                self.explicit_at = self._loop.time()
+
+    def ask_to_flush(self, patience_s: float) -> None:
+        """Let somebody in the process flush."""
+        self._own(self.flush_now(patience_s))
+
+    def ask_to_stop(self) -> None:
+        """Stop it as it should be stopped."""
+        self.stopping = True
+        self._stop.set()
+
+    def cancel(self) -> None:
+        """Cancel all of its tasks at once, as `asyncio.run` does at its end."""
+        self.stopping = self.cancelled = True
+        for task in self.tasks():
+            task.cancel()
+
+    def tasks(self) -> list[OwnedTask]:
+        """Return all tasks of the process, in the order in which they were made."""
+        tasks = cast("set[OwnedTask]", asyncio.all_tasks(self._loop))
+        return sorted((task for task in tasks if task.owner is self), key=lambda task: task.number)
+
+    def crash(self, junk: bytes) -> None:
+        """End it here and now; its tasks vanish without touching anything that others see.
+
+        Args:
+            junk: what is left behind its last records.
+        """
+        self._check_journal()
+        self.crashed = self.stopping = True
+        # What the dead say counts no more.
+        self._ledger = self.buffer.ledger = self.store.ledger = Ledger(self._loop.time)
+        self.home.crash(junk)
+        self._pool.crash()
+        self._loop.create_task(self._bury())
+
+    async def _bury(self) -> None:
+        while tasks := self.tasks():
+            for task in tasks:
+                task.cancel()
+            await asyncio.sleep(_MOMENT_S)
+
+    def _check_journal(self) -> None:
+        """Check that a crash loses nothing but what the journal says it missed."""
+        pending, journal = self.buffer.pending(), self.buffer.journal
+        kept = self.home.entries()
+        for key, second in pending.items():
+            if kept.get(key, -1) >= second:
+                continue
+            if journal is not None and not journal.gap:
+                self._ledger.broken(f"key {key} at {second} is not in a journal without a gap")
+            if journal is None or (key, second) in self.buffer.missed:
+                self._ledger.forgive(key, second, "no journal has it")
+
+    def holds(self) -> Callable[[int], int | None]:
+        """Return a function that says what is pending of a key."""
+        return self.buffer.view().get
+
+    @property
+    def serves(self) -> bool:
+        """Whether requests come in yet."""
+        return self.flusher is not None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended, one way or the other."""
+        return self.crashed or self.task.done()

@@ -1,0 +1,200 @@
+"""The server: one table, row locks, transactions, and what the tracker's statements do to them."""
+
+import asyncio
+import random
+from collections.abc import Iterable
+from typing import Final
+
+import asyncpg
+
+from benchmarks.simulation.ledger import Ledger
+from tracker import Target
+from tracker.sql import begin, statements
+
+_KEEPS_ORDER: Final = ("hashjoin", "mergejoin", "seqscan", "bitmapscan")
+"""With any of these plans a server would lock rows in an order of its own."""
+
+
+class Transaction:
+    """What one session has locked and written since it began."""
+
+    def __init__(self, *, lock_timeout_s: float) -> None:
+        self.lock_timeout_s = lock_timeout_s
+        self.is_over = False
+        self.writes: dict[int, int] = {}
+        self.locks: list[int] = []
+        self.waits_for: Transaction | None = None
+
+
+class Server:
+    """One table of times, as Postgres at READ COMMITTED would keep it.
+
+    Args:
+        target: whose statements it is sent.
+        ledger: is told of everything that is stored.
+        chance: decides about what a server leaves open.
+    """
+
+    def __init__(self, target: Target, ledger: Ledger, chance: random.Random) -> None:
+        self.rows: dict[int, int | None] = {}
+        self.refusing: set[int] = set()
+        """Rows that raise an error when they are updated."""
+        self.suppressing: set[int] = set()
+        """Rows that a trigger leaves as they are, without an error."""
+        self.refuses_all = False
+        self.denies = False
+        self.read_only = False
+        self.most_rows = 1 << 30
+        """More in one statement take longer than it may."""
+        self.statements = statements(target)
+        self._ledger = ledger
+        self._chance = chance
+        self._locked: dict[int, Transaction] = {}
+        self._queues: dict[int, list[asyncio.Future[None]]] = {}
+        # The server does what the SQL says, as far as it matters here.
+        straight, opening = self.statements.straight, begin(statement_timeout_s=1, lock_timeout_s=1)
+        self._ordered = "ORDER BY key" in straight and all(
+            f"enable_{plan} = off" in opening for plan in _KEEPS_ORDER
+        )
+        self._guarded = "< pending.at" in straight
+        self._clamped = "least(" in straight
+
+    def _pending(self, keys: Iterable[int], seconds: str) -> list[tuple[int, int]]:
+        now = self._ledger.now()
+        given = zip(keys, map(int, seconds[1:-1].split(",")), strict=True)
+        pending = [(key, min(at, now) if self._clamped else at) for key, at in given]
+        if self._ordered:
+            pending.sort()
+        else:
+            self._chance.shuffle(pending)
+        return pending
+
+    def _is_stale(self, key: int, at: int) -> bool:
+        stored = self.rows[key]
+        return stored is None or stored < at or not self._guarded
+
+    def check(self, rows: int) -> None:
+        """Refuse a statement as a whole.
+
+        Args:
+            rows: how many it is about.
+        """
+        if self.denies:
+            raise asyncpg.InsufficientPrivilegeError("permission denied for table things")
+        if self.read_only:
+            raise asyncpg.ReadOnlySQLTransactionError("cannot execute UPDATE")
+        if rows > self.most_rows:
+            raise asyncpg.QueryCanceledError("canceling statement due to statement timeout")
+
+    async def straight(self, transaction: Transaction, keys: list[int], seconds: str) -> str:
+        """Update in one pass, waiting for locks."""
+        for key, at in self._pending(keys, seconds):
+            if key not in self.rows or not self._is_stale(key, at):
+                continue
+            if self._chance.random() < 0.3:  # meanwhile others lock rows, too
+                await asyncio.sleep(0)
+            if not transaction.is_over:
+                await self._lock(transaction, key)
+            if transaction.is_over:
+                raise asyncpg.AdminShutdownError("terminating connection")
+            if key in self.rows and self._is_stale(key, at):
+                self._update(transaction, key, at)
+        return f"UPDATE {len(transaction.writes)}"
+
+    def left(
+        self, transaction: Transaction, keys: list[int], seconds: str
+    ) -> list[tuple[int, str]]:
+        """Tell what was not written."""
+        left = []
+        for key, at in self._pending(keys, seconds):
+            if key not in self.rows:
+                self._ledger.found_missing(key)
+                left.append((key, "missing"))
+            elif key not in transaction.writes and self._is_stale(key, at):
+                left.append((key, "stale"))
+        return left
+
+    def careful(
+        self, transaction: Transaction, keys: list[int], seconds: str
+    ) -> list[tuple[int, str]]:
+        """Update what can be locked at once, and tell what was not written."""
+        left = []
+        for key, at in self._pending(keys, seconds):
+            if key not in self.rows:
+                self._ledger.found_missing(key)
+                left.append((key, "missing"))
+            elif not self._is_stale(key, at):
+                left.append((key, "unchanged"))
+            elif self._locked.get(key, transaction) is not transaction:
+                left.append((key, "locked"))
+            else:
+                self._take(transaction, key)
+                self._update(transaction, key, at)
+                if key not in transaction.writes:
+                    left.append((key, "refused"))
+        return left
+
+    def _update(self, transaction: Transaction, key: int, at: int) -> None:
+        if self.refuses_all or key in self.refusing:
+            raise asyncpg.CheckViolationError(f"row {key} violates a check")
+        if key not in self.suppressing:
+            transaction.writes[key] = at
+
+    async def _lock(self, transaction: Transaction, key: int) -> None:
+        while (holder := self._locked.get(key, transaction)) is not transaction:
+            transaction.waits_for = holder
+            self._look_for_deadlock(transaction)
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._queues.setdefault(key, []).append(turn)
+            try:
+                async with asyncio.timeout(transaction.lock_timeout_s):
+                    await turn
+            except TimeoutError:
+                raise asyncpg.LockNotAvailableError("lock timeout") from None
+            finally:
+                transaction.waits_for = None
+            if transaction.is_over:
+                return
+        self._take(transaction, key)
+
+    def _look_for_deadlock(self, transaction: Transaction) -> None:
+        waits_for = transaction.waits_for
+        while waits_for is not None:
+            if waits_for is transaction:
+                self._ledger.broken("writers deadlock: rows are not locked in one order")
+            waits_for = waits_for.waits_for
+
+    def _take(self, transaction: Transaction, key: int) -> None:
+        if key not in self._locked:
+            self._locked[key] = transaction
+            transaction.locks.append(key)
+
+    def is_free(self, key: int) -> bool:
+        """Return whether a row can be locked at once."""
+        return key not in self._locked
+
+    def hold(self, keys: Iterable[int]) -> Transaction:
+        """Lock rows as a stranger does that has nothing to do with the tracker."""
+        stranger = Transaction(lock_timeout_s=0)
+        for key in keys:
+            if key in self.rows:
+                self._take(stranger, key)
+        return stranger
+
+    def commit(self, transaction: Transaction) -> None:
+        """Store what was written."""
+        for key, at in transaction.writes.items():
+            self._ledger.stored(key, self.rows[key], at)
+            self.rows[key] = at
+        self.roll_back(transaction)
+
+    def roll_back(self, transaction: Transaction) -> None:
+        """Forget what was written, and let go of all rows."""
+        transaction.writes = {}
+        transaction.is_over = True
+        locks, transaction.locks = transaction.locks, []
+        for key in locks:
+            del self._locked[key]
+            for turn in self._queues.pop(key, ()):
+                if not turn.done():
+                    turn.set_result(None)

@@ -1,0 +1,38 @@
+"""The tracker's log during a history: steps of the trace, or nothing."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from benchmarks.simulation.disk import Machine
+from benchmarks.simulation.ledger import Ledger
+
+
+@contextmanager
+def speaking_to(ledger: Ledger, machine: Machine) -> Iterator[None]:
+    """Let the tracker log to the trace of a ledger while the block runs.
+
+    Args:
+        ledger: whose trace it is.
+        machine: where log files would be.
+    """
+
+    class Log(structlog.BoundLoggerBase):
+        def _say(self, event: str, **more: Any) -> None:
+            if machine.takes_no_logs:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            if ledger.trace is not None:
+                said = " ".join(f"{name}={value!r}" for name, value in more.items())
+                ledger.say(f"log: {event} {said}")
+
+        info = warning = error = exception = _say
+
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=Log)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -1,0 +1,98 @@
+"""Looks at a process, step by step, for what must be true of one process alone."""
+
+import asyncio
+from typing import Final
+
+from benchmarks.simulation.ledger import Ledger
+from benchmarks.simulation.process import Process
+
+_MOMENT_S: Final = 0.1
+
+
+class Watch:
+    """The laws of one process.
+
+    Args:
+        process: which.
+        ledger: is told when one is broken.
+    """
+
+    def __init__(self, process: Process, ledger: Ledger) -> None:
+        self.process = process
+        self._ledger = ledger
+        self._loop = asyncio.get_running_loop()
+        self._flushes = self._successes = self._failures = 0
+        self._succeeded = False  # whether the last flush was a success
+        self._rest_until = 0.0
+        self._full_since: float | None = None
+        process.store.on_flush = self._on_flush
+
+    def _on_flush(self) -> None:
+        process = self.process
+        early = self._loop.time() < self._rest_until - 1e-6
+        if early and not process.explicit_flushes and not process.stopping:
+            self._ledger.broken("a flush begins before the backoff is over")
+
+    def check(self) -> None:
+        """Check what may be over after the next step."""
+        process = self.process
+        counts, flusher = process.flush.counts, process.flusher
+        flushes = counts.success + counts.partial + counts.failed
+        if flushes != self._flushes:
+            # One may have followed the other within the same step.
+            self._succeeded = counts.success - self._successes == flushes - self._flushes
+            self._flushes, self._successes = flushes, counts.success
+            self._full_since = None
+            process.store.check_rejected()
+        if flusher is not None and flusher.failures != self._failures:
+            self._note_failures(flusher.failures)
+
+    def look(self) -> None:
+        """Check what stays as it is once it is wrong."""
+        process = self.process
+        flusher = process.flusher
+        if flusher is not None and flusher._loop.done() and not process.stopping:
+            self._ledger.broken(f"the flusher's loop has ended: {flusher._loop}")
+        self._check_books()
+        self._check_high_water()
+
+    def _check_books(self) -> None:
+        process = self.process
+        buffer, counts = process.buffer, process.flush.counts
+        # A flush that the stop neither began nor may wait for any longer has ended some keys.
+        unsettled = process.cancelled or process.explicit_flushes
+        if not (unsettled if buffer._closed else buffer.is_draining):
+            ended = counts.written + counts.unchanged + counts.missing + counts.rejected
+            dropped = sum(buffer.dropped.values())
+            if buffer.touches != buffer.coalesced + dropped + ended + len(buffer):
+                self._ledger.broken(
+                    f"the books do not balance: {buffer.touches} touches, {buffer.coalesced} "
+                    f"coalesced, {dropped} dropped, {ended} ended, {len(buffer)} pending"
+                )
+
+    def _note_failures(self, failures: int) -> None:
+        process = self.process
+        first_s, most_s = process.options.backoff_first_s, process.options.backoff_most_s
+        self._failures = failures
+        self._rest_until = 0.0
+        explicit = process.explicit_flushes or process.explicit_at == self._loop.time()
+        if failures and not process.stopping and not explicit:  # who waits in line need not rest
+            least_s = 0.75 * min(most_s, first_s * 2 ** (failures - 1))
+            self._rest_until = self._loop.time() + least_s
+
+    def _check_high_water(self) -> None:
+        """Check that a buffer that fills up is flushed at once if the store is well."""
+        process = self.process
+        buffer, now = process.buffer, self._loop.time()
+        waits = (
+            buffer.live_keys >= buffer.target.high_water
+            and self._succeeded
+            and not buffer.is_draining
+            and not process.stopping
+        )
+        if not waits:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
+        elif now - self._full_since > _MOMENT_S:
+            self._ledger.broken("a full buffer waits for its flush")

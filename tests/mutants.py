@@ -1,0 +1,293 @@
+"""Deliberate breaks of the tracker, each with what must notice it."""
+
+from typing import NamedTuple
+
+SIMULATION = "the simulation"
+
+
+class Mutant(NamedTuple):
+    """One break."""
+
+    breaks: str
+    """What no longer works."""
+    file: str
+    old: str
+    """Is in the file exactly once."""
+    new: str
+    caught: str
+    """What is said when it is noticed."""
+    by: str = SIMULATION
+    """Or a test."""
+
+
+LOST = "is lost|the books do not balance|still not written"
+NO_GAP = "journal without a gap|is lost"
+
+MUTANTS = [
+    Mutant(
+        "what was not committed is not restored",
+        "buffer.py",
+        "        self._live = large\n",
+        "        self._live = live\n",
+        LOST,
+    ),
+    Mutant(
+        "an older touch that is restored overwrites a newer one",
+        "buffer.py",
+        "                if seen < second:\n                    large[key] = second\n",
+        "                large[key] = second\n",
+        LOST,
+    ),
+    Mutant(
+        "a clock that goes back takes a pending touch with it",
+        "buffer.py",
+        "        elif seen < second:\n",
+        "        elif seen != second:\n",
+        LOST,
+    ),
+    Mutant(
+        "keys that are live and in flight are counted twice",
+        "buffer.py",
+        "            self._overlap += 1\n",
+        "            pass\n",
+        "more than the capacity|the books do not balance",
+    ),
+    Mutant(
+        "keys in flight do not count against the capacity",
+        "buffer.py",
+        "        elif len(self) >= self.target.capacity_keys:\n",
+        "        elif len(self._live) >= self.target.capacity_keys:\n",
+        "more than the capacity",
+    ),
+    Mutant(
+        "what a stop loses is not counted",
+        "buffer.py",
+        '        self.dropped["shutdown"] += lost\n',
+        "",
+        "lost at the stop",
+    ),
+    Mutant(
+        "the high-water mark is announced only once",
+        "buffer.py",
+        "        self._fresh = self._announced = False\n        if",
+        "        self._fresh = False\n        if",
+        "a full buffer waits",
+    ),
+    Mutant(
+        "touches are rounded up",
+        "buffer.py",
+        "            second -= second % self._resolution_s\n",
+        "            second += -second % self._resolution_s\n",
+        "later than any touch",
+    ),
+    Mutant(
+        "what is taken over is bounded by the clock of whoever takes it over",
+        "buffer.py",
+        "        self._insert(key, second)\n        if self._created",
+        "        self._insert(key, min(second, int(self._clock())))\n        if self._created",
+        LOST,
+    ),
+    Mutant(
+        "a flush that fails forgets its batch",
+        "flush.py",
+        "self.buffer.settle(writing.uncommitted())",
+        "self.buffer.settle(writing.locked)",
+        LOST,
+    ),
+    Mutant(
+        "the chunk that was being written is not restored",
+        "writing.py",
+        "        left.update(self._chunk.entries())\n",
+        "",
+        LOST,
+    ),
+    Mutant(
+        "rows that are locked by others are let go",
+        "writing.py",
+        "            return self.locked\n",
+        "            return {}\n",
+        LOST,
+    ),
+    Mutant(
+        "a flush that is cancelled before its first chunk counts as through",
+        "writing.py",
+        "not self._chunk and not self._parts and not self._left_keys",
+        "not self._chunk and not self._parts",
+        LOST,
+    ),
+    Mutant(
+        "rows are blamed even if none could be written",
+        "writing.py",
+        "        if self.refused and not self._advanced:\n",
+        "        if False:\n",
+        "are rejected",
+    ),
+    Mutant(
+        "locked rows are taken for written ones",
+        "postgres.py",
+        '            locked=left.get("locked", ()),\n',
+        "",
+        LOST,
+    ),
+    Mutant(
+        "a wake-up during a flush is lost",
+        "flusher.py",
+        "            self._say_dropped()\n",
+        "            self._say_dropped()\n            self._wake.clear()\n",
+        "a full buffer waits",
+    ),
+    Mutant(
+        "a full buffer makes light of the backoff",
+        "flusher.py",
+        "        if self._monotonic() >= self._not_before:  #",
+        "        if True:  #",
+        "before the backoff is over",
+    ),
+    Mutant(
+        "the loop ends at the first failure",
+        "flusher.py",
+        "        while not self._stopping:\n",
+        "        while not self._stopping and not self.failures:\n",
+        "the flusher's loop has ended",
+    ),
+    Mutant(
+        "a stop has no deadline",
+        "flusher.py",
+        "timeout=self._deadline_s)",
+        "timeout=None)",
+        "a stop took",
+    ),
+    Mutant(
+        "segments are freed at the drain, before the commit",
+        "journal.py",
+        "        self._old += self._full\n",
+        "        self._free(self._full)\n",
+        NO_GAP,
+    ),
+    Mutant(
+        "segments of the drain before are forgotten",
+        "journal.py",
+        "        self._old += self._full\n",
+        "        self._old = self._full\n",
+        "segments|homes",
+    ),
+    Mutant(
+        "the first of a few keys that are restored is not written to the journal again",
+        "journal.py",
+        "                for key, second in uncommitted.items():\n",
+        "                for key, second in list(uncommitted.items())[1:]:\n",
+        NO_GAP,
+    ),
+    Mutant(
+        "the first key of each slice is forgotten when the journal is written anew",
+        "journal.py",
+        "                await self._append_anew(some)\n",
+        "                await self._append_anew(some[1:])\n",
+        NO_GAP,
+    ),
+    Mutant(
+        "a drain forgets that something was missed",
+        "journal.py",
+        "        self._old_gap |= self._gap\n",
+        "",
+        NO_GAP,
+    ),
+    Mutant(
+        "what was missed is no gap",
+        "journal.py",
+        "        self._gap = True\n",
+        "",
+        NO_GAP,
+    ),
+    Mutant(
+        "the last segment that was freed is taken for the one that was removed",
+        "journal.py",
+        "            self._freed.remove(segment)",
+        "            self._freed.pop()",
+        "homes|segments",
+    ),
+    Mutant(
+        "the journal grows while nothing of it can be removed",
+        "journal.py",
+        "        if self._segments + len(self._anew) + self._in_making >= self._most_segments:\n",
+        "        if False:\n",
+        "segments are more than there may be",
+    ),
+    Mutant(
+        "the journal is removed at a stop, whatever is in it",
+        "journaling.py",
+        "keep=journal.gap or len(buffer) > 0",
+        "keep=False",
+        LOST,
+    ),
+    Mutant(
+        "checksums are not compared",
+        "records.py",
+        "        if end > size or crc32(text, second) != checksum:\n",
+        "        if end > size:\n",
+        "later than any touch|dropped while it is taken over",
+    ),
+    Mutant(
+        "what is taken over is removed before it is in a journal",
+        "adoption.py",
+        "            await _until(self._all_is_journaled)\n",
+        "",
+        "AssertionError",
+        "tests/test_adoption.py::test_what_is_taken_over_stays_where_it_was_until_a_journal_has_it",
+    ),
+    Mutant(
+        "rows are locked in any order",
+        "sql.py",
+        "    ORDER BY {ordered_by}\n",
+        "",
+        "writers deadlock",
+    ),
+    Mutant(
+        "rows are locked in the order of a hash join",
+        "sql.py",
+        "SET LOCAL enable_hashjoin = off;\n",
+        "",
+        "AssertionError",
+        "tests/test_concurrency.py::test_rows_are_locked_in_key_order_whatever_the_planner_is_told",
+    ),
+    Mutant(
+        "an older touch overwrites a newer row",
+        "sql.py",
+        "t.{column} < {newer}.at)",
+        "t.{column} <> {newer}.at)",
+        "AssertionError",
+        "tests/test_postgres.py::test_keys_are_written_found_newer_or_found_missing",
+    ),
+    Mutant(
+        "the server's clock bounds nothing",
+        "sql.py",
+        "to_timestamp(at), (SELECT to_timestamp(floor(extract(epoch FROM now()))))",
+        "to_timestamp(at)",
+        "OverflowError",
+        "tests/test_postgres.py::test_a_clock_that_runs_ahead_cannot_store_the_future",
+    ),
+    Mutant(
+        "the careful statement waits for locks, too",
+        "sql.py",
+        " SKIP LOCKED\n",
+        "\n",
+        "StoreContended|AssertionError",
+        "tests/test_postgres.py::test_one_locked_row_does_not_hold_up_the_rest",
+    ),
+    Mutant(
+        "keys that failed the last time come first again",
+        "order.py",
+        "at_the_end if key in last else",
+        "at_the_end if False else",
+        "AssertionError",
+        "tests/test_flush.py::test_a_chunk_that_always_fails_holds_up_no_other",
+    ),
+    Mutant(
+        "a chunk that takes too long is written again as it is",
+        "writing.py",
+        "            self.chunk_keys = max(middle, min(self.chunk_keys, _SMALLEST_CHUNK_KEYS))\n",
+        "",
+        "AssertionError",
+        "tests/test_flush.py::test_a_chunk_that_takes_too_long_is_divided_and_nothing_waits_for_a_backoff",
+    ),
+]

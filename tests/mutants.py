@@ -174,8 +174,8 @@ MUTANTS = [
     Mutant(
         "the first of a few keys that are restored is not written to the journal again",
         "journal.py",
-        "                for key, second in uncommitted.items():\n",
-        "                for key, second in list(uncommitted.items())[1:]:\n",
+        "            for key, second in few.items():\n",
+        "            for key, second in list(few.items())[1:]:\n",
         NO_GAP,
     ),
     Mutant(
@@ -209,22 +209,22 @@ MUTANTS = [
     Mutant(
         "the journal grows while nothing of it can be removed",
         "journal.py",
-        "        if self._segments + len(self._anew) + self._in_making >= self._most_segments:\n",
+        "        if self._segments >= most_segments:\n",
         "        if False:\n",
         "segments are more than there may be",
     ),
     Mutant(
         "the journal is removed at a stop, whatever is in it",
         "journaling.py",
-        "keep=journal.gap or len(buffer) > 0",
-        "keep=False",
+        "await home.close(keep=keep)",
+        "await home.close(keep=False)",
         LOST,
     ),
     Mutant(
         "checksums are not compared",
         "records.py",
-        "        if end > size or crc32(text, second) != checksum:\n",
-        "        if end > size:\n",
+        " or end > size or crc32(text, second ^ _LAST_SECOND) != checksum:\n",
+        " or end > size:\n",
         "later than any touch|dropped while it is taken over",
     ),
     Mutant(

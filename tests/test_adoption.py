@@ -417,7 +417,7 @@ class Left:
 
 async def test_what_is_taken_over_stays_where_it_was_until_a_journal_has_it(monkeypatch):
     """Or the table: the next crash may come before either."""
-    monkeypatch.setattr("tracker.adoption._LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("tracker.adoption._TRY_AGAIN_S", 0)
     monkeypatch.setattr("tracker.adoption._PATIENCE_S", 0.1)
     left, buffer, full = Left({"target": "ours"}, **{"7": AT}), Buffer(THINGS), MemoryDisk()
     full.full = True

@@ -16,9 +16,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
 
-import structlog
-
 from tracker.keys import Entries, Key
+from tracker.logs import Log
 from tracker.records import Segment
 from tracker.repeats import Repeats
 
@@ -37,7 +36,7 @@ _FEW_KEYS: Final = 1000
 _NOTHING: Final = Segment("", bytearray(), 0)
 """Has no room."""
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log: Final = Log(__name__)
 
 
 class Disk(Protocol):
@@ -134,7 +133,7 @@ class Journal:
 
     def _miss(self, error: Exception) -> None:
         if not self.gap and self._degraded.again():
-            self._say("error", "journal.degraded", error=str(self._problem or error))
+            log.error("journal.degraded", target=self._name, error=str(self._problem or error))
         self._gap = True
 
     def _next_segment(self) -> Segment:
@@ -240,7 +239,7 @@ class Journal:
         """Note that a crash would lose nothing of what was pending at the drain."""
         gap, self._old_gap = self.gap, False
         if gap and not self.gap:
-            self._say("info", "journal.recovered")
+            log.info("journal.recovered", target=self._name)
 
     def _free(self, segments: list[Segment]) -> None:
         self._freed += segments
@@ -308,12 +307,9 @@ class Journal:
 
     def _fail(self, error: Exception) -> None:
         if self._problem is None:
-            self._say("error", "journal.failed", error=str(error) or type(error).__name__)
+            why = str(error) or type(error).__name__
+            log.error("journal.failed", target=self._name, error=why)
         self._problem = error
-
-    def _say(self, level: str, event: str, **more: str) -> None:
-        with suppress(Exception):  # a log that cannot be written is no reason to lose touches
-            getattr(log, level)(event, target=self._name, **more)
 
     async def close(self) -> None:
         """Let go of all segments, and remove those without a use; nothing is appended any more."""

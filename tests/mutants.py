@@ -280,7 +280,7 @@ MUTANTS = [
         "at_the_end if key in last else",
         "at_the_end if False else",
         "AssertionError",
-        "tests/test_flush.py::test_a_chunk_that_always_fails_holds_up_no_other",
+        "tests/test_order.py::test_keys_that_failed_come_last",
     ),
     Mutant(
         "a chunk that takes too long is written again as it is",

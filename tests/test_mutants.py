@@ -69,8 +69,10 @@ def outcomes(
 ) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
     """What becomes of each mutant that is asked for, a few at a time."""
 
+    folders = tmp_path_factory.mktemp("mutants")
+
     def meet(mutant: Mutant) -> subprocess.CompletedProcess[str]:
-        folder = copied(tmp_path_factory.mktemp("mutant"))
+        folder = copied(folders / str(MUTANTS.index(mutant)))
         mutated(folder, mutant)
         if mutant.by == SIMULATION:
             return run(folder, ["-c", live_through(HISTORIES)], server_dsn)

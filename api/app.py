@@ -3,10 +3,18 @@
 import gc
 from contextlib import AsyncExitStack
 from functools import partial
+from importlib.metadata import version
+from platform import python_version
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
 
 from api.auth import DEVICES, KEYS, Access, who_was_active
 from api.background import background
@@ -138,6 +146,8 @@ async def create_app(
         registry = CollectorRegistry()
         for collector in (requests, loop_lag, grouped):
             registry.register(collector)
+        build = Info("activity_build", "What is running; always 1.", registry=registry)
+        build.info({"version": version("activity-tracker"), "python": python_version()})
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)

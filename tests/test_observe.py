@@ -4,6 +4,8 @@ import asyncio
 import io
 import json
 import logging
+from importlib.metadata import version
+from platform import python_version
 
 import pytest
 import structlog
@@ -17,6 +19,7 @@ from tests.things import locking
 from tracker import FlushError
 
 PROMISED = {
+    "activity_build_info": "gauge",
     "activity_touches_total": "counter",
     "activity_touches_coalesced_total": "counter",
     "activity_touches_dropped_total": "counter",
@@ -180,6 +183,8 @@ async def test_every_promised_metric_is_scraped(service):
         labels = {"method": "POST", "route": route, "status": status}
         assert metrics.total("http_request_duration_seconds_count", **labels) == 1
     assert metrics.total("http_requests_in_flight") == 1  # the scrape itself
+    build = {"version": version("activity-tracker"), "python": python_version()}
+    assert metrics.total("activity_build_info", **build) == 1
     for target in ("devices", "api_keys"):
         assert metrics.balance(target) == 0
     assert device_id not in text

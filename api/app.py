@@ -18,6 +18,7 @@ from prometheus_client import (
 
 from api.auth import DEVICES, KEYS, Access, who_was_active
 from api.background import background
+from api.cache_use import CacheUse
 from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
 from api.database import open_database
 from api.database_clock import DatabaseClock
@@ -144,7 +145,7 @@ async def create_app(
 
         requests = Requests()
         registry = CollectorRegistry()
-        for collector in (requests, loop_lag, grouped):
+        for collector in (requests, loop_lag, grouped, CacheUse([keys, known])):
             registry.register(collector)
         build = Info("activity_build", "What is running; always 1.", registry=registry)
         build.info({"version": version("activity-tracker"), "python": python_version()})

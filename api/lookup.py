@@ -54,7 +54,7 @@ class CachedLookup(Generic[K, V]):
     """Rows by key, from memory when they are there.
 
     Args:
-        name: what is looked up, for logs.
+        name: what is looked up, for logs and metrics.
         load: returns the rows that exist among the keys it is given; raises StoreError.
         settings: times and sizes.
         monotonic: monotonic clock in seconds.
@@ -68,7 +68,10 @@ class CachedLookup(Generic[K, V]):
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name = name
+        self.name = name
+        self.misses = 0
+        """How often memory did not tell, so that the database had to be asked."""
+        self._lookups = 0
         self._load = load
         self._refresh_s = settings.refresh_s
         self._stale_limit_s = settings.stale_limit_s
@@ -89,6 +92,11 @@ class CachedLookup(Generic[K, V]):
         self._away = False  # the last query failed, and nothing was heard of the database since
         self._retry_at = 0.0
 
+    @property
+    def hits(self) -> int:
+        """How often memory told: the row, however old, or that there is none."""
+        return self._lookups - self.misses
+
     def cached(self, key: K) -> V | None:
         """Return the row if it is cached and fresh, without waiting; else None: ask `get`."""
         entry = self._known.get(key)
@@ -98,6 +106,7 @@ class CachedLookup(Generic[K, V]):
             or self._monotonic() - entry.loaded_at >= self._refresh_s
         ):
             return None
+        self._lookups += 1
         return entry.value
 
     async def get(self, key: K) -> V | None:
@@ -106,6 +115,7 @@ class CachedLookup(Generic[K, V]):
         Raises:
             StoreError: it is not cached, or for too long, and the database cannot tell.
         """
+        self._lookups += 1
         entry = self._known.get(key)
         if entry is None:
             return None if key in self._unknown else await self._ask(key)
@@ -164,6 +174,7 @@ class CachedLookup(Generic[K, V]):
             self._enqueue(key)
 
     async def _ask(self, key: K) -> V | None:
+        self.misses += 1
         if self._failure is not None and self._monotonic() < self._retry_at:
             # A new one: tracebacks would pile up on the old one.
             raise StoreUnavailable(str(self._failure))
@@ -177,7 +188,7 @@ class CachedLookup(Generic[K, V]):
         if future is None:
             queue = self._waiting if key in self._known else self._strangers
             if queue is self._strangers and len(queue) >= self._max_waiting:
-                raise StoreUnavailable(f"{self._max_waiting} {self._name} wait to be looked up")
+                raise StoreUnavailable(f"{self._max_waiting} {self.name} wait to be looked up")
             future = queue[key] = asyncio.get_running_loop().create_future()
             # Nobody may be waiting for a refresh; its error is not a forgotten one.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -188,7 +199,7 @@ class CachedLookup(Generic[K, V]):
         if self._worker is None or self._worker.done():
             # In a context of its own: it works for more requests than the one that starts it.
             self._worker = asyncio.create_task(
-                self._work(), name=f"lookup-{self._name}", context=Context()
+                self._work(), name=f"lookup-{self.name}", context=Context()
             )
 
     def _next_batch(self) -> "dict[K, _Answer[V]]":
@@ -207,7 +218,7 @@ class CachedLookup(Generic[K, V]):
                 self._fail(batch, error)
             except Exception as error:
                 self._fail(batch, StoreUnavailable(f"{type(error).__name__}: {error}"))
-                log.exception("lookup.crashed", what=self._name)
+                log.exception("lookup.crashed", what=self.name)
             except BaseException:
                 for future in (*batch.values(), *self._waiting.values()):
                     future.cancel()
@@ -242,7 +253,7 @@ class CachedLookup(Generic[K, V]):
         self._away = False
         if self._failure is not None:
             self._failure = None
-            log.info("lookup.recovered", what=self._name)
+            log.info("lookup.recovered", what=self.name)
 
     def _fail(self, batch: Mapping[K, "_Answer[V]"], error: StoreError) -> None:
         first = self._failure is None
@@ -256,4 +267,4 @@ class CachedLookup(Generic[K, V]):
             if not future.done():
                 future.set_exception(error)
         if first:
-            log.error("lookup.failed", what=self._name, error=str(error))
+            log.error("lookup.failed", what=self.name, error=str(error))

@@ -53,6 +53,11 @@ async def rig():
     await rig.cache.close()
 
 
+def counts(rig) -> tuple[int, int]:
+    """Return how many look-ups were hits, and how many misses."""
+    return rig.cache.hits, rig.cache.misses
+
+
 async def turn(times: int = 20) -> None:
     for _ in range(times):
         await asyncio.sleep(0)
@@ -344,3 +349,27 @@ async def test_a_bug_in_a_look_up_leaves_nobody_waiting(rig):
     rig.table.rows = rows
     rig.clock.now += 1
     assert await rig.cache.get(1) == "row 1"
+
+
+async def test_what_memory_tells_is_a_hit_and_what_waits_for_the_table_a_miss(rig):
+    """Known and fresh, known and old, known not to exist; everything else has to be asked for."""
+    assert (await rig.cache.get(1), counts(rig)) == ("row 1", (0, 1))
+    assert (rig.cache.cached(1), counts(rig)) == ("row 1", (1, 1))
+    assert (await rig.cache.get(1), counts(rig)) == ("row 1", (2, 1))
+    assert (await rig.cache.get(-1), counts(rig)) == (None, (2, 2))
+    assert (await rig.cache.get(-1), counts(rig)) == (None, (3, 2))
+    rig.clock.now += 31
+    assert (rig.cache.cached(1), counts(rig)) == (None, (3, 2))
+    assert (await rig.cache.get(1), counts(rig)) == ("row 1", (4, 2))
+    rig.clock.now += 61
+    assert (await rig.cache.get(1), counts(rig)) == ("row 1", (4, 3))
+
+
+async def test_a_look_up_that_fails_is_a_miss(rig):
+    """Also one that is not even tried, as the database has just been away."""
+    rig.table.away = True
+    for misses in (1, 2):
+        with pytest.raises(StoreUnavailable):
+            await rig.cache.get(1)
+        assert counts(rig) == (0, misses)
+    assert rig.table.queries == [[1]]

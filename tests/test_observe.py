@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import uuid
 from importlib.metadata import version
 from platform import python_version
 
@@ -36,6 +37,8 @@ PROMISED = {
     "activity_journal_missed_touches_total": "counter",
     "activity_journal_bytes": "gauge",
     "activity_journal_recovered_touches_total": "counter",
+    "auth_cache_hits_total": "counter",
+    "auth_cache_misses_total": "counter",
     "ingest_uploads_total": "counter",
     "ingest_waiting_rows": "gauge",
     "ingest_waiting_bytes": "gauge",
@@ -188,6 +191,23 @@ async def test_every_promised_metric_is_scraped(service):
     for target in ("devices", "api_keys"):
         assert metrics.balance(target) == 0
     assert device_id not in text
+
+
+async def test_what_the_caches_spare_the_database_is_counted(service):
+    """A device that is known is a hit, one that nobody knows a miss; a key is either."""
+    device_id = await service.register()
+    before = await service.metrics()
+    await service.heartbeat(device_id)
+    await service.heartbeat(str(uuid.uuid4()))
+    after = await service.metrics()
+
+    def counted(name: str, cache: str) -> float:
+        return after.total(name, cache=cache) - before.total(name, cache=cache)
+
+    assert counted("auth_cache_hits_total", "devices") == 1
+    assert counted("auth_cache_misses_total", "devices") == 1
+    # Making it was a change of keys, so it may be asked for anew.
+    assert sum(counted(f"auth_cache_{what}_total", "keys") for what in ("hits", "misses")) == 2
 
 
 async def test_raw_paths_and_methods_are_no_labels(service):

@@ -70,7 +70,9 @@ def test_every_setting_is_in_the_readme():
 def test_every_metric_is_in_the_readme():
     """With its labels."""
     table = table_of("### Metrics")
-    assert set(re.findall(r"`((?:activity|http|event|ingest)_\w+)", table)) == set(PROMISED)
+    assert set(re.findall(r"`((?:activity|auth|database|http|event|ingest)_\w+)", table)) == set(
+        PROMISED
+    )
 
 
 async def test_every_route_is_in_the_readme(dsn):

@@ -34,6 +34,7 @@ from api.lookup import CachedLookup
 from api.loop_lag import LoopLag
 from api.observe import Requests
 from api.openapi import DocumentHandler
+from api.pool_use import PoolUse
 from api.revocations import Revocations
 from tracker import Target, Tracker, TrackerCollector, activity_middleware, no_touches
 
@@ -145,7 +146,8 @@ async def create_app(
 
         requests = Requests()
         registry = CollectorRegistry()
-        for collector in (requests, loop_lag, grouped, CacheUse([keys, known])):
+        pools = PoolUse({"requests": database, "access": access_database})
+        for collector in (requests, loop_lag, grouped, CacheUse([keys, known]), pools):
             registry.register(collector)
         build = Info("activity_build", "What is running; always 1.", registry=registry)
         build.info({"version": version("activity-tracker"), "python": python_version()})

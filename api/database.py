@@ -28,6 +28,21 @@ class Database:
         self._pool = pool
         self._deadline_s = deadline_s
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections there are, at work or idle."""
+        return self._pool.get_size()
+
+    @property
+    def in_use_connections(self) -> int:
+        """How many connections are at work."""
+        return self._pool.get_size() - self._pool.get_idle_size()
+
+    @property
+    def max_open_connections(self) -> int:
+        """How many connections there may be."""
+        return self._pool.get_max_size()
+
     async def fetch(
         self, statement: str, *arguments: object, deadline_s: float | None = None
     ) -> Records:

@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import BadHttpMethod
 from api.config import LogSettings
 from api.database import Database
 from api.logs import REQUEST_ID, configure_logs
+from benchmarks.scrape import Metrics
 from tests.service import running
 from tests.things import locking
 from tracker import FlushError
@@ -39,6 +40,9 @@ PROMISED = {
     "activity_journal_recovered_touches_total": "counter",
     "auth_cache_hits_total": "counter",
     "auth_cache_misses_total": "counter",
+    "database_in_use_connections": "gauge",
+    "database_open_connections": "gauge",
+    "database_max_open_connections": "gauge",
     "ingest_uploads_total": "counter",
     "ingest_waiting_rows": "gauge",
     "ingest_waiting_bytes": "gauge",
@@ -208,6 +212,29 @@ async def test_what_the_caches_spare_the_database_is_counted(service):
     assert counted("auth_cache_misses_total", "devices") == 1
     # Making it was a change of keys, so it may be asked for anew.
     assert sum(counted(f"auth_cache_{what}_total", "keys") for what in ("hits", "misses")) == 2
+
+
+async def test_the_use_of_each_pool_is_scraped(dsn, db):
+    """A request that waits for a lock has a connection in use until it is answered."""
+    async with running(dsn, database={"pool_size": 7}) as service:
+        device_id = await service.register()
+
+        async def until_in_use(wanted: int) -> Metrics:
+            async with asyncio.timeout(30):
+                while True:
+                    metrics = await service.metrics()
+                    if metrics.total("database_in_use_connections", pool="requests") == wanted:
+                        return metrics
+                    await asyncio.sleep(0.01)
+
+        async with locking(dsn, "LOCK TABLE locations"):
+            upload = asyncio.create_task(service.upload(device_id))
+            await until_in_use(1)
+        assert (await upload).status == 200
+        metrics = await until_in_use(0)
+        assert metrics.total("database_open_connections", pool="requests") >= 1
+        assert metrics.total("database_max_open_connections", pool="requests") == 7
+        assert metrics.total("database_max_open_connections", pool="access") == 4
 
 
 async def test_raw_paths_and_methods_are_no_labels(service):

@@ -33,6 +33,7 @@ PROMISED = {
     "activity_flush_chunk_rows": "histogram",
     "activity_flush_keys_total": "counter",
     "activity_flush_consecutive_failures": "gauge",
+    "activity_flush_permanent_error": "gauge",
     "activity_last_flush_success_timestamp_seconds": "gauge",
     "activity_journal_degraded": "gauge",
     "activity_journal_missed_touches_total": "counter",
@@ -117,6 +118,10 @@ async def test_health_and_liveness_depend_on_nothing(service, dsn):
 async def test_readiness_tells_what_is_wrong(service, db):
     """A missing table is said with the words of the database, until it is back."""
     device_id = await service.register()
+
+    async def permanent_error() -> float:
+        return (await service.metrics()).total("activity_flush_permanent_error", target="devices")
+
     await db.execute("ALTER TABLE devices RENAME TO elsewhere")
     await service.heartbeat(device_id)
     with pytest.raises(FlushError, match="does not exist"):
@@ -125,10 +130,12 @@ async def test_readiness_tells_what_is_wrong(service, db):
     body = await answer.json()
     assert (answer.status, body["status"]) == (503, "not_ready")
     assert 'relation "devices" does not exist' in body["problems"]["flush.devices"]
+    assert await permanent_error() == 1
     await db.execute("ALTER TABLE elsewhere RENAME TO devices")
     await service.tracker.flush()
     answer = await service.call("GET", "/api/health/ready", key="")
     assert (answer.status, await answer.json()) == (200, {"status": "ready", "problems": {}})
+    assert await permanent_error() == 0
 
 
 async def test_readiness_tells_that_revocations_cannot_be_seen(service, db):

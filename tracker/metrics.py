@@ -113,6 +113,11 @@ class TrackerCollector(Collector):
             "Failed flushes since the last success.",
             labels=_TARGET,
         )
+        permanent = GaugeMetricFamily(
+            "activity_flush_permanent_error",
+            "1 if flushes fail until somebody changes something: a table, a column, a permission.",
+            labels=_TARGET,
+        )
         success = GaugeMetricFamily(
             "activity_last_flush_success_timestamp_seconds",
             "When keys were last committed, since the epoch; 0 before the first time.",
@@ -129,4 +134,5 @@ class TrackerCollector(Collector):
             success.add_metric([name], counts.last_success_at)
         for name, flusher in self._tracker.flushers.items():
             failures.add_metric([name], flusher.failures)
-        yield from (flushes, keys, duration, rows, failures, success)
+            permanent.add_metric([name], flusher.permanent_error is not None)
+        yield from (flushes, keys, duration, rows, failures, permanent, success)

@@ -294,6 +294,16 @@ class GroupCommit(Collector):
             "Bytes of the bodies that wait for a write.",
             value=self._waiting_bytes,
         )
+        yield GaugeMetricFamily(
+            "ingest_capacity_rows",
+            "The most reports that may wait; beyond it uploads are shed.",
+            value=self._settings.waiting_rows,
+        )
+        yield GaugeMetricFamily(
+            "ingest_capacity_bytes",
+            "The most bytes that may wait; beyond it uploads are shed.",
+            value=self._settings.waiting_bytes,
+        )
         for name, documentation, histogram in (
             ("ingest_group_rows", "Reports committed together.", self._group_rows),
             ("ingest_write_duration_seconds", "Time to commit a group.", self._write_s),

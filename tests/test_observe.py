@@ -38,6 +38,7 @@ PROMISED = {
     "activity_journal_degraded": "gauge",
     "activity_journal_missed_touches_total": "counter",
     "activity_journal_bytes": "gauge",
+    "activity_journal_capacity_bytes": "gauge",
     "activity_journal_recovered_touches_total": "counter",
     "auth_cache_hits_total": "counter",
     "auth_cache_misses_total": "counter",
@@ -47,6 +48,8 @@ PROMISED = {
     "ingest_uploads_total": "counter",
     "ingest_waiting_rows": "gauge",
     "ingest_waiting_bytes": "gauge",
+    "ingest_capacity_rows": "gauge",
+    "ingest_capacity_bytes": "gauge",
     "ingest_group_rows": "histogram",
     "ingest_write_duration_seconds": "histogram",
     "http_request_duration_seconds": "histogram",
@@ -199,7 +202,11 @@ async def test_every_promised_metric_is_scraped(service):
     assert metrics.total("http_requests_in_flight") == 1  # the scrape itself
     build = {"version": version("activity-tracker"), "python": python_version()}
     assert metrics.total("activity_build_info", **build) == 1
+    assert metrics.total("ingest_capacity_rows") == service.settings.ingest.waiting_rows
+    assert metrics.total("ingest_capacity_bytes") == service.settings.ingest.waiting_bytes
+    journal_bytes = service.settings.journal.max_bytes
     for target in ("devices", "api_keys"):
+        assert metrics.total("activity_journal_capacity_bytes", target=target) == journal_bytes
         assert metrics.balance(target) == 0
     assert device_id not in text
 

@@ -112,6 +112,11 @@ class Journal:
         return self._segments * SEGMENT_BYTES
 
     @property
+    def capacity_bytes(self) -> int:
+        """How much room may be taken; half of it is kept for rewriting."""
+        return self._most_segments * SEGMENT_BYTES
+
+    @property
     def _segments(self) -> int:
         live = self._live is not _NOTHING
         needed = len(self._full) + len(self._old) + len(self._anew) + len(self._spares)

@@ -77,6 +77,11 @@ class TrackerCollector(Collector):
         size = GaugeMetricFamily(
             "activity_journal_bytes", "Room that the journal takes.", labels=_TARGET
         )
+        capacity = GaugeMetricFamily(
+            "activity_journal_capacity_bytes",
+            "The most room that the journal may take; half of it is for rewriting.",
+            labels=_TARGET,
+        )
         recovered = CounterMetricFamily(
             "activity_journal_recovered_touches",
             "Touches taken over from processes that were killed.",
@@ -87,9 +92,10 @@ class TrackerCollector(Collector):
                 degraded.add_metric([name], buffer.journal.gap)
                 missed.add_metric([name], buffer.journal.missed)
                 size.add_metric([name], buffer.journal.size_bytes)
+                capacity.add_metric([name], buffer.journal.capacity_bytes)
         for name, touches in self._tracker.recovered.items():
             recovered.add_metric([name], touches)
-        yield from (degraded, missed, size, recovered)
+        yield from (degraded, missed, size, capacity, recovered)
 
     def _flush_metrics(self) -> Iterator[Metric]:
         flushes = CounterMetricFamily(

@@ -16,6 +16,7 @@ from api.config import LogSettings
 from api.database import Database
 from api.logs import REQUEST_ID, configure_logs
 from benchmarks.scrape import Metrics
+from tests.promtool import needs_promtool, promtool
 from tests.service import running
 from tests.things import locking
 from tracker import FlushError
@@ -209,6 +210,15 @@ async def test_every_promised_metric_is_scraped(service):
         assert metrics.total("activity_journal_capacity_bytes", target=target) == journal_bytes
         assert metrics.balance(target) == 0
     assert device_id not in text
+
+
+@needs_promtool
+async def test_prometheus_finds_no_fault_with_the_metrics(service):
+    """Names, units and help are as its conventions have them."""
+    await service.heartbeat(await service.register())
+    text = await (await service.call("GET", "/metrics", key="")).text()
+    assert promtool("check", "metrics", given=text) == ""
+    assert "activity_typo" in promtool("check", "metrics", given="activity_typo 1\n")
 
 
 async def test_what_the_caches_spare_the_database_is_counted(service):

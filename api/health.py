@@ -28,10 +28,11 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """Whether requests can be served, and by name what is in the way."""
+    """Whether requests can be served, by name what is in the way, and what is wrong besides."""
 
     status: Literal["ready", "not_ready"]
     problems: dict[str, str]
+    warnings: dict[str, str]
 
 
 class HealthHandlers:
@@ -39,7 +40,8 @@ class HealthHandlers:
 
     Args:
         database: asked by readiness.
-        tracker: its permanent errors make the service not ready; None when tracking is off.
+        tracker: its permanent errors make the service not ready, and a journal with a gap is worth
+            a warning; None when tracking is off.
         revocations: so does not knowing of revoked keys.
         registry: what is scraped.
     """
@@ -81,9 +83,10 @@ class HealthHandlers:
     async def _ready(self, _request: web.Request) -> web.Response:
         """Tell whether requests can be served."""
         problems = {**await self._database_problems(), **self._own_problems()}
+        warnings = self._warnings()
         if problems:
-            return json_answer(Readiness("not_ready", problems), 503)
-        return json_answer(Readiness("ready", {}))
+            return json_answer(Readiness("not_ready", problems, warnings), 503)
+        return json_answer(Readiness("ready", {}, warnings))
 
     async def _database_problems(self) -> dict[str, str]:
         """Ask the database, once a second however many ask us: anybody may."""
@@ -114,6 +117,21 @@ class HealthHandlers:
                 if flusher.permanent_error is not None:
                     problems[f"flush.{name}"] = str(flusher.permanent_error)
         return problems
+
+    def _warnings(self) -> dict[str, str]:
+        """Return what keeps no request from being served.
+
+        Without a journal touches are safe from everything but a crash. A process that is taken out
+        of service for it serves nobody, and a disk that is full is mostly full for all processes.
+        """
+        if self._tracker is None:
+            return {}
+        return {
+            f"journal.{name}": "a crash would lose touches now: the log has said why, "
+            f"with journal.degraded ({buffer.journal.missed} missed since the start)"
+            for name, buffer in self._tracker.buffers.items()
+            if buffer.journal is not None and buffer.journal.gap
+        }
 
     @Operation(answers={200: str})
     async def _metrics(self, _request: web.Request) -> web.Response:

@@ -60,6 +60,7 @@ PROMISED = {
     "event_loop_lag_seconds": "gauge",
 }
 """Each metric that dashboards and alerts may rely on, with its type."""
+READY = {"status": "ready", "problems": {}, "warnings": {}}
 
 
 async def test_every_answer_carries_a_request_id(service):
@@ -138,8 +139,24 @@ async def test_readiness_tells_what_is_wrong(service, db):
     await db.execute("ALTER TABLE elsewhere RENAME TO devices")
     await service.tracker.flush()
     answer = await service.call("GET", "/api/health/ready", key="")
-    assert (answer.status, await answer.json()) == (200, {"status": "ready", "problems": {}})
+    assert (answer.status, await answer.json()) == (200, READY)
     assert await permanent_error() == 0
+
+
+async def test_a_journal_with_a_gap_is_a_warning_but_the_service_stays_ready(service):
+    """It works from memory, and a disk that is full for all processes must not end them all."""
+    device_id = await service.register()
+    with structlog.testing.capture_logs():
+        service.tracker.buffers["devices"].journal.append(None, 0)  # no key: it can't be appended
+    answer = await service.call("GET", "/api/health/ready", key="")
+    body = await answer.json()
+    assert (answer.status, body["status"], body["problems"]) == (200, "ready", {})
+    assert list(body["warnings"]) == ["journal.devices"]
+    assert "a crash would lose touches" in body["warnings"]["journal.devices"]
+    await service.heartbeat(device_id)
+    await service.tracker.flush()
+    answer = await service.call("GET", "/api/health/ready", key="")
+    assert (answer.status, await answer.json()) == (200, READY)
 
 
 async def test_readiness_tells_that_revocations_cannot_be_seen(service, db):

@@ -1,0 +1,132 @@
+"""The alerts fire when they should and not else, and whoever they wake is told the truth."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from api.config import Settings
+from benchmarks.scrape import Metrics
+from tests.log_events import events
+from tests.promtool import needs_promtool, promtool
+
+ROOT = Path(__file__).parent.parent
+MONITORING = ROOT / "api" / "monitoring"
+RULES = MONITORING / "alerts.yml"
+RULE_TESTS = Path(__file__).parent / "alerts_test.yml"
+RUNBOOK = (MONITORING / "RUNBOOK.md").read_text()
+ALERTS = {
+    rule["alert"]: rule
+    for group in yaml.safe_load(RULES.read_text())["groups"]
+    for rule in group["rules"]
+}
+each_alert = pytest.mark.parametrize("alert", ALERTS)
+
+
+@pytest.fixture
+async def scraped(service) -> Metrics:
+    """What a service exports that has been of some use."""
+    await service.upload(await service.register())
+    await service.tracker.flush()
+    return await service.metrics()
+
+
+def metrics_of(expression: str) -> set[str]:
+    """Return the metrics that a PromQL expression is about."""
+    plain = re.sub(r"#.*|\{.*?\}|\[.*?\]|\b(?:on|by|without) \(.*?\)", "", expression)
+    return set(re.findall(r"\b[a-z_]+\b(?!\s*\()", plain)) - {"and"}
+
+
+def queries() -> list[str]:
+    """Return the queries of the runbook: one a line, unless what follows is indented."""
+    blocks = re.findall(r"```promql\n(.*?)```", RUNBOOK, re.DOTALL)
+    return [query for block in blocks for query in re.split(r"\n(?! )", block) if query]
+
+
+@needs_promtool
+def test_prometheus_takes_the_rules():
+    """Their syntax, their labels and their templates."""
+    assert promtool("check", "rules", "--lint=all", "--lint-fatal", RULES) == ""
+
+
+@needs_promtool
+def test_each_alert_fires_when_it_should_and_not_else():
+    """With the words that it is to have."""
+    assert promtool("test", "rules", RULE_TESTS) == ""
+
+
+@each_alert
+def test_each_alert_is_tested_both_ways(alert):
+    """Firing and silent."""
+    cases = [
+        bool(case["exp_alerts"])
+        for group in yaml.safe_load(RULE_TESTS.read_text())["tests"]
+        for case in group["alert_rule_test"]
+        if case["alertname"] == alert
+    ]
+    assert set(cases) == {True, False}
+
+
+@each_alert
+def test_each_alert_says_how_bad_it_is_what_it_is_and_what_to_do(alert):
+    """With figures, unless nothing is there to have any, and a section of the runbook."""
+    rule = ALERTS[alert]
+    annotations = rule["annotations"]
+    assert rule["labels"]["severity"] in {"warning", "critical"}
+    assert annotations.keys() == {"summary", "description", "runbook_url"}
+    assert "{{ $value" in annotations["description"] or rule["expr"].startswith("absent(")
+    assert annotations["runbook_url"] == f"api/monitoring/RUNBOOK.md#{alert.lower()}"
+    section = RUNBOOK.split(f"\n## {alert}\n", 1)[1].split("\n## ")[0]
+    assert re.findall(r"^\*\*(.*?)\.\*\*", section, re.MULTILINE) == [
+        "Means",
+        "Confirm",
+        "Do",
+        "If you don't",
+    ]
+
+
+def test_the_runbook_is_about_the_alerts_alone():
+    """No section outlives its alert."""
+    assert re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE) == list(ALERTS)
+
+
+async def test_alerts_and_runbook_ask_for_what_the_service_exports(scraped):
+    """Names, and the values of labels; what is misspelt would be silent for ever."""
+    exported = {name for name, _ in scraped.samples}
+    for expression in [*(rule["expr"] for rule in ALERTS.values()), *queries()]:
+        asked = metrics_of(expression)
+        assert asked
+        assert asked <= exported, expression
+        for name, label, value in re.findall(r'(\w+)\{(\w+)="(\w+)"\}', expression):
+            assert any(
+                sample == name and (label, value) in labels for sample, labels in scraped.samples
+            ), expression
+    for named in re.findall(r"\b(?:activity|auth|database|ingest)_\w+", RUNBOOK):
+        assert any(name.startswith(named) for name in exported), named
+
+
+@needs_promtool
+def test_prometheus_takes_the_queries_of_the_runbook(tmp_path):
+    """Whoever copies one in the night has no time to mend it."""
+    rules = [{"record": f"q:{n}", "expr": query} for n, query in enumerate(queries())]
+    assert len(rules) > 10
+    written = tmp_path / "queries.yml"
+    written.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    assert promtool("check", "rules", written) == ""
+
+
+def test_the_runbook_names_settings_and_log_events_that_exist():
+    """Settings by section and name, and as the environment has them."""
+    settings = {
+        f"{section}.{name}" for section, names in Settings().model_dump().items() for name in names
+    }
+    known = settings | {event.name for event in events(MONITORING.parent, ROOT / "tracker")}
+    known |= {"alerts.yml", "flush.devices", "flush.api_keys"}  # the latter are readiness's
+    named = set(re.findall(r"`([a-z]+\.[a-z_]+)`", RUNBOOK))
+    named |= {
+        f"{section}.{name}".lower()
+        for section, name in re.findall(r"ACTIVITY__(\w+?)__(\w+)=", RUNBOOK)
+    }
+    assert len(named) > 20
+    assert named <= known

@@ -7,11 +7,12 @@ from typing import Final, Literal
 import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from api.answers import json_answer
 from api.auth import public
 from api.database import Database
+from api.exposition import exposition
 from api.migrate import HEAD
 from api.openapi import Operation
 from api.revocations import Revocations
@@ -136,5 +137,5 @@ class HealthHandlers:
     @Operation(answers={200: str})
     async def _metrics(self, _request: web.Request) -> web.Response:
         """Show all metrics in Prometheus's text format."""
-        body = generate_latest(self._registry)
+        body = await exposition(self._registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})

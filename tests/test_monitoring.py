@@ -10,6 +10,7 @@ from api.config import Settings
 from benchmarks.scrape import Metrics
 from tests.log_events import events
 from tests.promtool import needs_promtool, promtool
+from tracker import FlushError
 
 ROOT = Path(__file__).parent.parent
 MONITORING = ROOT / "api" / "monitoring"
@@ -30,6 +31,33 @@ async def scraped(service) -> Metrics:
     await service.upload(await service.register())
     await service.tracker.flush()
     return await service.metrics()
+
+
+def what_is_wrong_if_these_fire(metrics: Metrics, alerts: set[str], tmp_path: Path) -> str:
+    """Show Prometheus one scrape for half an hour; return what it says unless just these fire."""
+    asked = set().union(*(metrics_of(rule["expr"]) for rule in ALERTS.values()))
+    series = []
+    for (name, labels), value in metrics.samples.items():
+        if name in asked:
+            pairs = {"job": "activity", "instance": "a", **dict(labels)}.items()
+            shown = ", ".join(f'{label}="{text}"' for label, text in pairs)
+            series.append({"series": f"{name}{{{shown}}}", "values": f"{value}x120"})
+    expected = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(alerts)]
+    look = {
+        "expr": 'group by (alertname) (ALERTS{alertstate="firing"})',
+        "eval_time": "30m",
+        "exp_samples": expected,
+    }
+    written = tmp_path / "test.yml"
+    written.write_text(
+        yaml.safe_dump(
+            {
+                "rule_files": [str(RULES)],
+                "tests": [{"interval": "15s", "input_series": series, "promql_expr_test": [look]}],
+            }
+        )
+    )
+    return promtool("test", "rules", written)
 
 
 def metrics_of(expression: str) -> set[str]:
@@ -54,6 +82,33 @@ def test_prometheus_takes_the_rules():
 def test_each_alert_fires_when_it_should_and_not_else():
     """With the words that it is to have."""
     assert promtool("test", "rules", RULE_TESTS) == ""
+
+
+@needs_promtool
+async def test_a_service_that_is_well_sets_off_no_alert(scraped, tmp_path):
+    """By what it exports itself, so labels that do not match in the rules would show."""
+    assert what_is_wrong_if_these_fire(scraped, set(), tmp_path) == ""
+
+
+@needs_promtool
+async def test_a_service_that_is_not_sets_off_those_that_are_meant(service, db, tmp_path):
+    """A table is gone, and the journal misses a touch: each alert that is about it, no other."""
+    await service.heartbeat(await service.register())
+    await db.execute("ALTER TABLE devices RENAME TO elsewhere")
+    for _ in range(3):
+        with pytest.raises(FlushError):
+            await service.tracker.flush()
+    service.tracker.buffers["devices"].journal.append(None, 0)  # no key: it can't be appended
+    metrics = await service.metrics()
+    alerts = {
+        "ActivityFlushFailing",
+        "ActivityFlushPermanentError",
+        "ActivityJournalDegraded",
+        "ActivityNoSuccessfulFlush",
+    }
+    assert what_is_wrong_if_these_fire(metrics, alerts, tmp_path) == ""
+    assert "ActivityFlushFailing" in what_is_wrong_if_these_fire(metrics, set(), tmp_path)
+    await db.execute("ALTER TABLE elsewhere RENAME TO devices")
 
 
 @each_alert

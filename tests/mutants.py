@@ -240,7 +240,8 @@ MUTANTS = [
         "sql.py",
         "    ORDER BY {ordered_by}\n",
         "",
-        "writers deadlock",
+        "AssertionError",
+        "tests/test_concurrency.py::test_a_chunk_is_sorted_before_its_rows_are_locked",
     ),
     Mutant(
         "rows are locked in the order of a hash join",

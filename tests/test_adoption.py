@@ -181,7 +181,7 @@ async def test_a_journal_that_is_not_ours_is_left_alone_with_one_clear_message(
 async def test_one_segment_that_cannot_be_read_keeps_none_of_the_others(tmp_path, monkeypatch):
     """A bad sector in one file, or many files of another table: one line for each reason."""
     first = await left_behind(tmp_path, 1)
-    (tmp_path / first[0].parent / "00000000.journal").mkdir()
+    (first[0].parent / "00000000.journal").write_text("a bad sector")
     for number in range(3):
         foreign = first[0].parent / f"9000000{number}.journal"
         foreign.write_bytes(first[0].read_bytes().replace(b'"things"', b'"others"'))
@@ -190,6 +190,21 @@ async def test_one_segment_that_cannot_be_read_keeps_none_of_the_others(tmp_path
             assert running.recovered == {"things": 1}
     left_alone = [entry for entry in logs if entry["event"] == "journal.left_alone"]
     assert sorted(entry["segments"] for entry in left_alone) == [1, 3]
+
+
+async def test_what_is_no_folder_of_ours_is_not_even_opened(tmp_path):
+    """A pipe would keep the start waiting, and a link leads to somebody else's files."""
+    (path,) = await left_behind(tmp_path, 1)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious.new").touch()
+    (tmp_path / "4-deadbeef").symlink_to(elsewhere)
+    os.mkfifo(tmp_path / "5-deadbeef")
+    os.mkfifo(path.parent / "99999999.journal")
+    (path.parent / "99999998.journal").symlink_to(path)
+    async with asyncio.timeout(GENEROUS_S), tracker(NOWHERE, tmp_path).running() as running:
+        assert running.recovered == {"things": 1}
+    assert (elsewhere / "precious.new").exists()
 
 
 async def test_a_start_that_is_cancelled_deletes_nothing(tmp_path, monkeypatch):
@@ -282,7 +297,7 @@ async def test_a_directory_that_cannot_be_written_to_stops_the_start(tmp_path):
     """In one message that says which, why, and what to do."""
     taken = tmp_path / "a file"
     taken.touch()
-    with pytest.raises(ConfigurationError, match=r"journal in .*a file: File exists; name"):
+    with pytest.raises(ConfigurationError, match=r"in directory .*a file: File exists; name"):
         async with tracker(NOWHERE, taken).running():
             pass
 

@@ -158,13 +158,18 @@ async def test_locked_rows_are_written_again_and_hold_up_no_segment(rig):
     assert "3" in rig.disk.found()
 
 
-async def test_an_outage_makes_the_journal_no_longer_than_what_is_pending(rig, monkeypatch):
-    """The same keys, touched again and again, are written anew now and then."""
+@pytest.mark.parametrize("most_segments", [64, LEAST_SEGMENTS])
+async def test_an_outage_makes_the_journal_no_longer_than_what_is_pending(
+    rig, monkeypatch, most_segments
+):
+    """The same keys, touched again and again, are written anew before there is no room."""
     monkeypatch.setattr("tracker.journal._FEW_KEYS", 0)
+    monkeypatch.setattr("tracker.journal._RETRY_S", 0)
+    rig.journal._most_segments = most_segments
     most = 0
     for _ in range(100):
         rig.clock.now += 1
-        rig.touch(*range(8))
+        rig.touch(*range(ROOM))
         rig.store.before = raising(StoreUnavailable("away"))
         with pytest.raises(StoreUnavailable):
             await rig.flush()

@@ -149,6 +149,13 @@ async def test_flush_before_the_start_is_an_error():
         await Tracker([THINGS], dsn="postgresql://nowhere").flush()
 
 
+@pytest.mark.parametrize("dsn", ["", "garbage", "host=db dbname=x", None])
+def test_a_dsn_that_is_none_is_refused(dsn):
+    """At once, not by the first flush."""
+    with pytest.raises(ConfigurationError, match="dsn"):
+        Tracker([THINGS], dsn=dsn)
+
+
 async def test_a_tracker_runs_once(dsn):
     """A tracker that was stopped takes no touches, so it is not started again."""
     tracker = Tracker([THINGS], dsn=dsn)

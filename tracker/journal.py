@@ -23,7 +23,7 @@ from tracker.repeats import Repeats
 
 SEGMENT_BYTES: Final = 4 << 20
 """Some 80,000 touches of uuids."""
-LEAST_SEGMENTS: Final = 8
+LEAST_SEGMENTS: Final = 16
 """Fewer are of no use."""
 _SPARES: Final = 2
 _RETRY_S: Final = 1.0
@@ -174,7 +174,9 @@ class Journal:
             batch: what was drained; it must not change meanwhile.
         """
         long = self._carried > 2 * self._rewritten + 2
-        if not (self._failing and (self._old_gap or long)):
+        short_of_room = self._segments >= self._most_segments // 4
+        worth_it = long or (short_of_room and self._carried > self._rewritten)
+        if not (self._failing and (self._old_gap or worth_it)):
             return
         try:
             entries = iter(batch.items())

@@ -30,6 +30,8 @@ _SUFFIX: Final = ".journal"
 _UNFINISHED: Final = ".new"
 _FOLDER_NAME: Final = re.compile(r"\d+-[0-9a-f]{8}").fullmatch
 """Nothing else in the directory is ours, whatever directory we were given."""
+_FOLDER_ONLY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
+"""No pipe that somebody would have to write to, and no link that leads elsewhere."""
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 T = TypeVar("T")
@@ -67,7 +69,7 @@ class Folder:
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise ConfigurationError(
-                    f"cannot keep a journal in {self._path.parent}: {error.strerror}; "
+                    f"cannot keep a journal in directory {self._path.parent}: {error.strerror}; "
                     "name a directory that can be written to, or do without a journal"
                 ) from error
 
@@ -75,7 +77,7 @@ class Folder:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(self._path.parent):
             self._path.mkdir(exist_ok=True)
-            lock = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            lock = os.open(self._path, _FOLDER_ONLY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BaseException:
@@ -217,8 +219,9 @@ class DeadFolder:
         return str(self._path)
 
     def segments(self) -> list[str]:
-        """Return the paths of its segments."""
-        return sorted(map(str, self._path.glob(f"*{_SUFFIX}")))
+        """Return the paths of its segments, which are files and nothing else."""
+        paths = [path for path in self._path.glob(f"*{_SUFFIX}") if path.is_file()]
+        return sorted(str(path) for path in paths if not path.is_symlink())
 
     def read(self, path: str) -> bytes:
         """Return all of a segment."""
@@ -239,7 +242,7 @@ class DeadFolder:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    lock = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    lock = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -250,7 +253,7 @@ def _locked(directory: Path) -> Iterator[None]:
 def _lock_of_the_dead(folder: Path) -> int | None:
     """Lock a folder, unless its process lives."""
     try:
-        lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        lock = os.open(folder, _FOLDER_ONLY)
     except FileNotFoundError:  # somebody has just taken it over
         return None
     except OSError as error:

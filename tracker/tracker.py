@@ -70,8 +70,7 @@ class Tracker:
         journal_dir: str | PathLike[str] | None = None,
         journal_max_bytes: int = 512 << 20,
     ) -> None:
-        if (dsn is None) == (pool is None):
-            raise ConfigurationError("a tracker needs either a dsn or a pool")
+        _check_where_to(dsn, pool)
         seconds = {
             "flush_interval_s": flush_interval_s,
             "statement_timeout_s": statement_timeout_s,
@@ -245,3 +244,10 @@ class Tracker:
         except asyncio.CancelledError:
             await stopping  # cancelled once more: the pool must not be closed under the last flush
             raise
+
+
+def _check_where_to(dsn: str | None, pool: Pool | None) -> None:
+    if (dsn is None) == (pool is None):
+        raise ConfigurationError("a tracker needs either a dsn or a pool")
+    if dsn is not None and not dsn.startswith(("postgresql://", "postgres://")):
+        raise ConfigurationError("the dsn must start with postgresql://")

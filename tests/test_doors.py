@@ -191,10 +191,13 @@ async def test_a_slow_body_behind_another_request_is_a_slow_body(dsn, ahead):
 async def test_an_expected_body_is_not_asked_for_of_a_client_that_does_not_know_how(dsn):
     """HTTP/1.0 had no interim answers."""
     async with doors(dsn) as service, service.client() as client:
+        await service.assert_serves()  # now the key is cached: nothing is between head and body
         body = json.dumps({"device_id": service.device_id, **REPORT}).encode()
         head = service.upload("Expect: 100-continue", f"Content-Length: {len(body)}")
         await client.send(head.replace(b"HTTP/1.1", b"HTTP/1.0") + body[:-1])
-        await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_S):
+            while service.door.waiting or not service.door.open:  # until the head is read
+                await asyncio.sleep(0.01)
         await client.send(body[-1:])
         assert [answer.status for answer in await client.answers()] == [200]
 

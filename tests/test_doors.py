@@ -298,7 +298,7 @@ async def test_stopping_waits_for_nobody_beyond_its_deadline(dsn):
         async with asyncio.timeout(60):
             _, stderr = await process.communicate()
         assert (process.returncode, stderr) == (0, b"")
-        assert loop.time() - told_at < 2 + 10 + 5  # as the README says
+        assert loop.time() - told_at < 2 + 10 + 5  # as the guarantees say
 
 
 def test_a_monitor_port_that_is_taken_is_said_in_one_line(dsn):

@@ -1,30 +1,36 @@
-"""The README tells the truth: its code runs, and its tables miss nothing."""
+"""The README and its pages tell the truth: the code runs, and the tables miss nothing."""
 
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 from aiohttp import web
 
 from api.app import create_app
 from api.config import Settings
 from tests.test_observe import PROMISED
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
 
 
-def table_of(heading: str) -> str:
-    """Return the table that follows a heading."""
-    section = README.split(heading, 1)[1]
-    return section.split("\n## ")[0].split("\n### ")[0]
+def page(name: str) -> str:
+    """Return a page by its path."""
+    return (ROOT / name).read_text()
 
 
+def section_of(name: str, heading: str) -> str:
+    """Return what a page says under a heading."""
+    return page(name).split(f"\n{heading}\n", 1)[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/library.md"])
 async def test_the_library_example_runs_in_somebody_elses_application(
-    aiohttp_client, dsn, db, monkeypatch
+    name, aiohttp_client, dsn, db, monkeypatch
 ):
     """Fewer than fifteen lines, on their own table, behind their own authentication."""
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", page(name), re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) < 15
     await db.execute("CREATE TABLE users (id bigint PRIMARY KEY, last_active_at timestamptz)")
     await db.execute("INSERT INTO users VALUES (7), (8)")
@@ -47,7 +53,7 @@ async def test_the_library_example_runs_in_somebody_elses_application(
     monkeypatch.setitem(sys.modules, "yourapp", ModuleType("yourapp"))
     monkeypatch.setitem(sys.modules, "yourapp.auth", module)
     theirs = {}
-    exec(compile(code, "README.md", "exec"), theirs)  # noqa: S102 - it is our own
+    exec(compile(code, name, "exec"), theirs)  # noqa: S102 - it is our own
     theirs["app"].router.add_get("/", hello)
     client = await aiohttp_client(theirs["app"])
     assert (await client.get("/")).status == 401
@@ -59,34 +65,34 @@ async def test_the_library_example_runs_in_somebody_elses_application(
     assert [row[0] for row in rows] == [7]
 
 
-def test_every_setting_is_in_the_readme():
+def test_every_setting_is_on_the_page_of_settings():
     """Section by section."""
-    table = table_of("### Settings")
+    table = page("docs/settings.md")
     for section, settings in Settings().model_dump().items():
         (row,) = (line for line in table.splitlines() if line.startswith(f"| `{section}` |"))
         assert re.findall(r"`(\w+)`", row.split("|")[2]) == list(settings)
 
 
-def test_every_metric_is_in_the_readme():
+def test_every_metric_is_on_the_page_of_monitoring():
     """With its labels."""
-    table = table_of("### Metrics")
+    table = section_of("docs/monitor.md", "## Metrics")
     assert set(re.findall(r"`((?:activity|auth|database|http|event|ingest)_\w+)", table)) == set(
         PROMISED
     )
 
 
-async def test_every_route_is_in_the_readme(dsn):
+async def test_every_route_is_on_the_page_of_the_service(dsn):
     """No route is undocumented."""
     app = await create_app(Settings(), dsn)
-    table = table_of("### HTTP")
+    table = section_of("docs/service.md", "## HTTP")
     for resource in app.router.resources():
         assert resource.canonical in table
     await app.cleanup()
 
 
-def test_the_tests_that_the_readme_names_exist():
+def test_the_tests_that_the_guarantees_name_exist():
     """Each guarantee points to what shows it."""
-    named = set(re.findall(r"`(tests/\w+\.py)`", README))
+    named = set(re.findall(r"`(tests/\w+\.py)`", page("docs/guarantees.md")))
     assert len(named) > 5
     for name in named:
-        assert (Path(__file__).parent.parent / name).exists()
+        assert (ROOT / name).exists()

@@ -183,4 +183,5 @@ for _name, _documentation in {
 }.items():
     _command(_name, _documentation)
 
-app(prog_name="python -m benchmarks")
+if __name__ == "__main__":
+    app(prog_name="python -m benchmarks")

@@ -1,0 +1,106 @@
+"""Pages lead where they say they do, and nothing in them goes untested."""
+
+import json
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+
+from api.config import load_settings
+from tests.pages import PAGES, ROOT, Page
+from tests.promtool import needs_promtool, promtool
+
+each_page = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+
+TESTED = {
+    "sh": "tests/test_snippets.py",
+    "python": "tests/test_library_page.py",
+    "sql": "tests/test_library_page.py",
+    "promql": "tests/test_monitoring.py",
+    "toml": "below: settings",
+    "yaml": "below: what Prometheus is told",
+    "json": "below",
+    "": "a picture, or what a command prints",
+}
+"""What tests the snippets of each language."""
+
+
+def broken_links(page: Page) -> list[str]:
+    """Return the links of a page that lead nowhere; those to other hosts are not followed."""
+    broken = []
+    for link in page.links():
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc:
+            continue
+        target = ((ROOT / page.name).parent / unquote(parts.path)).resolve()
+        name = target.relative_to(ROOT).as_posix() if parts.path else page.name
+        there = PAGES.get(name, Page(name, ""))
+        if not (ROOT / name).exists() or {parts.fragment} - there.anchors() - {""}:
+            broken.append(link)
+    return broken
+
+
+@each_page
+def test_every_link_leads_somewhere(page):
+    """To a file of the checkout, and a heading in it."""
+    assert broken_links(page) == []
+
+
+def test_a_link_that_leads_nowhere_is_noticed():
+    """A file that is not there, and a heading that is not in it."""
+    links = "[a](docs/nowhere.md) [b](docs/service.md#nowhere) [c](#here) [d](docs/service.md#http)"
+    assert broken_links(Page("README.md", f"{links} ![e](f.png)")) == [
+        "docs/nowhere.md",
+        "docs/service.md#nowhere",
+        "#here",
+        "f.png",
+    ]
+
+
+def test_the_front_door_leads_to_every_page():
+    """What is not linked is not read."""
+    assert {name for name in PAGES if name.startswith("docs/")} <= set(PAGES["README.md"].links())
+
+
+@each_page
+def test_every_snippet_is_of_a_kind_that_is_tested(page):
+    """Say what it is after the three backticks; a kind that is new needs a test."""
+    assert {snippet.language for snippet in page.snippets()} <= TESTED.keys()
+
+
+def test_snippets_are_where_their_tests_look_for_them():
+    """Python is run page by page, as pages need other applications around them."""
+    python = [name for name, page in PAGES.items() if page.snippets("python")]
+    assert python == ["README.md", "docs/library.md"]
+    assert [name for name, page in PAGES.items() if page.snippets("sql")] == ["docs/library.md"]
+    assert [name for name, page in PAGES.items() if page.snippets("promql")] == [
+        "api/monitoring/RUNBOOK.md"
+    ]
+
+
+@each_page
+def test_settings_on_a_page_are_taken(page, tmp_path):
+    """By name, type and range, and together."""
+    for snippet in page.snippets("toml"):
+        file = tmp_path / f"line {snippet.line}.toml"
+        file.write_text(snippet.text)
+        load_settings(file)
+
+
+@needs_promtool
+@each_page
+def test_what_prometheus_is_told_on_a_page_is_taken(page, tmp_path):
+    """A whole configuration, with the rules that it names."""
+    for snippet in page.snippets("yaml"):
+        told = yaml.safe_load(snippet.text)
+        told["rule_files"] = [str(ROOT / name) for name in told.get("rule_files", [])]
+        file = tmp_path / f"line {snippet.line}.yml"
+        file.write_text(yaml.safe_dump(told))
+        assert promtool("check", "config", file) == ""
+
+
+@each_page
+def test_json_on_a_page_is_json(page):
+    """Whoever copies it can send it."""
+    for snippet in page.snippets("json"):
+        json.loads(snippet.text)

@@ -4,8 +4,10 @@ import re
 
 from api.app import create_app
 from api.config import Settings
+from tests.log_events import events
 from tests.pages import PAGES, ROOT
 from tests.test_observe import PROMISED
+from tracker import Tracker
 
 
 def test_every_setting_is_on_the_page_of_settings():
@@ -51,3 +53,20 @@ def test_figures_for_tuning_are_those_of_the_benchmarks():
     }.items():
         assert said in " ".join(tuning.split())
         assert measured in PAGES["benchmarks/README.md"].text
+
+
+def test_settings_events_and_metrics_that_pages_name_exist():
+    """By section and name, as the environment has them, and by what is exported or logged."""
+    sections = Settings().model_dump()
+    known = {f"{section}.{name}" for section, names in sections.items() for name in names}
+    known |= {event.name for event in events(ROOT / "api", ROOT / "tracker")}
+    # Of the library's own Tracker, which pages call `tracker`, too.
+    known |= {f"tracker.{name}" for name in vars(Tracker)}
+    for page in PAGES.values():
+        text = page.text.replace("ACTIVITY__SECTION__NAME", "")
+        named = re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_]+)\b", text)
+        named += [".".join(pair).lower() for pair in re.findall(r"ACTIVITY__(\w+?)__(\w+)", text)]
+        assert set(named) <= known, page.name
+        if page.name.startswith("docs/"):
+            metrics = re.findall(r"`((?:activity|auth|database|http|event|ingest)_\w+)", text)
+            assert set(metrics) <= PROMISED.keys() | {"activity_"}, page.name

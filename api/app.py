@@ -25,6 +25,7 @@ from api.database_clock import DatabaseClock
 from api.device_handlers import DeviceHandlers
 from api.devices import Devices, load_devices
 from api.doors import Door, DoorMetrics
+from api.group_handlers import GroupHandlers
 from api.health import HealthHandlers
 from api.ingest import GroupCommit
 from api.keys import load_principals
@@ -171,7 +172,8 @@ async def create_app(
             app[TRACKER] = tracker
         devices = Devices(database, partial(tracker.pending, DEVICES) if tracker else no_touches)
         app.add_routes(DeviceHandlers(devices, access).routes())
-        app.add_routes(LocationHandlers(uploads or grouped, access).routes())
+        app.add_routes(LocationHandlers(uploads or grouped, database, access).routes())
+        app.add_routes(GroupHandlers(database).routes())
         health = HealthHandlers(access_database, tracker, revocations, registry)
         registry.register(DoorMetrics(_add_doors(app, settings.server, health, requests)))
         document = DocumentHandler()

@@ -97,7 +97,22 @@ class Access:
         return principal
 
     async def reach(self, request: web.Request, device_id: str) -> KnownDevice:
-        """Return a device that a request is about, and note that it was active.
+        """Return a device that a request is from or about, and note that it was active.
+
+        Args:
+            request: an authenticated request.
+            device_id: the device's id in any spelling of a uuid.
+
+        Raises:
+            ApiError: as `find`.
+            StoreError: it is not cached, and the database is away.
+        """
+        device = await self.find(request, device_id)
+        note_active(request, device.device_id)
+        return device
+
+    async def find(self, request: web.Request, device_id: str) -> KnownDevice:
+        """Return a device that a request only asks about: to be looked at is no sign of life.
 
         Args:
             request: an authenticated request.
@@ -116,7 +131,6 @@ class Access:
         group_id = request[PRINCIPAL].group_id
         if device is None or (group_id is not None and group_id != device.group_id):
             raise device_not_found()
-        note_active(request, device_id)
         return device
 
     def remember(self, device: KnownDevice) -> None:

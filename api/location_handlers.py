@@ -1,4 +1,4 @@
-"""The routes of locations: one report, or a batch of them, acknowledged once committed."""
+"""The routes of locations: one report or a batch, acknowledged once committed; and read back."""
 
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -11,8 +11,11 @@ from aiohttp import web
 from api.answers import ApiError, json_answer
 from api.auth import Access, device_not_found
 from api.bodies import expect_later, read_body
+from api.database import Database
 from api.locations import Accepted, Batch, NoSuchDevice, Report, Upload
 from api.openapi import Operation
+from api.queries import read_query
+from api.tracks import Track, TrackQuery, load_track
 from tracker import RowRefused
 from tracker.repeats import Repeats
 
@@ -48,11 +51,13 @@ class LocationHandlers:
 
     Args:
         uploads: where uploads are stored.
+        database: where they are read.
         access: who may reach which device.
     """
 
-    def __init__(self, uploads: Uploads, access: Access) -> None:
+    def __init__(self, uploads: Uploads, database: Database, access: Access) -> None:
         self._uploads = uploads
+        self._database = database
         self._refused = Repeats(_LOG_EVERY_S)
         self._access = access
 
@@ -61,6 +66,7 @@ class LocationHandlers:
         return [
             web.post("/api/v1/locations", self._one, expect_handler=expect_later),
             web.post("/api/v1/locations/batch", self._batch, expect_handler=expect_later),
+            web.get("/api/v1/locations", self._track),
         ]
 
     @Operation(body=_UPLOAD, answers={200: Accepted}, refuses=(422,))
@@ -82,6 +88,20 @@ class LocationHandlers:
                     f"a batch is of one device - at `locations[{index}].device_id`",
                 )
         return await self._store(request, batch.device_id, batch.locations)
+
+    @Operation(query=TrackQuery, answers={200: Track})
+    async def _track(self, request: web.Request) -> web.Response:
+        """List the reports of a device, the newest first; it does not count as active by that."""
+        wanted = read_query(request, TrackQuery)
+        device = await self._access.find(request, str(wanted.device_id))
+        before = None if wanted.before is msgspec.UNSET else wanted.before
+        track = await load_track(
+            self._database, device.device_id, limit=wanted.limit, before=before
+        )
+        if track is None:
+            self._access.forget(device.device_id)
+            raise device_not_found()
+        return json_answer(track)
 
     async def _store(
         self, request: web.Request, device_id: UUID, reports: Sequence[Report]

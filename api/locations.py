@@ -13,12 +13,13 @@ from tracker import RowRefused
 _Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=50, pattern=r"^[^\x00]*$")]
 _Positive: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
 
-_END_OF_9999_MS: Final = 253_402_300_799_999
+END_OF_9999_MS: Final = 253_402_300_799_999
+"""The last capture time that is taken, in milliseconds since the Unix epoch."""
 _COLUMNS: Final = """
     device_id, captured_at, latitude, longitude, accuracy, altitude, bearing, speed, provider,
     battery_level, network_type
 """
-_CAPTURED_AT: Final = (
+CAPTURED_AT: Final = (
     "timestamptz 'epoch' + {ms} / 1000 * interval '1 second' + {ms} % 1000 * interval '1 ms'"
 )
 """In two steps: an interval is multiplied as a float, which is exact for milliseconds until 2255
@@ -32,12 +33,12 @@ _ARRAYS: Final = ", ".join(
 of a list does, and are cast where the planner does not see them, which would parse them as well."""
 _INSERT_ONE: Final = f"""
 INSERT INTO locations ({_COLUMNS})
-VALUES ($1, {_CAPTURED_AT.format(ms="$2::bigint")}, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+VALUES ($1, {CAPTURED_AT.format(ms="$2::bigint")}, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (device_id, captured_at) DO NOTHING
 """
 _INSERT: Final = f"""
 INSERT INTO locations ({_COLUMNS})
-SELECT device_id, {_CAPTURED_AT.format(ms="ms")}, latitude, longitude, accuracy, altitude, bearing,
+SELECT device_id, {CAPTURED_AT.format(ms="ms")}, latitude, longitude, accuracy, altitude, bearing,
        speed, provider, battery_level, network_type
 FROM unnest({_ARRAYS})
      AS given(device_id, ms, latitude, longitude, accuracy, altitude, bearing, speed, provider,
@@ -66,7 +67,7 @@ _encode: Final = msgspec.json.Encoder().encode
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Where a device was: degrees of WGS 84, metres, metres a second, per cent."""
 
-    timestamp: Annotated[int, msgspec.Meta(ge=0, le=_END_OF_9999_MS)]
+    timestamp: Annotated[int, msgspec.Meta(ge=0, le=END_OF_9999_MS)]
     """Capture time in milliseconds since the Unix epoch."""
     latitude: Annotated[float, msgspec.Meta(ge=-90, le=90)]
     longitude: Annotated[float, msgspec.Meta(ge=-180, le=180)]
@@ -79,9 +80,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     network_type: _Label | None = None
 
 
-_FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(Report))
-"""In the order of the statements' parameters, after the device."""
-_GETTERS: Final = tuple(map(attrgetter, _FIELDS))
+FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(Report))
+"""In the order of the statements' parameters, after the device; all but the first are columns."""
+_GETTERS: Final = tuple(map(attrgetter, FIELDS))
 
 
 class Upload(Report, frozen=True, kw_only=True):
@@ -142,7 +143,7 @@ class Locations:
         """
         if len(uploads) == 1 and len(uploads[0][1]) == 1:
             ((device_id, (report,)),) = uploads
-            values = (device_id, *(getattr(report, name) for name in _FIELDS))
+            values = (device_id, *(getattr(report, name) for name in FIELDS))
             await self._database.fetch(_INSERT_ONE, *values, deadline_s=deadline_s)
         else:
             await self._database.fetch(_INSERT_ALL, *_arrays(uploads), deadline_s=deadline_s)

@@ -79,6 +79,7 @@ ROUTES = {
         "/api/v1/locations/batch",
         {"json": {"device_id": d, "locations": [REPORT]}},
     ),
+    "track": lambda d: ("GET", f"/api/v1/locations?device_id={d}", {}),
     "header": lambda d: ("GET", "/api/v1/devices?group_id=mine", {"headers": {"X-Device-ID": d}}),
     "register": lambda d: (
         "POST",

@@ -52,12 +52,15 @@ class Route:
 
 LIST, ONE = "/api/v1/devices", "/api/v1/devices/{device_id}"
 REGISTER, BATCH = "/api/v1/devices/register", "/api/v1/locations/batch"
+TRACK, GROUPS = "/api/v1/locations", "/api/v1/groups"
 ROUTES = {
     ("POST", REGISTER): Route(200, {"display_name": "Phone"}, {"display_name": ""}, writes=True),
     ("GET", LIST): Route(200),
     ("GET", ONE): Route(200),
     ("DELETE", ONE): Route(204, writes=True),
     ("POST", f"{ONE}/heartbeat"): Route(204),
+    ("GET", GROUPS): Route(200),
+    ("GET", TRACK): Route(200),
     ("POST", "/api/v1/locations"): Route(200, REPORT, {"latitude": 91}, writes=True),
     ("POST", BATCH): Route(200, {"locations": [REPORT]}, {"locations": []}, writes=True),
     ("GET", "/api/health"): Route(200, public=True),
@@ -72,6 +75,8 @@ ROUTES |= {("HEAD", path): route for (method, path), route in ROUTES.items() if 
 def ways(path: str, route: Route) -> list[str]:
     """Return the ways in which a request may name a device."""
     found = ["header"]
+    if path == TRACK and route.body is None:
+        found.append("query")
     if "{device_id}" in path:
         found.append("path")
     if route.body is not None:
@@ -121,6 +126,8 @@ def expected(path: str, route: Route, key: str, way: str, device: str) -> Outcom
     if way == "header":
         takes_base = "{device_id}" in path or route.body is not None
         named, written = named | base if takes_base else named, base
+    elif way == "query":
+        named = written = NOBODY  # to be looked at is no sign of life
     else:
         written = named
     return Outcome(route.status, named, written if route.writes else NOBODY)
@@ -194,6 +201,8 @@ class World:
             options["json"] = body
         if path == LIST:
             options["params"] = {"group_id": own_group}
+        if path == TRACK and route.body is None:
+            options["params"] = {"device_id": named if way == "query" else base}
         url = path.format(device_id=named if way == "path" else base)
         async with self.service.client.request(method, url, headers=headers, **options) as answer:
             same = {
@@ -266,3 +275,20 @@ async def test_a_bound_key_lists_its_own_group_and_sees_no_other(world):
                 listed = {device["device_id"] for device in (await answer.json())["devices"]}
                 there = {MINE: {world.ids["own"], world.ids["base"]}, THEIRS: {world.ids["other"]}}
                 assert listed == (there.get(group, set()) if reach in (group, "all") else set())
+
+
+async def test_a_bound_key_sees_its_own_group_alone_even_if_it_is_empty(world):
+    """That there are other groups, and how large, is not for it to know."""
+    await world.make_devices("of the own group")
+    for key, reach in KEYS.items():
+        answer = await world.service.call("GET", GROUPS, key=world.keys[key])
+        assert answer.status == (401 if reach is None else 200)
+        if reach is not None:
+            listed = {one["group_id"]: one["devices"] for one in (await answer.json())["groups"]}
+            there = {MINE: 2, THEIRS: 1}
+            assert listed == (there if reach == "all" else {reach: there[reach]})
+    alone = await world.service.make_key("nobodys")
+    answer = await world.service.call("GET", GROUPS, key=alone)
+    assert await answer.json() == {
+        "groups": [{"group_id": "nobodys", "devices": 0, "last_seen_at": None}]
+    }

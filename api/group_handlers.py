@@ -1,0 +1,29 @@
+"""The route of groups."""
+
+from aiohttp import web
+
+from api.answers import json_answer
+from api.auth import PRINCIPAL
+from api.database import Database
+from api.groups import Groups, list_groups
+from api.openapi import Operation
+
+
+class GroupHandlers:
+    """Handler of /api/v1/groups.
+
+    Args:
+        database: where devices are stored.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [web.get("/api/v1/groups", self._list)]
+
+    @Operation(answers={200: Groups})
+    async def _list(self, request: web.Request) -> web.Response:
+        """List the groups that have active devices; a key of one group sees that one alone."""
+        return json_answer(await list_groups(self._database, request[PRINCIPAL].group_id))

@@ -43,7 +43,7 @@ serve: $(STAMP) ## Run the service on 127.0.0.1:8080
 	$(BIN)/python -m api serve
 
 test: $(STAMP) ## Run the whole test suite against a Postgres of its own
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: $(STAMP) ## Format, lint, types, layers
 	$(BIN)/ruff format --check .

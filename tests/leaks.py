@@ -32,6 +32,7 @@ class Leaks:
         self._said: dict[str, str] = {}
         self._patch = pytest.MonkeyPatch()
         self._now = "before the first test"
+        self._found_by_workers: list[str] = []
 
     def hear(self, where: str, said: object) -> None:
         """Note what was said, and where."""
@@ -41,7 +42,7 @@ class Leaks:
 
     def found(self) -> list[str]:
         """Return where keys were said."""
-        return [
+        return self._found_by_workers + [
             f"{where}: ...{part[:4]}..."
             for text, where in self._said.items()
             for part in self._parts
@@ -111,10 +112,17 @@ class Leaks:
         for title, said in report.sections:
             self.hear(title, said)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Note what a process that ran some of the tests has found."""
+        self._found_by_workers += getattr(node, "workeroutput", {}).get("leaks", [])
+
     @pytest.hookimpl(wrapper=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
         """Fail the run if a key got out."""
         self._patch.undo()
+        if hasattr(session.config, "workeroutput"):  # whoever shares out the tests wants to know
+            session.config.workeroutput["leaks"] = self.found()
         if self.found() and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return (yield)

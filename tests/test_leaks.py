@@ -47,7 +47,7 @@ LEAKS = {
 """Ways for a key to get out, by name."""
 
 
-def run(folder: Path, tests: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, tests: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
     """Run tests with nothing but the plugin."""
     file = folder / "test_it.py"
     bodies = (
@@ -57,7 +57,7 @@ def run(folder: Path, tests: dict[str, str]) -> subprocess.CompletedProcess[str]
     checkout = Path(__file__).parent.parent
     return subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.leaks"),
+            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.leaks", *options),
             *("-c", checkout / "pyproject.toml", "--rootdir", folder, folder),
         ],
         cwd=checkout,
@@ -81,3 +81,11 @@ def test_a_key_that_gets_out_fails_the_run(tmp_path):
     assert done.returncode == 1
     leaks = [line for line in done.stdout.splitlines() if line.startswith("LEAK of a key")]
     assert {re.search(r"::test_(\w+)", line)[1] for line in leaks} == LEAKS.keys()
+
+
+def test_a_key_that_gets_out_in_one_of_several_processes_fails_the_run(tmp_path):
+    """Tests are shared out between processes, and what each has heard comes together."""
+    done = run(tmp_path, {"print": LEAKS["print"]}, "-n", "1")
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "LEAK of a key" in done.stdout

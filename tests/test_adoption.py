@@ -87,6 +87,24 @@ async def test_what_a_stop_could_not_write_is_written_at_the_next_start(dsn, thi
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_stop_does_not_use_up_its_deadline_where_only_a_change_helps(
+    dsn, db, things, tmp_path
+):
+    """The next process writes what this one could not, when somebody has mended the table."""
+    await db.execute("ALTER TABLE things RENAME COLUMN seen_at TO elsewhere")
+    with capture_logs() as logs:
+        async with (
+            asyncio.timeout(60),
+            tracker(dsn, tmp_path, shutdown_deadline_s=3600).running() as first,
+        ):
+            first.touch("things", 1, AT)
+    assert [entry["keys"] for entry in logs if entry["event"] == "flush.left_in_journal"] == [1]
+    await db.execute("ALTER TABLE things RENAME COLUMN elsewhere TO seen_at")
+    async with tracker(dsn, tmp_path).running() as second:
+        await second.flush()
+    assert await db.fetchval("SELECT extract(epoch FROM seen_at) FROM things WHERE id = 1") == AT
+
+
 async def test_an_orderly_stop_leaves_nothing_on_the_disk(dsn, things, tmp_path):
     """Nor does a process that was never touched."""
     for keys in ((), (1, 2)):

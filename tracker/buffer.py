@@ -274,6 +274,11 @@ class Buffer:
                     large[key] = second
         self._live = large
 
+    @property
+    def is_journaled(self) -> bool:
+        """Whether all that is pending would outlive the process."""
+        return self.journal is not None and not self.journal.gap
+
     def close(self) -> int:
         """Take nothing more; what is pending stays where the next process finds it, in a journal.
 
@@ -288,7 +293,7 @@ class Buffer:
         pending = {key: max(at, self._live.get(key, 0)) for key, at in self._in_flight.items()}
         self._in_flight = self._live | pending
         self._live, self._overlap = {}, 0
-        if self.journal is not None and not self.journal.gap:
+        if self.is_journaled:
             return 0
         lost = len(self)
         self._in_flight = {}

@@ -227,6 +227,8 @@ class Flusher:
         """Flush until nothing is pending; the caller sets the deadline."""
         while before := len(self._buffer):
             await self._flush_once()
+            if self.permanent_error is not None and self._buffer.is_journaled:
+                return  # nobody will have mended it before the deadline, and nothing is lost
             rest_s = self._not_before - self._monotonic()
             if rest_s > 0 or len(self._buffer) >= before:  # it failed, or rows are locked
                 await asyncio.sleep(max(rest_s, _FINAL_BACKOFF.first_s))

@@ -43,6 +43,12 @@ class Desk:
         path = f"{self.folder}/.venv/bin:{kept['PATH']}:{postgres}"
         return kept | {"PATH": path, "CURL_HOME": str(self.folder)}
 
+    @property
+    def database_url(self) -> str:
+        """The embedded server of the service."""
+        told = (self.folder / ".activity" / "postgres" / "postmaster.pid").read_text()
+        return f"postgresql://postgres@/postgres?host={told.splitlines()[4]}"
+
     def follow(
         self, page: Page, not_run: Mapping[str, str], **given: str
     ) -> subprocess.CompletedProcess[str]:

@@ -37,11 +37,6 @@ NOT_RUN = {
 }
 """Commands that can't be run here, and why; that they exist, with their options, is checked."""
 
-GIVEN = {
-    "api/monitoring/RUNBOOK.md": {"PID": "0"},
-}
-"""Variables that a page leaves to its reader."""
-
 PRINTED = {
     "README.md": '"display_name":"Van 1","platform":"android","last_seen_at":"20',
     "docs/service.md": '"last_location":{"latitude":48.5,"longitude":2.5,',
@@ -72,7 +67,8 @@ def desk():
 @pytest.mark.parametrize("page", SHOWN.values(), ids=SHOWN)
 def test_every_command_on_a_page_works(page, desk):
     """As it is shown, one after the other, in one shell; answers of 400 and above are failures."""
-    done = desk.follow(page, NOT_RUN, **GIVEN.get(page.name, {}))
+    # What pages leave to their readers: a server, and somebody's session there that has ended.
+    done = desk.follow(page, NOT_RUN, DATABASE_URL=desk.database_url, PID="0")
     assert done.returncode == 0, (
         f"{page.name}: {done.stderr}\n{done.stdout}\n"
         "Mend the snippet, or add the command to NOT_RUN, with the reason why it can't be run here."

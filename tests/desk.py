@@ -74,11 +74,12 @@ class Desk:
 
 
 def script(page: Page, not_run: Mapping[str, str]) -> str:
-    """Return a page with nothing but its commands, so that lines keep their numbers."""
+    """Return a page with nothing but its commands, in their lines; those in sentences come last."""
     lines = [""] * len(page.text.splitlines())
     for snippet in page.snippets("sh"):
         for number, line in enumerate(snippet.text.splitlines(), snippet.line - 1):
             lines[number] = "" if command(line) in not_run else line
+    lines += [code for code in page.code() if code.startswith("curl ")]
     # In place of the title, which is no command.
     assert not lines[0]
     lines[0] = """trap 'echo "line $LINENO failed: $BASH_COMMAND" >&2' ERR"""

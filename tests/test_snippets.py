@@ -16,7 +16,7 @@ from tests.pages import PAGES, ROOT, Page
 from tests.test_cli import free_port
 
 NOT_RUN = {
-    "make demo": "an hour of reports, and it stays up: tests/test_fleet.py has a minute of it",
+    "make demo": "an hour of reports, and it stays up: see tests/test_fleet.py",
     "make test": "this is it",
     "make bench": "ten minutes",
     "make bench COMPARE=.activity/benchmarks/results.json": "ten minutes",
@@ -29,7 +29,7 @@ NOT_RUN = {
     ".venv/bin/python -m benchmarks touch": "a minute",
     ".venv/bin/python -m benchmarks flush --dsn postgresql://...": "minutes, on somebody's server",
     ".venv/bin/python -m benchmarks fuzz --requests 100000": "minutes: tests/test_fuzz.py has some",
-    ".venv/bin/python -m benchmarks simulate --flushes 1000000": "minutes, as above",
+    ".venv/bin/python -m benchmarks simulate --flushes 1000000": "see tests/test_simulation.py",
     ".venv/bin/python -m benchmarks faults": "minutes: tests/test_faults.py has a second of each",
     ".venv/bin/python -m benchmarks faults --only black-hole --seconds 60 --sequence 0": "minutes",
     "python -m benchmarks faults --seconds 10 --sequence 20 --seed 7": "minutes",
@@ -88,8 +88,8 @@ def test_a_command_that_fails_is_told_by_its_line(wrong, desk):
 
 def test_a_command_that_is_not_run_is_left_out_and_nothing_else():
     """With the remark behind it."""
-    page = Page("some.md", "# Some\n\n```sh\nmake test  # why\nmake testing\n```\n")
-    assert script(page, NOT_RUN).splitlines()[1:] == ["", "", "", "make testing", ""]
+    page = Page("some.md", "# Some\n\n```sh\nmake test  # why\nmake testing\n```\nor `curl x`\n")
+    assert script(page, NOT_RUN).splitlines()[1:] == ["", "", "", "make testing", "", "", "curl x"]
 
 
 @pytest.mark.parametrize("listed", NOT_RUN)

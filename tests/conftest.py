@@ -67,6 +67,13 @@ def journal_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def server_folder() -> Iterator[Path]:
+    """Where a test's own server may live; other runs of pytest shut its user out of `tmp_path`."""
+    with tempfile.TemporaryDirectory(prefix="activity-test-") as folder:
+        yield Path(folder)
+
+
 @pytest.fixture(scope="session")
 def server_dsn() -> Iterator[str]:
     """A server to make databases on; tests may load it, but not break it."""

@@ -254,19 +254,19 @@ def test_a_journal_that_cannot_be_written_is_said_in_one_line(dsn, tmp_path):
     assert_one_line(run("serve", dsn=dsn, **folder), 1, str(tmp_path / "file"), "or do without")
 
 
-def test_without_a_database_an_embedded_server_is_started(tmp_path):
+def test_without_a_database_an_embedded_server_is_started(server_folder):
     """Nothing configured, nothing installed: commands work all the same."""
     done = run(
         *("keys", "create", "--name", "first"),
-        ACTIVITY__DATABASE__DATA_DIR=str(tmp_path / "data" / "postgres"),
+        ACTIVITY__DATABASE__DATA_DIR=str(server_folder / "data" / "postgres"),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ak_")
 
 
-def test_a_process_that_was_killed_does_not_keep_the_embedded_server_running(tmp_path):
+def test_a_process_that_was_killed_does_not_keep_the_embedded_server_running(server_folder):
     """The last one to leave stops it, even if another could not say that it left."""
-    data_dir = tmp_path / "data" / "postgres"
+    data_dir = server_folder / "data" / "postgres"
     environment = {"ACTIVITY__DATABASE__DATA_DIR": str(data_dir)}
     assert run("keys", "create", "--name", "first", **environment).returncode == 0
     assert not (data_dir / "postmaster.pid").exists()

@@ -35,7 +35,7 @@ from api.lookup import CachedLookup
 from api.loop_lag import LoopLag
 from api.observe import Requests
 from api.openapi import DocumentHandler
-from api.pool_use import PoolUse
+from api.pool_use import Owner, PoolUse
 from api.revocations import Revocations
 from tracker import Target, Tracker, TrackerCollector, activity_middleware, no_touches
 
@@ -147,8 +147,12 @@ async def create_app(
 
         requests = Requests()
         registry = CollectorRegistry()
-        pools = PoolUse({"requests": database, "access": access_database})
-        for collector in (requests, loop_lag, grouped, CacheUse([keys, known]), pools):
+        pools: dict[str, Owner] = {"requests": database, "access": access_database}
+        if tracker is not None:
+            pools["tracker"] = tracker
+            registry.register(TrackerCollector(tracker))
+        caches = CacheUse([keys, known])
+        for collector in (requests, loop_lag, grouped, caches, revocations, PoolUse(pools)):
             registry.register(collector)
         build = Info("activity_build", "What is running; always 1.", registry=registry)
         build.info({"version": version("activity-tracker"), "python": python_version()})
@@ -159,7 +163,6 @@ async def create_app(
         access = Access(keys, known, clock)
         middlewares = [requests.middleware(), access.middleware()]
         if tracker is not None:
-            registry.register(TrackerCollector(tracker))
             middlewares.insert(1, activity_middleware(tracker, who_was_active))
 
         app = web.Application(

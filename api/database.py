@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import asyncpg
 
 from api.config import DatabaseSettings
-from tracker.postgres import Pool, borrowed, open_pool, translate
+from tracker.postgres import Connections, Pool, borrowed, connections, open_pool, translate
 
 if TYPE_CHECKING:
     Records: TypeAlias = list[asyncpg.Record]
@@ -29,19 +29,9 @@ class Database:
         self._deadline_s = deadline_s
 
     @property
-    def open_connections(self) -> int:
-        """How many connections there are, at work or idle."""
-        return self._pool.get_size()
-
-    @property
-    def in_use_connections(self) -> int:
-        """How many connections are at work."""
-        return self._pool.get_size() - self._pool.get_idle_size()
-
-    @property
-    def max_open_connections(self) -> int:
-        """How many connections there may be."""
-        return self._pool.get_max_size()
+    def connections(self) -> Connections:
+        """How many connections there are."""
+        return connections(self._pool)
 
     async def fetch(
         self, statement: str, *arguments: object, deadline_s: float | None = None

@@ -1,22 +1,32 @@
 """How many connections the service holds and uses, for Prometheus."""
 
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.database import Database
+from tracker.postgres import Connections
+
+
+class Owner(Protocol):
+    """Whoever has connections of its own."""
+
+    @property
+    def connections(self) -> Connections:
+        """How many there are."""
+        ...
 
 
 class PoolUse(Collector):
-    """Asks the pools when somebody scrapes.
+    """Asks those who have connections when somebody scrapes.
 
     Args:
-        databases: by the name that their pool has in metrics.
+        owners: by the name that their pool has in metrics.
     """
 
-    def __init__(self, databases: Mapping[str, Database]) -> None:
-        self._databases = databases
+    def __init__(self, owners: Mapping[str, Owner]) -> None:
+        self._owners = owners
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
@@ -29,8 +39,9 @@ class PoolUse(Collector):
         most = GaugeMetricFamily(
             "database_max_open_connections", "The most connections.", labels=["pool"]
         )
-        for name, database in self._databases.items():
-            in_use.add_metric([name], database.in_use_connections)
-            opened.add_metric([name], database.open_connections)
-            most.add_metric([name], database.max_open_connections)
+        for name, owner in self._owners.items():
+            connections = owner.connections
+            in_use.add_metric([name], connections.in_use)
+            opened.add_metric([name], connections.open)
+            most.add_metric([name], connections.most)
         yield from (in_use, opened, most)

@@ -6,9 +6,13 @@ connection whose silent end would go unnoticed. With the count comes the databas
 """
 
 import asyncio
+import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 import structlog
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from api.database import Database
 from api.database_clock import DatabaseClock
@@ -20,8 +24,8 @@ _MOST_PATIENCE_S: Final = 5.0
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class Revocations:
-    """Watches for changes of keys while it runs.
+class Revocations(Collector):
+    """Watches for changes of keys while it runs; tells Prometheus how long ago it last could.
 
     Args:
         database: where keys are stored.
@@ -44,6 +48,7 @@ class Revocations:
         self._keys = keys
         self._clock = clock
         self._every_s = every_s
+        self._seen_at = time.monotonic()
 
     async def watch(self) -> None:
         """Watch, without end."""
@@ -57,6 +62,7 @@ class Revocations:
                 patience_s = min(2 * patience_s, _MOST_PATIENCE_S)
                 self._failed(error)
             else:
+                self._seen_at = time.monotonic()
                 patience_s = 2 * self._every_s
                 if self.error is not None:
                     self.error = None
@@ -66,6 +72,14 @@ class Revocations:
                     seen = revision
                     self._keys.doubt()
             await asyncio.sleep(self._every_s)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauge."""
+        yield GaugeMetricFamily(
+            "auth_revocation_lag_seconds",
+            "Time since changes of keys were last looked for with success.",
+            value=time.monotonic() - self._seen_at,
+        )
 
     async def _revision(self, patience_s: float) -> int:
         asked_at = self._clock.monotonic()

@@ -190,6 +190,7 @@ async def test_a_journal_that_is_not_ours_is_left_alone_with_one_clear_message(
         with capture_logs() as logs:
             async with tracker(NOWHERE, tmp_path).running() as running:
                 assert running.recovered == {"things": 0}
+                assert running.left_alone == 1
         (entry,) = [entry for entry in logs if entry["event"] == "journal.left_alone"]
         assert (entry["path"], entry["segments"]) == (str(path.parent), 1)
         assert re.search(said, entry["error"])
@@ -206,6 +207,7 @@ async def test_one_segment_that_cannot_be_read_keeps_none_of_the_others(tmp_path
     with capture_logs() as logs:
         async with tracker(NOWHERE, tmp_path).running() as running:
             assert running.recovered == {"things": 1}
+            assert running.left_alone == 4
     left_alone = [entry for entry in logs if entry["event"] == "journal.left_alone"]
     assert sorted(entry["segments"] for entry in left_alone) == [1, 3]
 

@@ -17,7 +17,7 @@ from api.database import Database
 from api.logs import REQUEST_ID, configure_logs
 from benchmarks.scrape import Metrics
 from tests.promtool import needs_promtool, promtool
-from tests.service import running
+from tests.service import REPORT, running
 from tests.things import locking
 from tracker import FlushError
 
@@ -41,8 +41,10 @@ PROMISED = {
     "activity_journal_bytes": "gauge",
     "activity_journal_capacity_bytes": "gauge",
     "activity_journal_recovered_touches_total": "counter",
+    "activity_journal_left_alone_segments": "gauge",
     "auth_cache_hits_total": "counter",
     "auth_cache_misses_total": "counter",
+    "auth_revocation_lag_seconds": "gauge",
     "database_in_use_connections": "gauge",
     "database_open_connections": "gauge",
     "database_max_open_connections": "gauge",
@@ -60,6 +62,7 @@ PROMISED = {
     "event_loop_lag_seconds": "gauge",
 }
 """Each metric that dashboards and alerts may rely on, with its type."""
+ODD_METHODS = ("PROPFIND", "MKCOL", "LOCK", "PURGE")
 READY = {"status": "ready", "problems": {}, "warnings": {}}
 
 
@@ -162,19 +165,28 @@ async def test_a_journal_with_a_gap_is_a_warning_but_the_service_stays_ready(ser
 async def test_readiness_tells_that_revocations_cannot_be_seen(service, db):
     """Without the table that counts changes, keys are looked up anew, and the fault is shown."""
     device_id = await service.register()
+
+    async def lag_s() -> float:
+        return (await service.metrics()).total("auth_revocation_lag_seconds")
+
     with structlog.testing.capture_logs() as logs:
         await db.execute("ALTER TABLE key_revision RENAME TO elsewhere")
         async with asyncio.timeout(10):
             while (await service.call("GET", "/api/health/ready", key="")).status == 200:
                 await asyncio.sleep(0.01)
+        blind = await lag_s()
         await db.execute("ALTER TABLE api_keys DISABLE TRIGGER ALL")
         await db.execute("UPDATE api_keys SET revoked_at = now()")
         async with asyncio.timeout(10):
             while (await service.heartbeat(device_id)).status != 401:
                 await asyncio.sleep(0.01)
+        longer_blind = await lag_s()
+        assert longer_blind > blind
         await db.execute("ALTER TABLE elsewhere RENAME TO key_revision")
         async with asyncio.timeout(10):
             while (await service.call("GET", "/api/health/ready", key="")).status != 200:
+                await asyncio.sleep(0.01)
+            while await lag_s() >= longer_blind:
                 await asyncio.sleep(0.01)
     assert [entry["event"] for entry in logs] == ["revocations.failed", "revocations.recovered"]
 
@@ -278,19 +290,64 @@ async def test_the_use_of_each_pool_is_scraped(dsn, db):
         assert metrics.total("database_max_open_connections", pool="access") == 4
 
 
-async def test_raw_paths_and_methods_are_no_labels(service):
-    """Whoever asks for a million paths makes one time series."""
-    for n in range(20):
-        await service.call("GET", f"/nowhere/{n}")
-        for method in ("PROPFIND", "MKCOL", "LOCK"):
-            await service.client.request(method, f"/nowhere/{n}")
-    metrics = await service.metrics()
-    series = {
-        (dict(labels)["method"], dict(labels)["route"])
-        for (name, labels) in metrics.samples
-        if name == "http_request_duration_seconds_count"
-    }
-    assert series == {("GET", "unmatched"), ("other", "unmatched")}
+async def test_the_trackers_own_connections_are_scraped_too(dsn, db):
+    """One for each target, in use while a flush waits for a lock."""
+    async with running(dsn) as service:
+        await service.heartbeat(await service.register())
+
+        async def tracker_has(wanted: dict[str, int]) -> None:
+            async with asyncio.timeout(30):
+                while True:
+                    metrics = await service.metrics()
+                    found = {
+                        state: metrics.total(f"database_{state}_connections", pool="tracker")
+                        for state in wanted
+                    }
+                    if found == wanted:
+                        return
+                    await asyncio.sleep(0.01)
+
+        await tracker_has({"in_use": 0, "open": 0, "max_open": 2})
+        async with locking(dsn, "LOCK TABLE api_keys"):
+            flush = asyncio.create_task(service.tracker.flushers["api_keys"].flush())
+            await tracker_has({"in_use": 1, "open": 1})
+        await flush
+        await tracker_has({"in_use": 0, "open": 1})
+
+
+async def test_no_client_makes_new_time_series(service):
+    """A thousand requests with other paths, methods, devices, groups and keys: the same series."""
+
+    async def make_a_stir(n: int) -> None:
+        device_id = await service.register(group_id=f"group-{n}", name=f"Phone {n}")
+        named = {"X-Device-ID": str(uuid.uuid4()), "X-Request-ID": f"mine-{n}"}
+        for answer in (
+            await service.heartbeat(device_id),
+            await service.heartbeat(str(uuid.uuid4())),
+            await service.heartbeat(f"no-uuid-{n}"),
+            await service.upload(device_id, timestamp=REPORT["timestamp"] + n, provider=f"p{n}"),
+            await service.call("GET", f"/api/v1/devices?group_id=group-{n}&unheard_of={n}"),
+            await service.call("GET", f"/api/v1/devices/{device_id}/{n}"),
+            await service.call("GET", f"/nowhere/{n}?{n}={n}", headers=named),
+            await service.call(ODD_METHODS[n % 4], f"/nowhere/{n}", key=f"wrong-{n}"),
+            await service.call(ODD_METHODS[n % 4], "/api/v1/locations"),
+            await service.call("GET", f"/api/v1/devices/{n}", headers=named),
+        ):
+            await answer.read()
+
+    async def series() -> set[object]:
+        return set((await service.metrics()).samples)
+
+    await make_a_stir(0)
+    await service.tracker.flush()
+    await series()  # a scrape is a request as well
+    before = await series()
+    await asyncio.gather(*(make_a_stir(n) for n in range(1, 101)))
+    await service.tracker.flush()
+    assert await series() == before
+    labels = {label for _, labels in before for label in labels}
+    assert ("method", "other") in labels
+    assert ("route", "unmatched") in labels
 
 
 async def test_an_upload_that_the_database_cannot_take_is_503_and_may_be_tried_again(dsn, db):

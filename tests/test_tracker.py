@@ -87,6 +87,7 @@ async def test_a_tracker_borrows_from_a_pool_it_is_given_and_leaves_it_open(dsn,
             for turn in range(10):  # past the point at which Postgres may switch to generic plans
                 tracker.touch("things", 1, at=AT + turn)
                 await tracker.flush()
+            assert tracker.connections.open == 0  # none of its own
         assert await pool.fetchval("SELECT 1") == 1
     assert await seen(things) == {1: when(AT + 9)}
 

@@ -61,6 +61,8 @@ class Adoption:
     ) -> None:
         self.recovered = dict.fromkeys(buffers, 0)
         """How many touches were taken over, by target."""
+        self.left_alone = 0
+        """How many segments the last look found that are not ours to take."""
         self._dead = dead
         self._owners = owners
         self._buffers = buffers
@@ -92,15 +94,18 @@ class Adoption:
 
     async def _look(self) -> None:
         legacies = list(await asyncio.to_thread(self._dead))
+        left_alone = 0
         try:
             while legacies:
-                await self._take_over(legacies[-1])
+                left_alone += await self._take_over(legacies[-1])
                 legacies.pop().close()
+            self.left_alone = left_alone
         finally:
             for legacy in legacies:
                 legacy.close()
 
-    async def _take_over(self, legacy: Legacy) -> None:
+    async def _take_over(self, legacy: Legacy) -> int:
+        """Return how many segments had to be left alone."""
         taken = dict.fromkeys(self._buffers, 0)
         not_ours: Counter[str] = Counter()
         for path in await asyncio.to_thread(legacy.segments):
@@ -121,6 +126,7 @@ class Adoption:
             log.info("journal.adopted", path=str(legacy), touches=taken)
         for why, segments in not_ours.items():
             self._say_left_alone(str(legacy), why, segments)
+        return not_ours.total()
 
     def _target(self, owner: Mapping[str, str]) -> str:
         """Return the target that a segment is of.

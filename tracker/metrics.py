@@ -96,6 +96,14 @@ class TrackerCollector(Collector):
         for name, touches in self._tracker.recovered.items():
             recovered.add_metric([name], touches)
         yield from (degraded, missed, size, capacity, recovered)
+        left_alone = GaugeMetricFamily(
+            "activity_journal_left_alone_segments",
+            "Segments of dead processes' journals that belong to another version, table or "
+            "database, or cannot be read.",
+        )
+        if self._tracker.left_alone is not None:
+            left_alone.add_metric([], self._tracker.left_alone)
+        yield left_alone
 
     def _flush_metrics(self) -> Iterator[Metric]:
         flushes = CounterMetricFamily(

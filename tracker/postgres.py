@@ -6,7 +6,7 @@ The only file of the library that knows the driver; what it sends is in `sql.py`
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 
@@ -153,6 +153,20 @@ def _by_state(rows: Iterable[Iterable[Any]]) -> _Left:
     for key, state in rows:
         left.setdefault(state, []).append(key)
     return left
+
+
+class Connections(NamedTuple):
+    """How many connections a pool has, at one moment."""
+
+    in_use: int
+    open: int
+    most: int
+
+
+def connections(pool: Pool) -> Connections:
+    """Return how many connections a pool has."""
+    size = pool.get_size()
+    return Connections(size - pool.get_idle_size(), size, pool.get_max_size())
 
 
 _releasing: Final[set[asyncio.Task[None]]] = set()

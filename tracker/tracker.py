@@ -14,7 +14,7 @@ from tracker.errors import ConfigurationError, FlushError
 from tracker.flush import Flush
 from tracker.flusher import Flusher, start_flusher
 from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES
-from tracker.postgres import Pool, PostgresStore, open_pool
+from tracker.postgres import Connections, Pool, PostgresStore, connections, open_pool
 from tracker.target import Target
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class Tracker:
         self._flushers: dict[str, Flusher] = {}
         self._dsn = dsn
         self._pool = pool
+        self._own_pool: Pool | None = None
         self._flush_interval_s = flush_interval_s
         self._chunk_keys = chunk_keys
         self._statement_timeout_s = statement_timeout_s
@@ -156,9 +157,19 @@ class Tracker:
         return MappingProxyType(self._flushers)
 
     @property
+    def connections(self) -> Connections:
+        """How many connections it has of its own; none when it borrows, or before the first run."""
+        return Connections(0, 0, 0) if self._own_pool is None else connections(self._own_pool)
+
+    @property
     def recovered(self) -> Mapping[str, int]:
         """How many touches of dead processes were taken over, by target."""
         return {} if self._adoption is None else self._adoption.recovered
+
+    @property
+    def left_alone(self) -> int | None:
+        """How many segments of dead processes' journals are not ours to take; None: no journal."""
+        return None if self._adoption is None else self._adoption.left_alone
 
     async def flush(self) -> None:
         """Write everything that is pending now, for tests and shut-down hooks.
@@ -196,7 +207,7 @@ class Tracker:
         async with AsyncExitStack() as stack:
             pool = self._pool
             if pool is None:
-                pool = await stack.enter_async_context(
+                pool = self._own_pool = await stack.enter_async_context(
                     open_pool(self._dsn, connections=len(self._buffers))
                 )
             if self._journal_dir is not None:

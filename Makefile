@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench packages serve test check format constraints clean
+.PHONY: help install demo bench packages serve test check format dashboard constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ check: $(STAMP) ## Format, lint, types, layers
 format: $(STAMP) ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+dashboard: $(STAMP) ## Write api/monitoring/dashboard.json anew, after a change of what makes it
+	$(BIN)/python -m api.monitoring.dashboard
 
 constraints: ## Pin the newest versions that pyproject.toml admits
 	rm -rf $(VENV)/constraints && $(PYTHON) -m venv $(VENV)/constraints

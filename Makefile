@@ -33,11 +33,12 @@ packages: ## Install the system packages that some tests and benchmarks like to 
 	  { apt-get update -qq && apt-get install -y -qq $$name; } || \
 	  echo "not installed: $$name; tests that need it are skipped, and benchmarks do without it"; \
 	done
-	@# The one binary: the package as a whole would start a server.
-	@command -v promtool >/dev/null || { apt-get update -qq && unpacked=$$(mktemp -d) && cd $$unpacked && \
+	@# The binaries alone: the package as a whole would start a server.
+	@{ command -v promtool && command -v prometheus; } >/dev/null || { \
+	  apt-get update -qq && unpacked=$$(mktemp -d) && cd $$unpacked && \
 	  apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg -x prometheus_*.deb . && \
-	  install usr/bin/promtool /usr/local/bin/ && rm -r $$unpacked; } || \
-	  echo "not installed: promtool; tests that need it are skipped"
+	  install usr/bin/promtool usr/bin/prometheus /usr/local/bin/ && rm -r $$unpacked; } || \
+	  echo "not installed: prometheus and promtool; tests that need them are skipped"
 
 serve: $(STAMP) ## Run the service on 127.0.0.1:8080
 	$(BIN)/python -m api serve

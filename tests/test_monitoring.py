@@ -1,7 +1,6 @@
 """The alerts fire when they should and not else, and whoever they wake is told the truth."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import yaml
 from api.config import Settings
 from benchmarks.scrape import Metrics
 from tests.log_events import events
+from tests.promql import metrics_of, selected
 from tests.promtool import needs_promtool, promtool
 from tracker import FlushError
 
@@ -61,20 +61,6 @@ def what_is_wrong_if_these_fire(metrics: Metrics, alerts: set[str], tmp_path: Pa
         )
     )
     return promtool("test", "rules", written)
-
-
-def metrics_of(expression: str) -> set[str]:
-    """Return the metrics that a PromQL expression is about."""
-    plain = re.sub(r"#.*|\{.*?\}|\[.*?\]|\b(?:on|by|without) \(.*?\)", "", expression)
-    words = {"and", "or", "offset"}
-    return set(re.findall(r"\b[a-z_]+\b(?!\s*\()", plain)) - words
-
-
-def selected(expression: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each metric, label and value that a PromQL expression picks."""
-    for name, selector in re.findall(r"(\w+)\{(.*?)\}", expression):
-        for label, values in re.findall(r'(\w+)=~?"([^"]*)"', selector):
-            yield from ((name, label, value) for value in values.split("|"))
 
 
 def queries() -> list[str]:

@@ -178,6 +178,7 @@ for _name, _documentation in {
     "ingest": "Uploads in groups, against an INSERT for each.",
     "flood": "What valid clients notice of a flood of wrong keys.",
     "scale": "From a thousand keys to a million.",
+    "scrape": "What Prometheus costs, with a million keys pending.",
     "peers": "Other systems that track activity in batches.",
     "all": "Every benchmark, in under ten minutes.",
 }.items():

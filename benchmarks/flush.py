@@ -20,6 +20,7 @@ from api.config import Settings
 from benchmarks.arena import Arena, Fleet, connected
 from benchmarks.pairs import alternate
 from benchmarks.report import BenchmarkFailedError, Measured, Report
+from benchmarks.stall import Stall, longest_stall
 from tracker import Target
 from tracker.buffer import Buffer
 from tracker.flush import Flush
@@ -35,7 +36,6 @@ _STEADY_ROUNDS: Final = 10
 _WRITERS: Final = 4
 _LONG_AGO: Final = 1_600_000_000
 _MICRO: Final = 1e6
-_MILLI: Final = 1e3
 _TIMEOUTS: Final = {"statement_timeout_s": 60.0, "lock_timeout_s": 0.25}
 DEVICES: Final[Target] = targets(Settings().tracker)[0]
 CHUNK_KEYS: Final = Settings().tracker.chunk_keys
@@ -177,32 +177,14 @@ class Contest:
         await self._check("unsorted", touches)
         return measured
 
-    async def stall(self) -> tuple[float, float]:
-        """Flush, and return the longest time that the loop was kept from its next turn, in ms.
-
-        Twice: by the clock, in which the machine's other work shows, and in CPU time of ours.
-        """
+    async def stall(self) -> Stall:
+        """Flush, and return the longest time that the loop was kept from its next turn."""
         touches = self._new("ours")
         flush = our_flush(self._pools["ours"], touches)
-        loop = asyncio.get_running_loop()
-        worst = worst_cpu = 0.0
-        last, last_cpu = time.perf_counter(), time.thread_time()
-        running = True
-
-        def turn() -> None:
-            nonlocal worst, worst_cpu, last, last_cpu
-            now, cpu = time.perf_counter(), time.thread_time()
-            worst, worst_cpu = max(worst, now - last), max(worst_cpu, cpu - last_cpu)
-            last, last_cpu = now, cpu
-            if running:
-                loop.call_soon(turn)
-
-        loop.call_soon(turn)
-        await flush()
-        running = False
-        await asyncio.sleep(0)
+        async with longest_stall() as stall:
+            await flush()
         await self._check("ours", touches)
-        return worst * _MILLI, worst_cpu * _MILLI
+        return stall
 
 
 async def check(dsn: str, touches: Touches) -> None:
@@ -285,10 +267,10 @@ async def flush(arena: Arena, report: Report, advance: Callable[[], None]) -> No
         advance()
         report.state(
             *("flush", "longest stall of the event loop, 100,000 keys"),
-            *([wall for wall, _ in stalls], "ms"),
+            *([stall.wall_ms for stall in stalls], "ms"),
             goal=5,
         )
-        report.state("flush", "of which CPU", [cpu for _, cpu in stalls], "ms")
+        report.state("flush", "of which CPU", [stall.cpu_ms for stall in stalls], "ms")
         report.series("flush", "ours", rates["ours"].values)
         report.series("flush", "unsorted", rates["unsorted"].values)
         report.series("flush", "executemany", rates["executemany"].values)

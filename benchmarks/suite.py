@@ -25,6 +25,7 @@ from benchmarks.report import (
     write_results,
 )
 from benchmarks.scale import scale
+from benchmarks.scraping import scraping
 from benchmarks.touch import touch
 
 FOLDER: Final = Path(".activity/benchmarks")
@@ -43,6 +44,7 @@ BENCHMARKS: Final[Mapping[str, tuple[Benchmark, int]]] = {
     "ingest": (ingest, 84),
     "flood": (flood, 21),
     "scale": (scale, 20),
+    "scrape": (scraping, 3),
     "peers": (peers, 20),
 }
 """Each by its name, with the number of steps that its progress bar has."""

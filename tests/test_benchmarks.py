@@ -22,6 +22,8 @@ from benchmarks.report import (
     show,
     write_results,
 )
+from benchmarks.scraping import scraping
+from benchmarks.suite import BENCHMARKS
 from tests.service import REPORT
 from tracker.postgres import open_pool
 
@@ -120,6 +122,21 @@ async def test_a_flush_that_left_rows_out_is_found(server_dsn):
             await check(fleet.dsn, touches)
         await our_flush(pool, touches)()
         await check(fleet.dsn, touches)
+
+
+async def test_the_scrapes_that_are_timed_are_of_a_service_with_much_to_show(
+    server_dsn, monkeypatch
+):
+    """By another process, while the event loop is watched; few keys will do to see that."""
+    monkeypatch.setattr("benchmarks.scraping._ROUNDS", 1)
+    report, steps = Report(), []
+    await scraping(Arena(server_dsn), report, lambda: steps.append(1), many=2000)
+    assert len(steps) == BENCHMARKS["scrape"][1]
+    found = {one.what: one for one in report.results.findings}
+    assert found["time of one, 2,000 keys"].rounds == 10
+    assert found["time of one, 2,000 keys"].goal == 50
+    assert found["longest stall of the event loop meanwhile"].goal == 5
+    assert all(one.value > 0 for one in found.values())
 
 
 @pytest.mark.parametrize("name", ["awaited", "spawned", "throttled"])

@@ -15,6 +15,7 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.registry import Collector
 
 from api.auth import DEVICES, KEYS, Access, who_was_active
 from api.background import background
@@ -146,19 +147,11 @@ async def create_app(
         stack.push_async_callback(grouped.close)
 
         requests = Requests()
-        registry = CollectorRegistry()
         pools: dict[str, Owner] = {"requests": database, "access": access_database}
         if tracker is not None:
             pools["tracker"] = tracker
-            registry.register(TrackerCollector(tracker))
         caches = CacheUse([keys, known])
-        for collector in (requests, loop_lag, grouped, caches, revocations, PoolUse(pools)):
-            registry.register(collector)
-        build = Info("activity_build", "What is running; always 1.", registry=registry)
-        build.info({"version": version("activity-tracker"), "python": python_version()})
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
+        registry = _registry(requests, loop_lag, grouped, caches, revocations, PoolUse(pools))
 
         access = Access(keys, known, clock)
         middlewares = [requests.middleware(), access.middleware()]
@@ -173,6 +166,7 @@ async def create_app(
         )
         if tracker is not None:
             app[TRACKER] = tracker
+            registry.register(TrackerCollector(tracker))
         devices = Devices(database, partial(tracker.pending, DEVICES) if tracker else no_touches)
         app.add_routes(DeviceHandlers(devices, access).routes())
         app.add_routes(LocationHandlers(uploads or grouped, database, access).routes())
@@ -189,6 +183,19 @@ async def create_app(
 
         app.on_cleanup.append(stop)
         return app
+
+
+def _registry(*collectors: Collector) -> CollectorRegistry:
+    """Return what is scraped: what our parts tell, what is running, and how the process fares."""
+    registry = CollectorRegistry()
+    for collector in collectors:
+        registry.register(collector)
+    build = Info("activity_build", "What is running; always 1.", registry=registry)
+    build.info({"version": version("activity-tracker"), "python": python_version()})
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
 
 
 def _add_doors(

@@ -13,10 +13,10 @@ from aiohttp import web
 from api.app import DOOR, MONITOR, REQUESTS, create_app, spare_the_garbage_collector
 from api.config import ServerSettings, Settings
 from api.connections import Connection
+from api.listen import listen
 from api.open_files import affordable_connections
 
 _MONITOR_SHUTDOWN_S: Final = 1.0
-_BACKLOG: Final = 1024
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -77,10 +77,8 @@ async def open_doors(application: web.Application, limits: ServerSettings) -> As
                 await runner.setup()
                 door, server = app[DOOR], cast("web.Server", runner.server)
                 listeners.append(
-                    await asyncio.get_running_loop().create_server(
-                        partial(Connection, door, limits, application[REQUESTS], server),
-                        *(door.host, door.port),
-                        backlog=_BACKLOG,
+                    await listen(
+                        door, partial(Connection, door, limits, application[REQUESTS], server)
                     )
                 )
             yield

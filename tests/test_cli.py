@@ -1,6 +1,7 @@
 """The command line, run as a user runs it: output, exit codes, and errors in one line."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,8 @@ import pytest
 import typer
 
 from api.cli import _seconds
+from api.doors import Door
+from api.listen import _advice
 from benchmarks.scrape import parse_metrics
 from tests.conftest import with_user
 from tests.things import locking
@@ -238,13 +241,36 @@ async def test_a_second_sigterm_does_not_break_off_the_last_flush(dsn, db):
         assert metrics.total("activity_journal_recovered_touches_total", target="devices") == 1
 
 
-def test_a_port_that_is_taken_is_said_in_one_line(dsn):
-    """Who else listens there is for the user to find out; that somebody does is said."""
+@pytest.mark.parametrize("door", ["", "monitor_"])
+def test_a_port_that_is_taken_is_said_in_one_line(dsn, door):
+    """By the name of its setting, with what shows who else listens there."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        port = listener.getsockname()[1]
-        assert_one_line(run("serve", dsn=dsn, ACTIVITY__SERVER__PORT=str(port)), 1, str(port))
+        port = str(listener.getsockname()[1])
+        settings = {
+            "ACTIVITY__SERVER__PORT": str(free_port()),
+            f"ACTIVITY__SERVER__{door.upper()}PORT": port,
+        }
+        said = f"server.{door}port is {port}, which somebody listens on already"
+        assert_one_line(run("serve", dsn=dsn, **settings), 1, said, f"ss -ltnp sport = :{port}")
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [("nowhere.invalid", "no address is known for"), ("192.0.2.1", "no address of this machine")],
+)
+def test_a_host_that_cannot_be_listened_on_is_said_in_one_line(dsn, host, why):
+    """By the name of its setting, with what to put there."""
+    done = run("serve", dsn=dsn, ACTIVITY__SERVER__HOST=host)
+    assert_one_line(done, 1, f"server.host is '{host}'", why)
+
+
+def test_a_port_that_is_for_the_superuser_is_said_by_its_setting():
+    """Whoever runs the tests may be one, so only the words are seen."""
+    door = Door("monitor", "127.0.0.1", 80, max_connections=1)
+    said = _advice(door, PermissionError(errno.EACCES, "permission denied"))
+    assert said.startswith("server.monitor_port is 80, which this user may not listen on")
 
 
 def test_a_journal_that_cannot_be_written_is_said_in_one_line(dsn, tmp_path):

@@ -19,7 +19,7 @@ from benchmarks.scrape import Metrics
 from tests.promtool import needs_promtool, promtool
 from tests.service import REPORT, running
 from tests.things import locking
-from tracker import FlushError
+from tracker import FlushError, StoreUnavailable
 
 PROMISED = {
     "activity_build_info": "gauge",
@@ -116,11 +116,29 @@ async def test_a_crash_is_500_without_a_trace_for_the_client(service, monkeypatc
     assert entry["route"] == "/api/v1/locations"
 
 
-async def test_health_and_liveness_depend_on_nothing(service, dsn):
-    """They answer while the database is busy with something else."""
+async def test_liveness_depends_on_the_event_loop_alone(service, db, monkeypatch):
+    """Whatever is wrong, a restart would mend nothing; readiness tells all of it at once."""
+    await service.heartbeat(await service.register())
+    await db.execute("ALTER TABLE devices RENAME TO elsewhere")
+    with structlog.testing.capture_logs():
+        with pytest.raises(FlushError):
+            await service.tracker.flush()
+        service.tracker.buffers["devices"].journal.append(None, 0)  # no key: it can't be appended
+
+    async def away(*_arguments: object, **_options: object) -> None:
+        raise StoreUnavailable("it is away")
+
+    monkeypatch.setattr(Database, "fetch", away)
+    answer = await service.call("GET", "/api/health/ready", key="")
+    body = await answer.json()
+    assert (answer.status, body["status"]) == (503, "not_ready")
+    assert body["problems"].keys() == {"database", "flush.devices"}
+    assert body["problems"]["database"] == "it is away"
+    assert body["warnings"].keys() == {"journal.devices"}
     for path in ("/api/health", "/api/health/live"):
         answer = await service.call("GET", path, key="")
         assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+    await db.execute("ALTER TABLE elsewhere RENAME TO devices")
 
 
 async def test_readiness_tells_what_is_wrong(service, db):

@@ -1,6 +1,7 @@
 """Pages lead where they say they do, and nothing in them goes untested."""
 
 import json
+import re
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from api.config import load_settings
 from tests.pages import PAGES, ROOT, Page
 from tests.promtool import needs_promtool, promtool
+from tests.test_monitoring import ALERTS
 
 each_page = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 
@@ -18,7 +20,7 @@ TESTED = {
     "sql": "tests/test_library_page.py",
     "promql": "tests/test_monitoring.py",
     "toml": "below: settings",
-    "yaml": "below: what Prometheus is told",
+    "yaml": "below: what Prometheus and Alertmanager are told",
     "json": "below",
     "": "a picture, or what a command prints",
 }
@@ -93,10 +95,31 @@ def test_what_prometheus_is_told_on_a_page_is_taken(page, tmp_path):
     """A whole configuration, with the rules that it names."""
     for snippet in page.snippets("yaml"):
         told = yaml.safe_load(snippet.text)
+        if "route" in told:
+            continue  # it is Alertmanager who is told
         told["rule_files"] = [str(ROOT / name) for name in told.get("rule_files", [])]
         file = tmp_path / f"line {snippet.line}.yml"
         file.write_text(yaml.safe_dump(told))
         assert promtool("check", "config", file) == ""
+
+
+def test_alertmanager_is_told_of_severities_and_alerts_that_exist():
+    """And of receivers that it is told about, so that no alert goes nowhere."""
+    (told,) = (
+        told
+        for snippet in PAGES["docs/monitor.md"].snippets("yaml")
+        if "route" in (told := yaml.safe_load(snippet.text))
+    )
+    routes = [told["route"], *told["route"]["routes"]]
+    known = {receiver["name"] for receiver in told["receivers"]}
+    assert {route["receiver"] for route in routes} == known
+    for rule in told["inhibit_rules"]:
+        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
+            (names,) = re.fullmatch(r'alertname=~?"(.*)"', matcher).groups()
+            assert set(names.split("|")) <= ALERTS.keys()
+    matched = {matcher for route in routes for matcher in route.get("matchers", ())}
+    severities = {rule["labels"]["severity"] for rule in ALERTS.values()}
+    assert matched == {f'severity="{one}"' for one in severities - {"warning"}}
 
 
 @each_page

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
@@ -67,8 +68,9 @@ def desk():
 @pytest.mark.parametrize("page", SHOWN.values(), ids=SHOWN)
 def test_every_command_on_a_page_works(page, desk):
     """As it is shown, one after the other, in one shell; answers of 400 and above are failures."""
-    # What pages leave to their readers: a server, and somebody's session there that has ended.
-    done = desk.follow(page, NOT_RUN, DATABASE_URL=desk.database_url, PID="0")
+    # What pages leave to their readers: a server, a session there that has ended, and a device.
+    given = {"DATABASE_URL": desk.database_url, "PID": "0", "DEVICE": str(uuid.UUID(int=0))}
+    done = desk.follow(page, NOT_RUN, **given)
     assert done.returncode == 0, (
         f"{page.name}: {done.stderr}\n{done.stdout}\n"
         "Mend the snippet, or add the command to NOT_RUN, with the reason why it can't be run here."

@@ -20,6 +20,13 @@ def at_a_glance() -> list[stat.Panel]:
             limits=_ANY,
         ),
         number(
+            "Processes scraped",
+            "While there is none, all else here is empty, and only one alert can fire.",
+            "count(activity_build_info{P}) or vector(0)",
+            limits=Limits(least=1),
+            alert="ActivityNotScraped",
+        ),
+        number(
             "Processes down",
             "Scraped within the last hour, and not now.",
             "count(up{P} == 0 and on (job, instance) last_over_time(activity_build_info{P}[1h]))"
@@ -129,13 +136,5 @@ def at_a_glance() -> list[stat.Panel]:
             unit="s",
             limits=Limits(0.1, 0.25),
             alert="ActivityEventLoopLag",
-        ),
-        number(
-            "Connections turned away",
-            "Closed for newcomers or as newcomers, in all of the time shown.",
-            'sum(increase(http_connections_closed_total{P, reason=~"crowded|refused"}[$__range]))',
-            limits=_ANY,
-            alert="ActivityConnectionsCrowded",
-            decimals=0,
         ),
     ]

@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models.common import (
     TooltipDisplayMode,
     VisibilityMode,
 )
-from grafana_foundation_sdk.models.dashboard import DataSourceRef, Threshold
+from grafana_foundation_sdk.models.dashboard import DataSourceRef, FieldColorModeId, Threshold
 
 DATASOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 """Whichever is chosen above the dashboard."""
@@ -45,10 +45,17 @@ class Query(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """From which value on something is worth a look, and from which on it is bad."""
+    """What is good, worth a look and bad.
+
+    Attributes:
+        warn: from which value on it is worth a look.
+        bad: from which value on it is bad.
+        least: below which value it is bad.
+    """
 
     warn: float | None = None
     bad: float | None = None
+    least: float | None = None
 
 
 def number(
@@ -61,7 +68,7 @@ def number(
     alert: str = "",
     decimals: int | None = None,
 ) -> stat.Panel:
-    """Return a panel with one figure, green while it is below its limits.
+    """Return a panel with one figure, green while it is within its limits.
 
     Args:
         title: what it is.
@@ -75,6 +82,7 @@ def number(
     panel = (
         stat.Panel()
         .color_mode(BigValueColorMode.BACKGROUND)
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
         .graph_mode(BigValueGraphMode.NONE)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .thresholds(_thresholds(limits))
@@ -94,6 +102,7 @@ def graph(
     limits: Limits | None = None,
     alert: str = "",
     stacked: bool = False,
+    below_zero: bool = False,
     most: float | None = None,
     width: int = 8,
 ) -> timeseries.Panel:
@@ -107,12 +116,13 @@ def graph(
         limits: where to draw a line across.
         alert: whose section of the runbook says what to do.
         stacked: whether the lines make a whole.
+        below_zero: whether there may be such values.
         most: the upper end of the scale.
         width: of the dashboard's 24.
     """
     panel = (
         timeseries.Panel()
-        .min(0)
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
         .line_width(1)
         .fill_opacity(30 if stacked else 5)
         .show_points(VisibilityMode.NEVER)
@@ -123,6 +133,8 @@ def graph(
         .height(_GRAPH_HEIGHT)
         .span(width)
     )
+    if not below_zero:
+        panel.min(0)
     if most is not None:
         panel.max(most)
     if stacked:
@@ -155,6 +167,8 @@ def picked(expr: str) -> str:
 
 def _thresholds(limits: Limits) -> dashboard.ThresholdsConfig:
     steps = [Threshold(None, "green")]
+    if limits.least is not None:
+        steps = [Threshold(None, "red"), Threshold(limits.least, "green")]
     if limits.warn is not None:
         steps.append(Threshold(limits.warn, "orange"))
     if limits.bad is not None:

@@ -88,6 +88,7 @@ def _losses() -> list[Panel]:
             "Touches unaccounted for",
             "What the books are off by. Below zero while a flush is under way; otherwise a bug.",
             Query(_BOOKS, _EACH),
+            below_zero=True,
             alert="ActivityBooksUnbalanced",
         ),
     ]

@@ -96,7 +96,7 @@ async def test_errors_are_json_with_a_code_and_a_message(service):
     assert (answer.status, (await answer.json())["error"]) == (404, "not_found")
     answer = await service.call("PUT", "/api/v1/locations")
     assert (answer.status, (await answer.json())["error"]) == (405, "method_not_allowed")
-    assert answer.headers["Allow"] == "POST"
+    assert answer.headers["Allow"] == "GET,HEAD,POST"
 
 
 async def test_a_crash_is_500_without_a_trace_for_the_client(service, monkeypatch):

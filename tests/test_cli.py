@@ -18,6 +18,7 @@ import typer
 from api.cli import _seconds
 from api.doors import Door
 from api.listen import _advice
+from api.cli.durations import seconds
 from benchmarks.scrape import parse_metrics
 from tests.conftest import with_user
 from tests.things import locking
@@ -90,12 +91,12 @@ def test_a_name_is_shown_as_it_is_and_an_ambiguous_one_revokes_nothing(dsn):
 def test_a_duration_that_makes_no_sense_is_refused(text):
     """A number and a unit, more than nothing, and a century at most."""
     with pytest.raises(typer.Exit):
-        _seconds(text, "--expires")
+        seconds(text, "--expires")
 
 
 async def test_a_key_may_expire_and_the_list_says_when(dsn, db):
     """After a time from now by the database's clock; an expired key may still be revoked."""
-    for expires, seconds in (("30s", 30), ("5m", 300), ("2h", 7200), ("90d", 7_776_000)):
+    for expires, valid_s in (("30s", 30), ("5m", 300), ("2h", 7200), ("90d", 7_776_000)):
         made = run("keys", "create", "--name", expires, "--expires", expires, dsn=dsn)
         assert (made.returncode, len(made.stdout.splitlines())) == (0, 1), made.stderr
         assert f"valid for {expires}" in made.stderr
@@ -103,7 +104,7 @@ async def test_a_key_may_expire_and_the_list_says_when(dsn, db):
             "SELECT expires_at - created_at = $2 * interval '1 second', expires_at "
             "FROM api_keys WHERE name = $1",
             expires,
-            seconds,
+            valid_s,
         )
         assert row[0]
         assert f"{row[1]:%Y-%m-%d %H:%M:%S}Z" in run("keys", "list", dsn=dsn).stdout

@@ -1,0 +1,111 @@
+"""What all commands share: settings, the database, and errors in one line.
+
+What only some commands need is imported when they run: nobody waits for it who asks for help, for
+the completion of a word, or for the state of a service.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import msgspec
+import typer
+
+from api.config import Settings, SettingsError, load_settings
+from tracker import ConfigurationError, StoreError
+
+if TYPE_CHECKING:
+    from api.database import Database
+
+T = TypeVar("T")
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="A TOML file with settings; by default config.toml, if there is one here.",
+        show_default=False,
+    ),
+]
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """End with an error.
+
+    Args:
+        message: what is wrong and what to do, in one line.
+        code: 1 if it failed, 2 if the command or a setting is wrong.
+    """
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def settings_of(context: typer.Context, config: Path | None) -> Settings:
+    """Return the settings; end with an error if one is wrong.
+
+    Args:
+        context: of the command; it has the file that was named before the command.
+        config: the file that was named after it.
+    """
+    try:
+        return load_settings(config or context.find_root().obj)
+    except SettingsError as error:
+        fail(str(error), code=2)
+
+
+@contextmanager
+def failing_clearly() -> Iterator[None]:
+    """Turn what is no bug into an error of one line."""
+    from api.embedded import EmbeddedServerError
+    from api.migrate import MigrationError
+
+    try:
+        yield
+    except (EmbeddedServerError, MigrationError, StoreError, ConfigurationError, OSError) as error:
+        fail(str(error))
+
+
+@contextmanager
+def database_ready(settings: Settings) -> Iterator[str]:
+    """Give the DSN of a database whose schema is up to date, unless settings say otherwise."""
+    from api.embedded import configured_server
+    from api.migrate import migrate_now
+
+    with configured_server(settings.database) as dsn:
+        if settings.database.auto_migrate:
+            migrate_now(dsn, connect_timeout_s=settings.database.connect_timeout_s)
+        yield dsn
+
+
+def with_database(settings: Settings, use: "Callable[[Database], Awaitable[T]]") -> T:
+    """Return what a function makes of the database; end with an error if it is away.
+
+    Args:
+        settings: all settings.
+        use: is called with the database.
+    """
+    from api.database import open_database
+
+    async def run(dsn: str) -> T:
+        async with open_database(dsn, settings.database, connections=1) as database:
+            return await use(database)
+
+    with failing_clearly(), database_ready(settings) as dsn:
+        return asyncio.run(run(dsn))
+
+
+def check(value: str, declared: object, option: str, wanted: str) -> None:
+    """End with an error unless a value is of a type.
+
+    Args:
+        value: what was given.
+        declared: a type with constraints, as msgspec knows them.
+        option: where it was given.
+        wanted: what is needed, in words.
+    """
+    try:
+        msgspec.convert(value, declared)
+    except msgspec.ValidationError:
+        fail(f"{option} {value!r}: {wanted} are needed", code=2)

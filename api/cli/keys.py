@@ -1,0 +1,163 @@
+"""`keys`: make, list and revoke API keys."""
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from api.cli.common import Config, check, fail, settings_of, with_database
+from api.cli.durations import seconds
+from api.devices import GroupId
+from api.keys import KeyName, StoredKey, create_key, find_keys, list_keys, revoke_key
+
+_DATE_COLUMNS: int = 10
+"""A time is broken between date and time of day where there is no room for both."""
+
+keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+
+
+@keys.command(
+    epilog="Example: [bold]python -m api keys create --name kiosk --group g1 --expires 90d[/]"
+)
+def create(
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT", help="What the key is for: 1 to 100 characters.", show_default=False
+        ),
+    ],
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GROUP", help="The one group that the key may reach; all when left out."
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            metavar="90d",
+            help="For how long it is valid: a number and s, m, h, d or w for seconds, minutes, "
+            "hours, days or weeks; for good when left out.",
+        ),
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Make a key and print it, alone on stdout. It is not shown again."""
+    settings = settings_of(context, config)
+    check(name, KeyName, "--name", "1 to 100 printable characters")
+    if group is not None:
+        check(group, GroupId, "--group", "2 to 50 letters, digits, _ or -")
+    valid_s = None if expires is None else seconds(expires, "--expires")
+    key = with_database(
+        settings, lambda database: create_key(database, name, group, valid_s=valid_s)
+    )
+    reach = "all groups" if group is None else f"group {group}"
+    until = "" if expires is None else f", valid for {expires}"
+    typer.echo(f"key {name!r} for {reach}{until}; keep it, it is not shown again:", err=True)
+    typer.echo(key)
+
+
+@keys.command(
+    "list",
+    epilog="With --json, jq picks: "
+    "[bold]python -m api keys list --json | jq -r 'select(.state == \"active\").name'[/]",
+)
+def list_(
+    context: typer.Context,
+    *,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="One JSON object a line, with times in RFC 3339, UTC, or null."
+        ),
+    ] = False,
+    config: Config = None,
+) -> None:
+    """List all keys, the oldest first. The keys themselves are stored nowhere."""
+    stored = with_database(settings_of(context, config), list_keys)
+    if as_json:
+        for key in stored:
+            typer.echo(msgspec.json.encode(_fields(key)).decode())
+        return
+    # A pipe has no width to keep to: cut nothing. Names are shown as they are.
+    width = None if sys.stdout.isatty() else 1000
+    Console(width=width, markup=False, emoji=False, highlight=False).print(_table(stored))
+
+
+@keys.command(epilog="Example: [bold]python -m api keys revoke ak_1a2b3c4[/]")
+def revoke(
+    context: typer.Context,
+    key: Annotated[
+        str,
+        typer.Argument(
+            help="An id, a prefix or a name as listed, or the key itself.", show_default=False
+        ),
+    ],
+    config: Config = None,
+) -> None:
+    """Revoke a key for good; running services refuse it within a second."""
+    settings = settings_of(context, config)
+    matching = with_database(settings, lambda database: find_keys(database, key))
+    if not matching:
+        fail("no key has this id, prefix or name: see 'keys list'")
+    left = [found for found in matching if found.revoked_at is None]
+    if not left:
+        last = matching[-1]
+        fail(f"{last.prefix} ({last.name}) was revoked already, {_shown(last.revoked_at)}")
+    if len(left) > 1:
+        fail(f"{len(left)} keys that are not revoked match: give an id, see 'keys list'")
+    (found,) = left
+    with_database(settings, lambda database: revoke_key(database, found.id))
+    typer.echo(f"revoked {found.prefix} ({found.name})", err=True)
+
+
+def _fields(key: StoredKey) -> dict[str, int | str | datetime | None]:
+    return {
+        "id": key.id,
+        "prefix": key.prefix,
+        "name": key.name,
+        "group_id": key.group_id,
+        "created_at": key.created_at,
+        "last_used_at": key.last_used_at,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+        "state": key.state,
+    }
+
+
+def _table(stored: Sequence[StoredKey]) -> Table:
+    some_expire = any(key.expires_at for key in stored)
+    table = Table(box=None)
+    table.add_column("id", no_wrap=True)
+    table.add_column("prefix", no_wrap=True)
+    table.add_column("name", overflow="fold")
+    table.add_column("group", overflow="fold")
+    table.add_column("created", min_width=_DATE_COLUMNS)
+    table.add_column("last used", min_width=_DATE_COLUMNS)
+    if some_expire:
+        table.add_column("expires", min_width=_DATE_COLUMNS)
+    table.add_column("state", min_width=_DATE_COLUMNS)
+    for key in stored:
+        expires = (_shown(key.expires_at),) if some_expire else ()
+        table.add_row(
+            str(key.id),
+            key.prefix,
+            Text(key.name),
+            key.group_id or "all",
+            _shown(key.created_at),
+            _shown(key.last_used_at),
+            *expires,
+            key.state if key.revoked_at is None else f"revoked {_shown(key.revoked_at)}",
+        )
+    return table
+
+
+def _shown(at: datetime | None) -> str:
+    return "never" if at is None else f"{at:%Y-%m-%d %H:%M:%S}Z"

@@ -1,0 +1,39 @@
+"""`serve` and `migrate`: the service itself."""
+
+import asyncio
+
+import structlog
+import typer
+
+from api.cli.common import Config, database_ready, failing_clearly, settings_of
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+def serve(context: typer.Context, config: Config = None) -> None:
+    """Run the service until SIGTERM or Ctrl-C."""
+    settings = settings_of(context, config)
+    import uvloop
+
+    from api.logs import configure_logs
+    from api.serving import serve as serve_until_told_to_stop
+
+    configure_logs(settings.log)
+    with (
+        failing_clearly(),
+        database_ready(settings) as dsn,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(serve_until_told_to_stop(settings, dsn))
+        log.info("server.stopped")
+
+
+def migrate(context: typer.Context, config: Config = None) -> None:
+    """Bring the database's schema up to date."""
+    settings = settings_of(context, config)
+    from api.embedded import configured_server
+    from api.migrate import migrate_now
+
+    with failing_clearly(), configured_server(settings.database) as dsn:
+        migrate_now(dsn, connect_timeout_s=settings.database.connect_timeout_s)
+    typer.echo("the schema is up to date", err=True)

@@ -28,7 +28,7 @@ bench: $(STAMP) ## Run every benchmark in under ten minutes; COMPARE=results.jso
 	$(BIN)/python -m benchmarks all $(if $(COMPARE),--compare $(COMPARE))
 
 packages: ## Install the system packages that some tests and benchmarks like to have (Debian, as root)
-	@for name in curl wrk pgbouncer; do \
+	@for name in curl wrk pgbouncer zsh fish shellcheck; do \
 	  PATH="$$PATH:/usr/sbin" command -v $$name >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq $$name; } || \
 	  echo "not installed: $$name; tests that need it are skipped, and benchmarks do without it"; \

@@ -4,24 +4,44 @@ Exit codes: 0 done, 1 it failed (the database is away, there is no such key), 2 
 setting is wrong. Whatever fails says so in one line on stderr.
 """
 
+from typing import Final
+
 import typer
 
 from api.cli.common import Config
+from api.cli.completion import ASKED_BY, allow_completion, completion
 from api.cli.keys import keys
 from api.cli.service import migrate, serve
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Activity tracker.")
+_EXIT_CODES: Final = (
+    "Exit codes: 0 done; 1 it failed, as the database is away or there is no such key; "
+    "2 the command or a setting is wrong. What failed is said in one line on stderr."
+)
+_TAB: Final = (
+    "In bash and zsh, put this into ~/.bashrc or ~/.zshrc, with the paths of your checkout: "
+    "[bold]source <(cd CHECKOUT && .venv/bin/python -m api completion bash)[/]. In fish: "
+    "[bold].venv/bin/python -m api completion fish | source[/]"
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    epilog=_EXIT_CODES,
+)
 app.command()(serve)
 app.command()(migrate)
 app.add_typer(keys, name="keys")
+app.command(epilog=_TAB)(completion)
 
 
 @app.callback()
 def options(context: typer.Context, config: Config = None) -> None:
-    """Know when a device or an API key was last active."""
+    """Activity tracker: know when a device or an API key was last active."""
     context.obj = config
 
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="python -m api")
+    allow_completion()
+    app(prog_name="python -m api", complete_var=ASKED_BY)

@@ -1,0 +1,48 @@
+"""`completion`: what makes a shell complete `python -m api`.
+
+Shells complete commands of one word, so the scripts beside this file complete `python`. They ask us
+only in the checkout that they were printed in: to ask another `-m api` would run it.
+"""
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from typer.completion import completion_init
+
+ASKED_BY: Final = "_ACTIVITY_COMPLETE"
+"""The environment variable by which the scripts ask for completions."""
+_CHECKOUT: Final = Path(__file__).parent.parent.parent
+_ASSIGNMENT: Final = {"bash": "{}={}", "zsh": "{}={}", "fish": "set --global {} {}"}
+
+
+class Shell(StrEnum):
+    """A shell that can be taught."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="What to print it for.", show_default=False)],
+) -> None:
+    """Print what makes a shell complete commands and options with the tab key."""
+    for name, value in (("python", sys.executable), ("checkout", str(_CHECKOUT))):
+        typer.echo(_ASSIGNMENT[shell].format(f"_activity_{name}", _quoted(value, shell)))
+    typer.echo(Path(__file__).with_suffix(f".{shell}").read_text(encoding="utf-8"), nl=False)
+
+
+def allow_completion() -> None:
+    """Let the shells' questions be answered."""
+    completion_init()
+
+
+def _quoted(text: str, shell: Shell) -> str:
+    if shell is not Shell.FISH:
+        return shlex.quote(text)
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

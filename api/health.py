@@ -15,6 +15,7 @@ from api.database import Database
 from api.exposition import exposition
 from api.migrate import HEAD
 from api.openapi import Operation
+from api.readiness import Readiness
 from api.revocations import Revocations
 from tracker import StoreError, StoreMisconfigured, Tracker
 
@@ -26,14 +27,6 @@ class Health(msgspec.Struct, frozen=True):
     """That the event loop turns."""
 
     status: Literal["ok"] = "ok"
-
-
-class Readiness(msgspec.Struct, frozen=True):
-    """Whether requests can be served, by name what is in the way, and what is wrong besides."""
-
-    status: Literal["ready", "not_ready"]
-    problems: dict[str, str]
-    warnings: dict[str, str]
 
 
 class HealthHandlers:

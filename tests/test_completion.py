@@ -1,24 +1,20 @@
 """The tab key, in real shells on a terminal: it completes our commands, and spoils no others."""
 
 import os
-import pty
-import select
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from api.cli.completion import Shell, _quoted
+from tests.terminal import CHECKOUT, terminal
 
-CHECKOUT = Path(__file__).parent.parent
 PYTHON = sys.executable
 SHELLS = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["--no-rcs", "--interactive"]}
 FORGET_LINE = "\x15"
-DEADLINE_S = 60.0
 
 
 def needs(name: str) -> None:
@@ -37,53 +33,18 @@ def printed(name: str) -> str:
     ).stdout
 
 
-class Terminal:
-    """A shell as whoever sits before it has it."""
-
-    def __init__(self, file: int) -> None:
-        self._file = file
-        self._shown = b""
-
-    def type(self, text: str) -> None:
-        os.write(self._file, text.encode())
-
-    def wait_for(self, text: str) -> None:
-        """Return when a text is shown; what was shown up to it is forgotten."""
-        deadline = time.monotonic() + DEADLINE_S
-        while text.encode() not in self._shown:
-            left_s = deadline - time.monotonic()
-            assert select.select([self._file], [], [], max(0, left_s))[0], self._shown
-            self._shown += os.read(self._file, 65_536)
-        self._shown = self._shown.partition(text.encode())[2]
-
-
 @contextmanager
 def shell(name: str, script: Path, folder: Path = CHECKOUT):
     """Sit before a shell that has read a completion script."""
     needs(name)
     script.write_text(printed(name))
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [name, *SHELLS[name]],
-        cwd=folder,
-        env={**os.environ, "TERM": "dumb", "PS1": "$ ", "HOME": str(script.parent)},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    terminal = Terminal(ours)
-    try:
+    home = {"PS1": "$ ", "HOME": str(script.parent)}
+    with terminal(name, *SHELLS[name], folder=folder, **home) as shown:
         if name == "zsh":
-            terminal.type("autoload -U compinit && compinit -u -D\n")
-        terminal.type(f"source {script}; echo ready\n")
-        terminal.wait_for("ready\r")
-        yield terminal
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
+            shown.type("autoload -U compinit && compinit -u -D\n")
+        shown.type(f'source {script}; echo rea""dy\n')
+        shown.wait_for("ready\r")
+        yield shown
 
 
 COMPLETED = [
@@ -100,11 +61,11 @@ COMPLETED = [
 @pytest.mark.parametrize("name", ["bash", "zsh"])
 def test_the_tab_key_completes_commands_options_and_files(name, tmp_path):
     """By whatever name Python is called; and what Python is run for else as it always did."""
-    with shell(name, tmp_path / "script") as terminal:
+    with shell(name, tmp_path / "script") as shown:
         for typed, added in COMPLETED:
-            terminal.type(f"{typed}\t")
-            terminal.wait_for(f"{typed}{added} ")
-            terminal.type(FORGET_LINE)
+            shown.type(f"{typed}\t")
+            shown.wait_for(f"{typed}{added} ")
+            shown.type(FORGET_LINE)
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh"])
@@ -113,21 +74,21 @@ def test_somebody_elses_module_of_that_name_is_not_run_to_complete_it(name, tmp_
     (tmp_path / "api").mkdir()
     (tmp_path / "api" / "__main__.py").write_text("open('was-run', 'w')")
     (tmp_path / "keys-of-somebody").touch()
-    with shell(name, tmp_path / "script", folder=tmp_path) as terminal:
-        terminal.type("python -m api ke\t")
-        terminal.wait_for("python -m api keys-of-somebody ")
+    with shell(name, tmp_path / "script", folder=tmp_path) as shown:
+        shown.type("python -m api ke\t")
+        shown.wait_for("python -m api keys-of-somebody ")
     assert not (tmp_path / "was-run").exists()
 
 
 def test_what_completed_python_before_in_bash_still_does(tmp_path):
     """Of bash-completion, or of whoever else."""
-    with shell("bash", tmp_path / "script") as terminal:
-        terminal.type("theirs() { COMPREPLY=(of-theirs); }; complete -F theirs python\n")
-        terminal.type(f"source {tmp_path / 'script'}; source {tmp_path / 'script'}\n")
+    with shell("bash", tmp_path / "script") as shown:
+        shown.type("theirs() { COMPREPLY=(of-theirs); }; complete -F theirs python\n")
+        shown.type(f"source {tmp_path / 'script'}; source {tmp_path / 'script'}\n")
         for typed, added in (("python -c of", "-theirs"), ("python -m api ke", "ys")):
-            terminal.type(f"{typed}\t")
-            terminal.wait_for(f"{typed}{added} ")
-            terminal.type(FORGET_LINE)
+            shown.type(f"{typed}\t")
+            shown.wait_for(f"{typed}{added} ")
+            shown.type(FORGET_LINE)
 
 
 def test_fish_completes_likewise(tmp_path):

@@ -12,6 +12,8 @@ from api.cli.common import Config
 from api.cli.completion import ASKED_BY, allow_completion, completion
 from api.cli.keys import keys
 from api.cli.service import migrate, serve
+from api.cli.status import EXIT_CODES as STATUS_EXIT_CODES
+from api.cli.status import status
 
 _EXIT_CODES: Final = (
     "Exit codes: 0 done; 1 it failed, as the database is away or there is no such key; "
@@ -30,6 +32,7 @@ app = typer.Typer(
     epilog=_EXIT_CODES,
 )
 app.command()(serve)
+app.command(epilog=STATUS_EXIT_CODES)(status)
 app.command()(migrate)
 app.add_typer(keys, name="keys")
 app.command(epilog=_TAB)(completion)

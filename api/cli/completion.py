@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from typer.completion import completion_init
+from typer._completion_classes import completion_init
 
 ASKED_BY: Final = "_ACTIVITY_COMPLETE"
 """The environment variable by which the scripts ask for completions."""

@@ -1,0 +1,93 @@
+"""One scrape of /metrics: what it says, and quantiles between two of them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client.parser import text_string_to_metric_families
+
+Labels = frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """One scrape."""
+
+    samples: Mapping[tuple[str, Labels], float]
+
+    def total(self, name: str, **labels: str) -> float:
+        """Return the sum of all samples of a name that have these labels."""
+        return self.get(name, **labels) or 0.0
+
+    def get(self, name: str, **labels: str) -> float | None:
+        """Return the sum of all samples of a name that have these labels; None if there is none."""
+        wanted = labels.items()
+        found = [
+            value
+            for (sample, having), value in self.samples.items()
+            if sample == name and having >= wanted
+        ]
+        return sum(found) if found else None
+
+    def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
+        """Return the sums of all samples of a name that have these labels, by another label."""
+        wanted = labels.items()
+        sums: dict[str, float] = {}
+        for (sample, having), value in self.samples.items():
+            if sample == name and having >= wanted:
+                key = dict(having).get(label, "")
+                sums[key] = sums.get(key, 0.0) + value
+        return sums
+
+    def balance(self, target: str) -> float:
+        """Return touches less everything that became of them: 0 when the books balance."""
+        return self.total("activity_touches_total", target=target) - sum(
+            self.total(name, target=target)
+            for name in (
+                "activity_touches_coalesced_total",
+                "activity_touches_dropped_total",
+                "activity_flush_keys_total",
+                "activity_buffer_keys",
+            )
+        )
+
+
+def parse_metrics(text: str) -> Metrics:
+    """Parse Prometheus's text format.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return Metrics(
+        {
+            (sample.name, frozenset(sample.labels.items())): float(sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+    )
+
+
+def quantile(share: float, cumulative: Mapping[float, float]) -> float | None:
+    """Return an estimate of a quantile, as Prometheus's `histogram_quantile` has it.
+
+    Args:
+        share: between 0 and 1.
+        cumulative: how many observations are at or below each bound; one bound is infinite.
+
+    Returns:
+        A value within the bucket that has the quantile, by linear interpolation; the highest finite
+        bound if it is beyond that; None if nothing was observed.
+    """
+    bounds = sorted(cumulative)
+    if not bounds or not cumulative[bounds[-1]] > 0:
+        return None
+    rank = share * cumulative[bounds[-1]]
+    lower, below = 0.0, 0.0
+    for bound in bounds:
+        if cumulative[bound] >= rank:
+            if math.isinf(bound):
+                return lower
+            within = cumulative[bound] - below
+            return lower + (bound - lower) * ((rank - below) / within if within > 0 else 1.0)
+        lower, below = bound, cumulative[bound]
+    return lower

@@ -1,0 +1,169 @@
+"""How the state of a service looks on a terminal: what is wrong first, in 80 columns."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from api.status.figures import Figures, Target
+from api.status.findings import FAILURES, FULL_SHARE, LAG_S, LOOP_LAG_S
+from api.status.watching import State
+from api.status.words import UNKNOWN, count, share, size, span
+
+_BADGES: Final = {
+    "ready": ("READY", "bold black on green"),
+    "not_ready": ("NOT READY", "bold white on red"),
+    "unreachable": ("UNREACHABLE", "bold white on red"),
+}
+_SEVERITIES: Final = {"critical": "bold red", "warning": "bold yellow"}
+_WRONG: Final = "bold red"
+_LABEL: Final = "cyan"
+
+
+def screen(state: State, for_s: float | None = None) -> RenderableType:
+    """Return what is shown of a state; figures that are not of now are dim.
+
+    Args:
+        state: of the newest look.
+        for_s: seconds for which it has been so; None if that is not known.
+    """
+    parts: list[RenderableType] = [*_head(state, for_s), *_findings(state)]
+    if state.figures is not None:
+        style = "" if state.stale_s is None else "dim"
+        parts += [_targets(state.figures, style), Text(), _others(state.figures, style)]
+        if state.figures.over_s is None:
+            parts += [Text(), Text("no rates yet: they are between two looks", style="dim")]
+    return Group(*parts)
+
+
+def _head(state: State, for_s: float | None) -> Iterable[RenderableType]:
+    name, style = _BADGES[state.state]
+    head = Text.assemble((f" {name} ", style), f" {state.url}")
+    if for_s is not None:
+        head.append(f" for {span(round(for_s))}", style="dim")
+    yield head
+    said = [f"looked at {state.at:%H:%M:%S}Z"]
+    if state.figures is not None:
+        process = state.figures.process
+        said = [f"version {process.version}", f"up {span(process.uptime_s)}", *said]
+    if state.restarted:
+        said.append("it was restarted while you watched")
+    if state.stale_s is not None and state.figures is not None:
+        said.append(f"figures of {span(round(state.stale_s))} before")
+    yield Text(", ".join(said), style="dim")
+    yield Text()
+
+
+def _findings(state: State) -> Iterable[RenderableType]:
+    if not state.findings:
+        return
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for finding in state.findings:
+        style = _SEVERITIES[finding.severity]
+        what = Text.assemble((finding.alert, style), f": {finding.text}")
+        grid.add_row(Text(finding.severity, style=style), what)
+        grid.add_row("", Text(finding.runbook, style="dim"))
+    yield grid
+    yield Text()
+
+
+def _grid(rows: int) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style=_LABEL, no_wrap=True, min_width=12)
+    for _ in range(rows):
+        grid.add_column(overflow="fold")
+    return grid
+
+
+def _targets(figures: Figures, style: str) -> Table:
+    grid = _grid(len(figures.targets))
+    grid.add_row("", *(Text(name, style="bold") for name in figures.targets), style=style)
+    rows: dict[str, Callable[[Target], Text]] = {
+        "pending": _pending,
+        "lag": lambda one: _text(span(one.lag_s), wrong=(one.lag_s or 0) > LAG_S),
+        "touches": lambda one: Text(f"{count(one.touches_per_s)} a second"),
+        "coalesced": lambda one: Text(share(one.coalesced_share)),
+        "dropped": _dropped,
+        "last written": lambda one: Text(_ago(one.last_flush_age_s)),
+        "failures": _failures,
+        "journal": _journal,
+    }
+    for label, cell in rows.items():
+        grid.add_row(label, *map(cell, figures.targets.values()), style=style)
+    return grid
+
+
+def _text(text: str, *, wrong: bool) -> Text:
+    return Text(text, style=_WRONG if wrong else "")
+
+
+def _ago(seconds: float | None) -> str:
+    return "nothing since the start" if seconds is None else f"{span(seconds)} ago"
+
+
+def _pending(target: Target) -> Text:
+    full = (target.pending_keys or 0) / (target.capacity_keys or 1)
+    shown = f"{count(target.pending_keys)} of {count(target.capacity_keys)} keys"
+    return _text(shown, wrong=full > FULL_SHARE)
+
+
+def _dropped(target: Target) -> Text:
+    reasons = [f"{count(n)} {why}" for why, n in target.dropped.items()]
+    return _text(", ".join(reasons[:5]) or "0", wrong=bool(reasons))
+
+
+def _failures(target: Target) -> Text:
+    shown = f"{count(target.failures_in_a_row)} in a row"
+    if target.permanent_error:
+        return _text(f"{shown}, permanent", wrong=True)
+    return _text(shown, wrong=(target.failures_in_a_row or 0) >= FAILURES)
+
+
+def _journal(target: Target) -> Text:
+    if target.journal == "off":
+        return Text("off")
+    room = f"{size(target.journal_bytes)} of {size(target.journal_capacity_bytes)}"
+    return _text(f"{target.journal}, {room}", wrong=target.journal == "degraded")
+
+
+def _others(figures: Figures, style: str) -> Table:
+    grid = _grid(1)
+    uploads, http, process = figures.uploads, figures.http, figures.process
+    failed = [
+        f"{name} {count(rate)}"
+        for name, rate in uploads.per_s.items()
+        if name != "stored" and rate != 0
+    ]
+    grid.add_row(
+        "uploads",
+        Text(
+            f"{count(uploads.per_s.get('stored'))} stored a second"
+            + "".join(f", {one}" for one in failed)
+            + f"; {count(uploads.waiting_rows)} of {count(uploads.capacity_rows)} reports wait; "
+            f"{count(uploads.shed)} shed"
+        ),
+        style=style,
+    )
+    classes = ", ".join(f"{name} {count(rate)}" for name, rate in http.per_s_by_class.items())
+    grid.add_row("requests", Text(f"{count(http.per_s)} a second: {classes}"), style=style)
+    grid.add_row("", Text(f"p50 {span(http.p50_s)}, p99 {span(http.p99_s)}"), style=style)
+    connections = ", ".join(f"{count(n)} {door}" for door, n in list(http.connections.items())[:5])
+    pools = ", ".join(
+        f"{pool} {used}" for pool, used in list(process.database_connections.items())[:5]
+    )
+    grid.add_row("connections", Text(connections or UNKNOWN), style=style)
+    grid.add_row(
+        "database", Text(f"connections in use: {pools}" if pools else UNKNOWN), style=style
+    )
+    late = process.event_loop_lag_s
+    grid.add_row("event loop", _text(f"{span(late)} late", wrong=(late or 0) > LOOP_LAG_S))
+    grid.add_row(
+        "process",
+        Text(f"{share(process.cpu_share)} of a core, {size(process.memory_bytes)} of memory"),
+        style=style,
+    )
+    return grid

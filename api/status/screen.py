@@ -49,7 +49,7 @@ def _head(state: State, for_s: float | None) -> Iterable[RenderableType]:
         process = state.figures.process
         said = [f"version {process.version}", f"up {span(process.uptime_s)}", *said]
     if state.restarted:
-        said.append("it was restarted while you watched")
+        said.append("restarted meanwhile")
     if state.stale_s is not None and state.figures is not None:
         said.append(f"figures of {span(round(state.stale_s))} before")
     yield Text(", ".join(said), style="dim")

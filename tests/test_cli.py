@@ -4,11 +4,13 @@ import asyncio
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import aiohttp
@@ -21,6 +23,7 @@ from api.listen import _advice
 from api.cli.durations import seconds
 from benchmarks.scrape import parse_metrics
 from tests.conftest import with_user
+from tests.terminal import terminal
 from tests.things import locking
 
 DEVICE = "00000000-0000-4000-8000-000000000001"
@@ -82,6 +85,46 @@ def test_a_name_is_shown_as_it_is_and_an_ambiguous_one_revokes_nothing(dsn):
     assert run("keys", "revoke", "[/red] :smile:", dsn=dsn).returncode == 0
     for which in ("1", "[/red] :smile:"):
         assert_one_line(run("keys", "revoke", which, dsn=dsn), 1, "was revoked already")
+
+
+async def test_keys_are_listed_as_json_a_line_each_without_a_secret(dsn, db):
+    """For scripts: with times in RFC 3339, in UTC."""
+    secrets = [
+        run("keys", "create", "--name", name, *more, dsn=dsn).stdout.strip()
+        for name, more in (("a\u00e4 \u2028", ()), ("b", ("--group", "vans", "--expires", "1d")))
+    ]
+    assert run("keys", "revoke", "b", dsn=dsn).returncode == 0
+    await db.execute("UPDATE api_keys SET last_used_at = '2026-01-02 03:04:05+02' WHERE name = 'b'")
+    listed = run("keys", "list", "--json", dsn=dsn)
+    assert listed.returncode == 0
+    first, second = (json.loads(line) for line in listed.stdout.split("\n")[:-1])
+    assert list(first) == [
+        *("id", "prefix", "name", "group_id", "created_at", "last_used_at"),
+        *("expires_at", "revoked_at", "state"),
+    ]
+    assert (first["name"], first["group_id"], first["state"]) == ("a\u00e4 \u2028", None, "active")
+    assert (second["group_id"], second["state"]) == ("vans", "revoked")
+    assert second["prefix"] == secrets[1][:10]
+    assert second["last_used_at"] == "2026-01-02T01:04:05Z"
+    assert first["last_used_at"] is first["expires_at"] is first["revoked_at"] is None
+    for time in ("created_at", "expires_at", "revoked_at"):
+        assert datetime.fromisoformat(second[time]).utcoffset() == timedelta(0)
+    assert not any(secret in listed.stdout for secret in secrets)
+
+
+async def test_the_table_of_keys_is_of_use_in_80_columns(dsn, db):
+    """Nothing is cut: long names and times take two lines."""
+    run("keys", "create", "--name", "x" * 100, "--group", "g" * 50, "--expires", "9d", dsn=dsn)
+    environment = {"ACTIVITY__DATABASE__URL": dsn, "COLUMNS": "80", "NO_COLOR": "1"}
+    command = (sys.executable, "-m", "api", "keys", "list")
+    with terminal(*command, kind="xterm", **environment) as shown:
+        text = await asyncio.to_thread(shown.rest)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert max(map(len, lines)) <= 80
+    created = await db.fetchval("SELECT created_at FROM api_keys")
+    for part in (f"{created:%Y-%m-%d}", f"{created:%H:%M:%S}Z", "never", "active"):
+        assert part in text
+    assert (text.count("x"), "".join(lines).count("…")) == (101, 0)  # one is of "expires"
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def _fields(key: StoredKey) -> dict[str, int | str | datetime | None]:
 
 def _table(stored: Sequence[StoredKey]) -> Table:
     some_expire = any(key.expires_at for key in stored)
-    table = Table(box=None)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("id", no_wrap=True)
     table.add_column("prefix", no_wrap=True)
     table.add_column("name", overflow="fold")

@@ -49,6 +49,11 @@ def unit() -> dict[str, str]:
     return dict(parser["Service"])
 
 
+def in_place(text: str) -> str:
+    """Return what the unit says if this checkout is in its place, with the tests' own Python."""
+    return text.replace(f"{PLACE}/.venv/bin/python", sys.executable).replace(PLACE, str(ROOT))
+
+
 def recipe(instruction: str) -> list[str]:
     """Return what the recipe's last stage, or all of them, says of an instruction."""
     text = RECIPE.read_text().replace("\\\n", "")
@@ -76,7 +81,7 @@ async def started(command: list[str], folder: Path, **environment: str):
 def test_systemd_takes_the_unit_and_finds_it_well_confined(tmp_path):
     """With a checkout in its place. What is not confined is on purpose."""
     placed = tmp_path / UNIT.name
-    placed.write_text(UNIT.read_text().replace(PLACE, str(ROOT)))
+    placed.write_text(in_place(UNIT.read_text()))
     for check in (("verify",), ("security", "--offline=true", "--threshold=15")):
         done = subprocess.run(
             [SYSTEMD, *check, placed], capture_output=True, text=True, check=False
@@ -101,12 +106,11 @@ async def test_what_the_unit_starts_says_when_it_is_ready_and_when_it_stops(dsn,
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(str(tmp_path / "notify"))
     listener.settimeout(60)
-    command = shlex.split(service["ExecStart"].replace(PLACE, str(ROOT)))
-    command[0] = sys.executable
+    command = shlex.split(in_place(service["ExecStart"]))
     with listener:
         async with started(
             [sys.executable, "-c", WITHOUT_NEW_CODE, *command],
-            Path(service["WorkingDirectory"].replace(PLACE, str(ROOT))),
+            Path(in_place(service["WorkingDirectory"])),
             NOTIFY_SOCKET=str(tmp_path / "notify"),
             ACTIVITY__DATABASE__URL=dsn,
             ACTIVITY__SERVER__PORT=str(free_port()),

@@ -87,6 +87,7 @@ def test_systemd_takes_the_unit_and_finds_it_well_confined(tmp_path):
             [SYSTEMD, *check, placed], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        assert str(placed) not in done.stderr  # what it does not know it says, and ignores
 
 
 def test_the_unit_leaves_enough_time_and_room():

@@ -58,7 +58,7 @@ async def looked_at(url: URL, timeout_s: float = 30.0) -> Look:
 )
 def test_a_bad_address_is_said_in_a_line(url, code, said):
     """Nobody there is an answer, and exit code 1; no address is wrong usage, and 2."""
-    done = run("status", "--url", url)
+    done = run("status", "--url", url, FORCE_COLOR="1")  # which makes no terminal of a pipe
     assert done.returncode == code
     assert said in " ".join((done.stdout + done.stderr).split())
     if code == 2:

@@ -1,6 +1,7 @@
 """`status`: how a running service is."""
 
 import asyncio
+import sys
 from typing import Annotated, Final
 
 import typer
@@ -58,7 +59,9 @@ def status(
     except ValueError as error:
         fail(f"--url {error}", code=2)
     console = Console(markup=False, emoji=False, highlight=False)
-    if console.is_terminal and not (once or as_json or console.is_dumb_terminal):
+    # What colours are forced upon is no terminal yet.
+    live = sys.stdout.isatty() and not console.is_dumb_terminal
+    if live and not (once or as_json):
         asyncio.run(show(address, every, console))
         return
     state = asyncio.run(look_twice(address, every))

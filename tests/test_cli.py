@@ -17,10 +17,9 @@ import aiohttp
 import pytest
 import typer
 
-from api.cli import _seconds
+from api.cli.durations import seconds
 from api.doors import Door
 from api.listen import _advice
-from api.cli.durations import seconds
 from benchmarks.scrape import parse_metrics
 from tests.conftest import with_user
 from tests.terminal import terminal

@@ -30,6 +30,7 @@ from api.group_handlers import GroupHandlers
 from api.health import HealthHandlers
 from api.ingest import GroupCommit
 from api.keys import load_principals
+from api.listing import Listings
 from api.location_handlers import LocationHandlers, Uploads
 from api.locations import Locations
 from api.lookup import CachedLookup
@@ -167,8 +168,9 @@ async def create_app(
         if tracker is not None:
             app[TRACKER] = tracker
             registry.register(TrackerCollector(tracker))
-        devices = Devices(database, partial(tracker.pending, DEVICES) if tracker else no_touches)
-        app.add_routes(DeviceHandlers(devices, access).routes())
+        pending = partial(tracker.pending, DEVICES) if tracker else no_touches
+        devices, listings = Devices(database, pending), Listings(database, pending)
+        app.add_routes(DeviceHandlers(devices, listings, access).routes())
         app.add_routes(LocationHandlers(uploads or grouped, database, access).routes())
         app.add_routes(GroupHandlers(database).routes())
         health = HealthHandlers(access_database, tracker, revocations, registry)

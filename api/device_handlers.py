@@ -1,5 +1,6 @@
 """The routes of devices: register, list, show, deactivate, heartbeat."""
 
+from math import inf
 from typing import Final
 
 import msgspec
@@ -8,9 +9,12 @@ from aiohttp import web
 from api.answers import ApiError, json_answer
 from api.auth import PRINCIPAL, Access, device_not_found, note_active
 from api.bodies import expect_later, read_body
-from api.devices import DeviceAnswer, Devices, KnownDevice, Listed, Listing, Registration
+from api.cursors import from_cursor
+from api.devices import DeviceAnswer, Devices, KnownDevice, Registration
+from api.durations import seconds
+from api.listing import Ages, Listed, Listing, Listings
 from api.openapi import Operation
-from api.queries import read_query
+from api.queries import read_parameter, read_query
 
 _REGISTRATION: Final = msgspec.json.Decoder(Registration)
 
@@ -20,11 +24,13 @@ class DeviceHandlers:
 
     Args:
         devices: devices in the database.
+        listings: lists them.
         access: who may reach which device.
     """
 
-    def __init__(self, devices: Devices, access: Access) -> None:
+    def __init__(self, devices: Devices, listings: Listings, access: Access) -> None:
         self._devices = devices
+        self._listings = listings
         self._access = access
 
     def routes(self) -> list[web.RouteDef]:
@@ -54,12 +60,19 @@ class DeviceHandlers:
 
     @Operation(query=Listing, answers={200: Listed})
     async def _list(self, request: web.Request) -> web.Response:
-        """List the active devices of a group by display name."""
+        """List the active devices of a group by display name, page by page."""
         wanted = read_query(request, Listing)
+        ages = Ages(
+            at_least_s=read_parameter("silent_for", wanted.silent_for, seconds) or -inf,
+            at_most_s=read_parameter("seen_within", wanted.seen_within, seconds) or inf,
+        )
+        after = read_parameter("cursor", wanted.cursor, from_cursor)
         own_group = request[PRINCIPAL].group_id
         if own_group is not None and wanted.group_id != own_group:
-            return json_answer(Listed([]))  # as a group that does not exist
-        return json_answer(Listed(await self._devices.of_group(wanted.group_id, wanted.limit)))
+            return json_answer(Listed([], None))  # as a group that does not exist
+        return json_answer(
+            await self._listings.page(wanted.group_id, limit=wanted.limit, after=after, ages=ages)
+        )
 
     @Operation(answers={200: DeviceAnswer})
     async def _show(self, request: web.Request) -> web.Response:

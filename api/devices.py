@@ -1,22 +1,15 @@
 """Devices in the database: registered, listed with their newest position, deactivated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 from uuid import UUID
 
 import msgspec
 
 from api.database import Database
 from tracker import View
-
-if TYPE_CHECKING:
-    import asyncpg
-
-    Record: TypeAlias = asyncpg.Record
-else:
-    Record: TypeAlias = Any
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*$")]
 """What Postgres stores as text: no NUL."""
@@ -61,19 +54,6 @@ class DeviceAnswer(msgspec.Struct, frozen=True):
     last_location: LastLocation | None
 
 
-class Listing(msgspec.Struct, frozen=True):
-    """Which devices to list: those of a group, by name, and how many at most."""
-
-    group_id: GroupId
-    limit: Limit = 1000
-
-
-class Listed(msgspec.Struct, frozen=True):
-    """Active devices by display name."""
-
-    devices: list[DeviceAnswer]
-
-
 @dataclass(frozen=True, slots=True)
 class KnownDevice:
     """What access needs to know of an active device."""
@@ -82,13 +62,13 @@ class KnownDevice:
     group_id: str
 
 
-_COLUMNS: Final = """
+COLUMNS: Final = """
     d.device_id::text, d.display_name, d.platform,
     CASE WHEN isfinite(d.last_seen_at) THEN floor(extract(epoch FROM d.last_seen_at))::bigint END,
     floor(extract(epoch FROM now()))::bigint,
     newest.latitude, newest.longitude, newest.accuracy, newest.captured_at
 """
-_NEWEST: Final = """
+NEWEST: Final = """
     LEFT JOIN LATERAL (
         SELECT latitude, longitude, accuracy, captured_at FROM locations
         WHERE locations.device_id = d.device_id ORDER BY captured_at DESC LIMIT 1
@@ -106,15 +86,9 @@ WITH d AS (
     WHERE $6::text IS NULL OR stored.group_id = $6
     RETURNING *
 )
-SELECT {_COLUMNS} FROM d {_NEWEST}
+SELECT {COLUMNS} FROM d {NEWEST}
 """
-_ONE: Final = (
-    f"SELECT {_COLUMNS} FROM devices AS d {_NEWEST} WHERE d.device_id = $1 AND d.is_active"
-)
-_LIST: Final = f"""
-SELECT {_COLUMNS} FROM devices AS d {_NEWEST}
-WHERE d.group_id = $1 AND d.is_active ORDER BY d.display_name, d.device_id LIMIT $2
-"""
+_ONE: Final = f"SELECT {COLUMNS} FROM devices AS d {NEWEST} WHERE d.device_id = $1 AND d.is_active"
 
 
 class Devices:
@@ -154,7 +128,7 @@ class Devices:
             registration.fcm_token,
             within_group,
         )
-        return _answer(rows[0], view) if rows else None
+        return device_answer(rows[0], view) if rows else None
 
     async def one(self, device_id: str) -> DeviceAnswer | None:
         """Return an active device; None if there is none.
@@ -164,21 +138,7 @@ class Devices:
         """
         view = self._pending()
         rows = await self._database.fetch(_ONE, device_id)
-        return _answer(rows[0], view) if rows else None
-
-    async def of_group(self, group_id: str, limit: int) -> list[DeviceAnswer]:
-        """Return the active devices of a group by display name.
-
-        Args:
-            group_id: the group.
-            limit: the most devices.
-
-        Raises:
-            StoreError: the database is away.
-        """
-        view = self._pending()
-        rows = await self._database.fetch(_LIST, group_id, limit)
-        return [_answer(row, view) for row in rows]
+        return device_answer(rows[0], view) if rows else None
 
     async def deactivate(self, device_id: str) -> bool:
         """Take a device out of listings and access; whether it was in.
@@ -211,10 +171,27 @@ async def load_devices(database: Database, device_ids: list[str]) -> dict[str, K
     return {row[0]: KnownDevice(row[0], row[1]) for row in rows}
 
 
-def _answer(row: Record, view: View) -> DeviceAnswer:
-    device_id, display_name, platform, stored, now, latitude, longitude, accuracy, at = row
+def last_seen(row: Iterable[Any], view: View) -> tuple[int, int]:
+    """Return when a device was last seen, 0 for never, and what time it is, in epoch seconds.
+
+    Args:
+        row: `COLUMNS` of a device.
+        view: the pending touches to lay over it.
+    """
+    device_id, _, _, stored, now, *_ = row
     # The server's clock has the last word here too: what it would not store is not shown.
-    seen = max(stored or 0, min(view.get(device_id) or 0, now))
+    return max(stored or 0, min(view.get(device_id) or 0, now)), now
+
+
+def device_answer(row: Iterable[Any], view: View) -> DeviceAnswer:
+    """Return a device as the service shows it.
+
+    Args:
+        row: `COLUMNS` of a device.
+        view: the pending touches to lay over it.
+    """
+    device_id, display_name, platform, _, _, latitude, longitude, accuracy, at = row
+    seen, _ = last_seen(row, view)
     return DeviceAnswer(
         device_id=device_id,
         display_name=display_name,

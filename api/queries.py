@@ -1,5 +1,6 @@
 """Query parameters: read into a declared struct, or a 4xx that says which is wrong and how."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -7,6 +8,7 @@ from aiohttp import web
 
 from api.answers import ApiError
 
+T = TypeVar("T")
 Q = TypeVar("Q", bound=msgspec.Struct)
 
 
@@ -35,6 +37,25 @@ def read_query(request: web.Request, wanted: type[Q]) -> Q:
         if isinstance(value, int) and str(value) != text:  # msgspec takes 1e3 for a whole number
             raise _refusal(f"Expected `int` in plain digits - at `{name}`")
     return read
+
+
+def read_parameter(name: str, text: str | msgspec.UnsetType, read: Callable[[str], T]) -> T | None:
+    """Read a parameter that is more than its declaration can say; None if it is not given.
+
+    Args:
+        name: the parameter's.
+        text: what was given.
+        read: reads it, and raises ValueError, which says what is wrong, for what it can't.
+
+    Raises:
+        ApiError: 400 for what can't be read.
+    """
+    if isinstance(text, msgspec.UnsetType):
+        return None
+    try:
+        return read(text)
+    except ValueError as error:
+        raise _refusal(f"{error} - at `{name}`") from error
 
 
 def _refusal(message: str) -> ApiError:

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 import typer
 
-from api.cli.durations import seconds
+from api.cli.common import length_s
 from api.doors import Door
 from api.listen import _advice
 from benchmarks.scrape import parse_metrics
@@ -134,7 +134,7 @@ async def test_the_table_of_keys_is_of_use_in_80_columns(dsn, db):
 def test_a_duration_that_makes_no_sense_is_refused(text):
     """A number and a unit, more than nothing, and a century at most."""
     with pytest.raises(typer.Exit):
-        seconds(text, "--expires")
+        length_s(text, "--expires")
 
 
 async def test_a_key_may_expire_and_the_list_says_when(dsn, db):

@@ -320,6 +320,10 @@ class View:
         self._maps: list[Mapping[Key, int]] = list(maps)
         self._canonical = canonical
 
+    def __bool__(self) -> bool:
+        """Whether anything was pending."""
+        return bool(self._maps)
+
     def get(self, key: object) -> int | None:
         """Return the second of the latest pending touch of `key`, or None.
 

@@ -14,6 +14,7 @@ import msgspec
 import typer
 
 from api.config import Settings, SettingsError, load_settings
+from api.durations import seconds
 from tracker import ConfigurationError, StoreError
 
 if TYPE_CHECKING:
@@ -109,3 +110,16 @@ def check(value: str, declared: object, option: str, wanted: str) -> None:
         msgspec.convert(value, declared)
     except msgspec.ValidationError:
         fail(f"{option} {value!r}: {wanted} are needed", code=2)
+
+
+def length_s(duration: str, option: str) -> int:
+    """Return the seconds of a duration; end with an error if it is none.
+
+    Args:
+        duration: what was given.
+        option: where it was given.
+    """
+    try:
+        return seconds(duration)
+    except ValueError as error:
+        fail(f"{option} {duration!r}: {error}", code=2)

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.cli.common import Config, check, fail, settings_of, with_database
-from api.cli.durations import seconds
+from api.cli.common import Config, check, fail, length_s, settings_of, with_database
 from api.devices import GroupId
 from api.keys import KeyName, StoredKey, create_key, find_keys, list_keys, revoke_key
 
@@ -54,7 +53,7 @@ def create(
     check(name, KeyName, "--name", "1 to 100 printable characters")
     if group is not None:
         check(group, GroupId, "--group", "2 to 50 letters, digits, _ or -")
-    valid_s = None if expires is None else seconds(expires, "--expires")
+    valid_s = None if expires is None else length_s(expires, "--expires")
     key = with_database(
         settings, lambda database: create_key(database, name, group, valid_s=valid_s)
     )

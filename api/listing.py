@@ -1,0 +1,169 @@
+"""The listing of a group's devices: by name, by when they were last seen, page by page.
+
+No index helps with when a device was last seen: it would make every touch an index update, and the
+latest touches are in memory alone. So the group is read in the order of its index by name, a
+bounded slice at a time, and the pending touches are laid over each row before it is decided
+whether it belongs to the page. The statement leaves out only rows that no pending touch can admit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Annotated, Final
+from uuid import UUID
+
+import msgspec
+
+from api.cursors import Position, to_cursor
+from api.database import Database, Records
+from api.devices import COLUMNS, NEWEST, DeviceAnswer, GroupId, Limit, device_answer, last_seen
+from api.durations import Duration
+from tracker import View
+
+_SLICE_ROWS: Final = 10_000
+"""The most rows that a statement looks at, unless the page has more: about 20 ms."""
+_MOST_ROWS: Final = 250_000
+"""How many rows are looked at for one page; what is found by then is the page."""
+
+_SLICE: Final = f"""
+WITH d AS MATERIALIZED (
+    SELECT device_id, display_name, platform, last_seen_at,
+           row_number() OVER (ORDER BY display_name, device_id) AS n
+    FROM devices WHERE group_id = $1 AND is_active {{after}}
+    ORDER BY display_name, device_id LIMIT $2
+)
+SELECT d.n, {COLUMNS} FROM d {NEWEST}
+-- The last one comes whatever it is: it is where to go on.
+WHERE d.n = $2 OR (
+    ($3::bigint IS NULL OR d.last_seen_at IS NULL OR NOT isfinite(d.last_seen_at)
+     OR d.last_seen_at < date_trunc('second', now()) - make_interval(secs => $3 - 1))
+    AND ($4::bigint IS NULL
+         OR d.last_seen_at >= date_trunc('second', now()) - make_interval(secs => $4)))
+ORDER BY d.n
+"""
+_FIRST: Final = _SLICE.format(after="")
+_NEXT: Final = _SLICE.format(after="AND (display_name, device_id) > ($5::text, $6::uuid)")
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """Which devices to list: those of a group, by when they were seen, how many, after which."""
+
+    group_id: GroupId
+    silent_for: (
+        Annotated[
+            Duration, msgspec.Meta(description="Not seen for at least so long, or never: 7d.")
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    seen_within: (
+        Annotated[Duration, msgspec.Meta(description="Seen so long ago at most: 15m.")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    limit: Limit = 1000
+    cursor: (
+        Annotated[str, msgspec.Meta(description="The next_cursor of the page before.")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A page of active devices by display name, and the cursor of the next; null on the last."""
+
+    devices: list[DeviceAnswer]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How long ago a device was last seen, in whole seconds by the database's clock.
+
+    Args:
+        at_least_s: at least so many seconds; never is longer ago than any of them.
+        at_most_s: at most so many seconds.
+    """
+
+    at_least_s: float = -inf
+    at_most_s: float = inf
+
+    def admit(self, seen: int, now: int) -> bool:
+        """Return whether a device that was seen then, 0 for never, is among them now."""
+        return self.at_least_s <= (now - seen if seen else inf) <= self.at_most_s
+
+
+ANY_AGE: Final = Ages()
+
+
+class Listings:
+    """Lists devices; pending touches are laid over their rows before they are chosen.
+
+    Args:
+        database: where devices are stored.
+        pending: returns a view of the devices' pending touches.
+        most_rows: how many rows are looked at for one page at most.
+    """
+
+    def __init__(
+        self, database: Database, pending: Callable[[], View], *, most_rows: int = _MOST_ROWS
+    ) -> None:
+        self._database = database
+        self._pending = pending
+        self._most_rows = most_rows
+
+    async def page(
+        self,
+        group_id: str,
+        *,
+        limit: int,
+        after: Position | None = None,
+        ages: Ages = ANY_AGE,
+    ) -> Listed:
+        """Return a page of the active devices of a group by display name.
+
+        A page that is not the last may have fewer devices than the limit, even none, if those that
+        match are few and far between in a huge group.
+
+        Args:
+            group_id: the group.
+            limit: the most devices.
+            after: where the page before ended; None for the first page.
+            ages: how long ago they were last seen.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        view = self._pending()
+        found: list[DeviceAnswer] = []
+        rows_left, slice_rows = self._most_rows, limit + 1
+        while True:
+            rows = await self._slice(group_id, slice_rows, after, ages, may_be_newer=bool(view))
+            for _, *row in rows:
+                seen, now = last_seen(row, view)
+                if ages.admit(seen, now):
+                    found.append(device_answer(row, view))
+            if len(found) > limit:
+                del found[limit:]
+                return Listed(
+                    found, to_cursor(_position(found[-1].display_name, found[-1].device_id))
+                )
+            if not rows or rows[-1][0] < slice_rows:
+                return Listed(found, None)
+            after = _position(rows[-1][2], rows[-1][1])
+            rows_left -= slice_rows
+            if rows_left <= 0:
+                return Listed(found, to_cursor(after))
+            slice_rows = min(4 * slice_rows, max(_SLICE_ROWS, limit + 1))
+
+    async def _slice(
+        self, group_id: str, rows: int, after: Position | None, ages: Ages, *, may_be_newer: bool
+    ) -> Records:
+        """Read the next rows, but for those that are out of the question."""
+        silent_s = None if ages.at_least_s == -inf else int(ages.at_least_s)
+        within_s = None if ages.at_most_s == inf or may_be_newer else int(ages.at_most_s)
+        arguments = (group_id, rows, silent_s, within_s)
+        if after is None:
+            return await self._database.fetch(_FIRST, *arguments)
+        return await self._database.fetch(_NEXT, *arguments, *after)
+
+
+def _position(display_name: str, device_id: str) -> Position:
+    return Position(display_name, UUID(device_id))

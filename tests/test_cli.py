@@ -351,3 +351,35 @@ def test_a_process_that_was_killed_does_not_keep_the_embedded_server_running(ser
     (data_dir / ".handle_pids.json").write_text(f"[{gone.pid}]")
     assert run("keys", "list", **environment).returncode == 0
     assert not (data_dir / "postmaster.pid").exists()
+
+
+async def test_devices_of_a_group_are_listed_from_the_shell(dsn, db):
+    """All of them, or who was silent, as a table or as JSON, page after page."""
+    await db.execute(
+        "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
+        "SELECT gen_random_uuid(), 'van [b] ' || n, 'vans', 'ios', "
+        "CASE WHEN n <= 3 THEN now() - interval '8 days' ELSE now() END "
+        "FROM generate_series(1, 2100) n"
+    )
+    vans = ("devices", "list", "--group", "vans")
+    table = run(*vans, "--silent-for", "7d", dsn=dsn)
+    assert (table.returncode, table.stderr) == (0, "")
+    assert [line.split()[1:5] for line in table.stdout.splitlines()[1:]] == [
+        ["van", "[b]", str(n), "ios"] for n in (1, 2, 3)
+    ]
+    everything = run(*vans, "--json", dsn=dsn)
+    devices = [json.loads(line) for line in everything.stdout.splitlines()]
+    assert len({device["device_id"] for device in devices}) == 2100
+    assert devices[0].keys() >= {"display_name", "last_seen_at", "last_location"}
+    seen = run(*vans, "--seen-within", "1d", "--limit", "1500", "--json", dsn=dsn)
+    assert len(seen.stdout.splitlines()) == 1500
+
+
+def test_a_group_that_nobody_is_in_is_no_failure(dsn):
+    """Nothing on stdout, and a word on stderr; a wrong option is one."""
+    done = run("devices", "list", "--group", "nobodys", dsn=dsn)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nobodys" in done.stderr
+    for option, text in (("--silent-for", "7"), ("--seen-within", "soon"), ("--group", "no good")):
+        given = ("devices", "list", "--group", "vans", option, text)
+        assert_one_line(run(*given, dsn=dsn), 2, option)

@@ -10,6 +10,7 @@ import typer
 
 from api.cli.common import Config
 from api.cli.completion import ASKED_BY, allow_completion, completion
+from api.cli.devices import devices
 from api.cli.keys import keys
 from api.cli.service import migrate, serve
 from api.cli.status import EXIT_CODES as STATUS_EXIT_CODES
@@ -35,6 +36,7 @@ app.command()(serve)
 app.command(epilog=STATUS_EXIT_CODES)(status)
 app.command()(migrate)
 app.add_typer(keys, name="keys")
+app.add_typer(devices, name="devices")
 app.command(epilog=_TAB)(completion)
 
 

@@ -1,22 +1,18 @@
 """`keys`: make, list and revoke API keys."""
 
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from api.cli.common import Config, check, fail, length_s, settings_of, with_database
+from api.cli.tables import DATE_COLUMNS, new_table, print_table, shown
 from api.devices import GroupId
 from api.keys import KeyName, StoredKey, create_key, find_keys, list_keys, revoke_key
-
-_DATE_COLUMNS: int = 10
-"""A time is broken between date and time of day where there is no room for both."""
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 
@@ -85,9 +81,7 @@ def list_(
         for key in stored:
             typer.echo(msgspec.json.encode(_fields(key)).decode())
         return
-    # A pipe has no width to keep to: cut nothing. Names are shown as they are.
-    width = None if sys.stdout.isatty() else 1000
-    Console(width=width, markup=False, emoji=False, highlight=False).print(_table(stored))
+    print_table(_table(stored))
 
 
 @keys.command(epilog="Example: [bold]python -m api keys revoke ak_1a2b3c4[/]")
@@ -109,7 +103,7 @@ def revoke(
     left = [found for found in matching if found.revoked_at is None]
     if not left:
         last = matching[-1]
-        fail(f"{last.prefix} ({last.name}) was revoked already, {_shown(last.revoked_at)}")
+        fail(f"{last.prefix} ({last.name}) was revoked already, {shown(last.revoked_at)}")
     if len(left) > 1:
         fail(f"{len(left)} keys that are not revoked match: give an id, see 'keys list'")
     (found,) = left
@@ -133,30 +127,26 @@ def _fields(key: StoredKey) -> dict[str, int | str | datetime | None]:
 
 def _table(stored: Sequence[StoredKey]) -> Table:
     some_expire = any(key.expires_at for key in stored)
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    table = new_table()
     table.add_column("id", no_wrap=True)
     table.add_column("prefix", no_wrap=True)
     table.add_column("name", overflow="fold")
     table.add_column("group", overflow="fold")
-    table.add_column("created", min_width=_DATE_COLUMNS)
-    table.add_column("last used", min_width=_DATE_COLUMNS)
+    table.add_column("created", min_width=DATE_COLUMNS)
+    table.add_column("last used", min_width=DATE_COLUMNS)
     if some_expire:
-        table.add_column("expires", min_width=_DATE_COLUMNS)
-    table.add_column("state", min_width=_DATE_COLUMNS)
+        table.add_column("expires", min_width=DATE_COLUMNS)
+    table.add_column("state", min_width=DATE_COLUMNS)
     for key in stored:
-        expires = (_shown(key.expires_at),) if some_expire else ()
+        expires = (shown(key.expires_at),) if some_expire else ()
         table.add_row(
             str(key.id),
             key.prefix,
             Text(key.name),
             key.group_id or "all",
-            _shown(key.created_at),
-            _shown(key.last_used_at),
+            shown(key.created_at),
+            shown(key.last_used_at),
             *expires,
-            key.state if key.revoked_at is None else f"revoked {_shown(key.revoked_at)}",
+            key.state if key.revoked_at is None else f"revoked {shown(key.revoked_at)}",
         )
     return table
-
-
-def _shown(at: datetime | None) -> str:
-    return "never" if at is None else f"{at:%Y-%m-%d %H:%M:%S}Z"

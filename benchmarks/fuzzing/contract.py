@@ -101,7 +101,8 @@ def _is_none_of_ours(_context: Any, failure: Failure, case: Case[Any], response:
     if isinstance(failure, RejectedPositiveData):
         return not any(reason in response.content for reason in _BEYOND_A_SCHEMA)
     if isinstance(failure, UnsupportedMethodResponse | AllowHeaderMismatch):
-        return case.path != _ALSO_A_DEVICE
+        # What is refused for its X-Device-ID is looked at no further.
+        return case.path != _ALSO_A_DEVICE and b"device_not_found" not in response.content
     return True
 
 

@@ -20,8 +20,9 @@ from api.devices import COLUMNS, NEWEST, DeviceAnswer, GroupId, Limit, device_an
 from api.durations import Duration
 from tracker import View
 
-_SLICE_ROWS: Final = 10_000
-"""The most rows that a statement looks at, unless the page has more: about 20 ms."""
+_SLICE_ROWS: Final = 2000
+"""The most rows that a statement looks at, unless the page has more: other requests wait while
+they are decoded and chosen from."""
 _MOST_ROWS: Final = 250_000
 """How many rows are looked at for one page; what is found by then is the page."""
 

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from api.auth import DEVICES, KEYS, Access, who_was_active
 from api.background import background
 from api.cache_use import CacheUse
-from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
+from api.config import JournalSettings, LiveSettings, ServerSettings, Settings, TrackerSettings
 from api.database import open_database
 from api.database_clock import DatabaseClock
 from api.device_handlers import DeviceHandlers
@@ -31,12 +31,17 @@ from api.health import HealthHandlers
 from api.ingest import GroupCommit
 from api.keys import load_principals
 from api.listing import Listings
+from api.live.hub import Hub
+from api.live.pulse import Pulse
+from api.live.roster import Roster
+from api.live_handlers import LiveHandlers
 from api.location_handlers import LocationHandlers, Uploads
 from api.locations import Locations
 from api.lookup import CachedLookup
 from api.loop_lag import LoopLag
 from api.observe import Requests
 from api.openapi import DocumentHandler
+from api.page_handlers import PageHandlers
 from api.pool_use import Owner, PoolUse
 from api.revocations import Revocations
 from tracker import Target, Tracker, TrackerCollector, activity_middleware, no_touches
@@ -126,6 +131,9 @@ async def create_app(
                 deadline_s=settings.auth.lookup_timeout_s,
             )
         )
+        live_database = await stack.enter_async_context(
+            open_database(dsn, settings.database, connections=1)
+        )
         tracker = create_tracker(settings.tracker, settings.journal, dsn)
         if tracker is not None:
             await stack.enter_async_context(tracker.running())
@@ -148,7 +156,11 @@ async def create_app(
         stack.push_async_callback(grouped.close)
 
         requests = Requests()
-        pools: dict[str, Owner] = {"requests": database, "access": access_database}
+        pools: dict[str, Owner] = {
+            "requests": database,
+            "access": access_database,
+            "live": live_database,
+        }
         if tracker is not None:
             pools["tracker"] = tracker
         caches = CacheUse([keys, known])
@@ -173,6 +185,13 @@ async def create_app(
         app.add_routes(DeviceHandlers(devices, listings, access).routes())
         app.add_routes(LocationHandlers(uploads or grouped, database, access).routes())
         app.add_routes(GroupHandlers(database).routes())
+        if settings.live.enabled:
+            # Streams stay for hours; they shall not keep all others out.
+            most = min(settings.live.max_streams, max(1, settings.server.max_connections // 2))
+            hub = Hub(Roster(live_database, clock), Pulse(tracker), max_streams=most)
+            stack.push_async_callback(hub.stop)
+            registry.register(hub)
+            _add_live(app, hub, access, settings.live)
         health = HealthHandlers(access_database, tracker, revocations, registry)
         registry.register(DoorMetrics(_add_doors(app, settings.server, health, requests)))
         document = DocumentHandler()
@@ -198,6 +217,17 @@ def _registry(*collectors: Collector) -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     return registry
+
+
+def _add_live(app: web.Application, hub: Hub, access: Access, settings: LiveSettings) -> None:
+    """Let groups be watched, by the page or by whoever reads the stream that it reads."""
+
+    async def stop(_app: web.Application) -> None:
+        await hub.stop()
+
+    app.on_shutdown.append(stop)  # before the server waits for what is being answered
+    app.add_routes(LiveHandlers(hub, access, settings).routes())
+    app.add_routes(PageHandlers().routes())
 
 
 def _add_doors(

@@ -69,7 +69,7 @@ class Access:
             if getattr(request.match_info.handler, "is_public", False):
                 return await handler(request)
             try:
-                principal = await self._principal(request)
+                principal = await self.principal(request)
             except (ApiError, StoreError):
                 await self._refusals.pace()
                 raise
@@ -85,7 +85,13 @@ class Access:
 
         return authenticate
 
-    async def _principal(self, request: web.Request) -> Principal:
+    async def principal(self, request: web.Request) -> Principal:
+        """Return whom a request is from, by what is known now.
+
+        Raises:
+            ApiError: 401 if its key is missing, unknown, revoked or expired.
+            StoreError: the key is not cached, and the database is away.
+        """
         keys = request.headers.getall("X-API-Key", ())
         if len(keys) != 1:
             raise ApiError(401, "unauthorized", "send one API key as X-API-Key")

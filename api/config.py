@@ -156,6 +156,21 @@ class JournalSettings(_Section):
     max_bytes: Annotated[int, Field(ge=LEAST_SEGMENTS * SEGMENT_BYTES, le=1 << 40)] = 536_870_912
 
 
+class LiveSettings(_Section):
+    """What is shown live."""
+
+    enabled: bool = True
+    max_streams: Annotated[int, Field(ge=1, le=100_000)] = 200
+    online_within_s: Seconds = 120.0
+    silent_after_s: Seconds = 900.0
+
+    @model_validator(mode="after")
+    def _silent_after_online(self) -> Self:
+        if self.silent_after_s < self.online_within_s:
+            raise ValueError("silent_after_s must not be below online_within_s")
+        return self
+
+
 class LogSettings(_Section):
     """What is logged, and how it looks."""
 
@@ -176,6 +191,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     tracker: TrackerSettings = TrackerSettings()
     journal: JournalSettings = JournalSettings()
+    live: LiveSettings = LiveSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.payload import Payload
 from aiohttp.streams import StreamReader
 
 from api.answers import ApiError
@@ -48,6 +49,7 @@ class Connection(web.RequestHandler):
             "_body_due",
             "_sent_due",
             "_wire",
+            "_streams",
         ),
     )
 
@@ -75,6 +77,7 @@ class Connection(web.RequestHandler):
         self._body_due: asyncio.TimerHandle | None = None
         self._sent_due: asyncio.TimerHandle | None = None
         self._wire: asyncio.Transport | None = None  # aiohttp lets go of it before all is sent
+        self._streams = False  # an answer without an end is being sent
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Come in, and have so much time to say something."""
@@ -207,7 +210,7 @@ class Connection(web.RequestHandler):
         super().resume_writing()
         if self.transport is None or self.transport.is_closing():
             return  # the last bytes are awaited no longer than those before
-        if self._messages:
+        if self._messages or self._streams:
             self._door.waiting.pop(self, None)
         if self._sent_due is not None:
             self._sent_due.cancel()
@@ -230,9 +233,25 @@ class Connection(web.RequestHandler):
             if hdrs.EXPECT in request.headers and not request.content.is_eof():
                 resp.force_close()  # it may never come, and the next request be taken for it
             self._forget_body()
+        if isinstance(resp, web.Response) and isinstance(resp.body, Payload):
+            return self._stream(request, resp, start_time)
+        self._await_next()
+        return super().finish_response(request, resp, start_time)
+
+    async def _stream(
+        self, request: web.BaseRequest, resp: web.Response, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer that may take hours, and is no less in use than a request meanwhile."""
+        self._streams = True
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._streams = False
+            self._await_next()
+
+    def _await_next(self) -> None:
         if not self._messages and self._wire is not None:
             self._door.waiting[self] = None
-        return super().finish_response(request, resp, start_time)
 
     def handle_error(
         self,

@@ -44,6 +44,13 @@ _PARAMETERS: Final = {
         "required": True,
         "schema": {"type": "string", "format": "uuid"},
     },
+    "file": {
+        "name": "file",
+        "in": "path",
+        "required": True,
+        "description": "A path below /page, which may have slashes in it.",
+        "schema": {"type": "string", "minLength": 1},
+    },
     "X-Device-ID": {
         "name": "X-Device-ID",
         "in": "header",
@@ -75,12 +82,14 @@ class Operation:
         body: what decodes the request's body.
         query: the struct that the query is read into.
         refuses: statuses of errors that do not follow from the rest.
+        content_type: of plain text.
     """
 
     answers: Mapping[int, Any]
     body: msgspec.json.Decoder[Any] | None = None
     query: type[msgspec.Struct] | None = None
     refuses: tuple[int, ...] = ()
+    content_type: str = "text/plain"
 
     def __call__(self, handler: _F) -> _F:
         """Declare this of a handler."""
@@ -193,7 +202,7 @@ def _described(route: web.AbstractRoute, schema_of: Mapping[Any, dict[str, Any]]
             str(status): _answer(
                 HTTPStatus(status).phrase,
                 schema_of.get(kind),
-                "text/plain" if kind is str else _JSON,
+                declared.content_type if kind is str else _JSON,
             )
             for status, kind in declared.answers.items()
         },

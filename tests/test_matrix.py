@@ -51,6 +51,7 @@ class Route:
 
 
 LIST, ONE = "/api/v1/devices", "/api/v1/devices/{device_id}"
+LIVE = "/api/v1/live"
 REGISTER, BATCH = "/api/v1/devices/register", "/api/v1/locations/batch"
 TRACK, GROUPS = "/api/v1/locations", "/api/v1/groups"
 ROUTES = {
@@ -63,6 +64,9 @@ ROUTES = {
     ("GET", TRACK): Route(200),
     ("POST", "/api/v1/locations"): Route(200, REPORT, {"latitude": 91}, writes=True),
     ("POST", BATCH): Route(200, {"locations": [REPORT]}, {"locations": []}, writes=True),
+    ("GET", LIVE): Route(200),
+    ("GET", "/"): Route(200, public=True),
+    ("GET", "/page/{file}"): Route(200, public=True),
     ("GET", "/api/health"): Route(200, public=True),
     ("GET", "/api/health/live"): Route(200, public=True),
     ("GET", "/api/health/ready"): Route(200, public=True),
@@ -199,18 +203,20 @@ class World:
             if way == "a report of the batch":
                 body["locations"] = [REPORT, {**REPORT, "device_id": named}]
             options["json"] = body
-        if path == LIST:
+        if path in (LIST, LIVE):
             options["params"] = {"group_id": own_group}
         if path == TRACK and route.body is None:
             options["params"] = {"device_id": named if way == "query" else base}
-        url = path.format(device_id=named if way == "path" else base)
+        url = path.format(device_id=named if way == "path" else base, file="index.html")
         async with self.service.client.request(method, url, headers=headers, **options) as answer:
             same = {
                 name: value
                 for name, value in answer.headers.items()
                 if name not in {"X-Request-ID", "Date"}
             }
-            return answer.status, (answer.status, same, await answer.text())
+            endless = answer.content_type == "text/event-stream"
+            text = "" if endless else await answer.text()
+            return answer.status, (answer.status, same, text)
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ async def test_alerts_and_runbook_ask_for_what_the_service_exports(service, monk
             assert any(
                 sample == name and (label, value) in labels for sample, labels in scraped.samples
             ), expression
-    for named in re.findall(r"\b(?:activity|auth|database|ingest)_\w+", RUNBOOK):
+    for named in re.findall(r"\b(?:activity|auth|database|ingest|live)_\w+", RUNBOOK):
         assert any(name.startswith(named) for name in exported), named
 
 

@@ -60,6 +60,9 @@ PROMISED = {
     "http_connections": "gauge",
     "http_connections_closed_total": "counter",
     "event_loop_lag_seconds": "gauge",
+    "live_streams": "gauge",
+    "live_capacity_streams": "gauge",
+    "live_sent_bytes_total": "counter",
 }
 """Each metric that dashboards and alerts may rely on, with its type."""
 ODD_METHODS = ("PROPFIND", "MKCOL", "LOCK", "PURGE")

@@ -21,9 +21,9 @@ def test_every_setting_is_on_the_page_of_settings():
 def test_every_metric_is_on_the_page_of_monitoring():
     """With its labels."""
     table = PAGES["docs/monitor.md"].section("Metrics").text
-    assert set(re.findall(r"`((?:activity|auth|database|http|event|ingest)_\w+)", table)) == set(
-        PROMISED
-    )
+    assert set(
+        re.findall(r"`((?:activity|auth|database|http|event|ingest|live)_\w+)", table)
+    ) == set(PROMISED)
 
 
 async def test_every_route_is_on_the_page_of_the_service(dsn):
@@ -78,5 +78,5 @@ def test_settings_events_and_metrics_that_pages_name_exist():
         named += [".".join(pair).lower() for pair in re.findall(r"ACTIVITY__(\w+?)__(\w+)", text)]
         assert set(named) <= known, page.name
         if page.name.startswith("docs/"):
-            metrics = re.findall(r"`((?:activity|auth|database|http|event|ingest)_\w+)", text)
+            metrics = re.findall(r"`((?:activity|auth|database|http|event|ingest|live)_\w+)", text)
             assert set(metrics) <= PROMISED.keys() | {"activity_"}, page.name

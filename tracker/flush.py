@@ -47,8 +47,14 @@ class FlushCounts:
     partial: int = 0
     failed: int = 0
     last_success_at: float = 0.0
+    last_duration_s: float | None = None
     duration_s: Histogram = field(default_factory=lambda: Histogram(_DURATION_BOUNDS_S))
     chunk_rows: Histogram = field(default_factory=lambda: Histogram(_ROWS_BOUNDS))
+
+    @property
+    def flushes(self) -> int:
+        """How many there were, however they ended."""
+        return self.success + self.partial + self.failed
 
 
 class Flush:
@@ -122,7 +128,8 @@ class Flush:
                 raise
             finally:
                 self.buffer.settle(writing.uncommitted())
-                self.counts.duration_s.observe(self._monotonic() - started)
+                self.counts.last_duration_s = self._monotonic() - started
+                self.counts.duration_s.observe(self.counts.last_duration_s)
             self._failed_keys = ()
             # Back to larger chunks one flush at a time: the next timeout may be one step away.
             grown = writing.chunk_keys if writing.timed_out else 2 * writing.chunk_keys

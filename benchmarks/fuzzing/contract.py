@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import requests
 import schemathesis
 from schemathesis import Case, Response
 from schemathesis.config import SchemathesisConfig
@@ -27,6 +28,9 @@ _BEYOND_A_SCHEMA: Final = (
     b"100 years at most",  # in a unit of its own
     b"Expected a next_cursor",  # no pattern tells one from others
 )
+STREAM: Final = "text/event-stream"
+"""The content type of what is read no further than to its beginning."""
+_STREAM_BYTES: Final = 64
 _ALSO_A_DEVICE: Final = "/api/v1/devices/register"
 """To the router this is the path of a device as well, whose id is no uuid."""
 
@@ -94,6 +98,18 @@ def _schema(url: str, key: str, seed: int, examples: int) -> Any:
     schema = schemathesis.openapi.from_url(f"{url}/api/openapi.json", config=config)
     schema.hook("filter_failure")(_is_none_of_ours)
     return schema
+
+
+@schemathesis.hook("before_call")
+def _leave_streams(_context: Any, _case: Case[Any], kwargs: dict[str, Any]) -> None:
+    """Take the beginning of a stream for an answer: it has no end."""
+
+    def leave(response: requests.Response, **_: Any) -> None:
+        if response.headers.get("Content-Type", "").startswith(STREAM):
+            response._content = next(response.iter_content(_STREAM_BYTES))  # noqa: SLF001
+            response.close()
+
+    kwargs["hooks"] = {"response": leave}
 
 
 def _is_none_of_ours(_context: Any, failure: Failure, case: Case[Any], response: Response) -> bool:

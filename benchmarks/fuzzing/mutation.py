@@ -17,7 +17,7 @@ from typing import Any, Final
 import aiohttp
 from yarl import URL
 
-from benchmarks.fuzzing.contract import Found, Sent
+from benchmarks.fuzzing.contract import STREAM, Found, Sent
 
 _AT_A_TIME: Final = 8
 _LONGEST_BODY_BYTES: Final = 4096
@@ -182,7 +182,9 @@ async def _answered(
         async with session.request(
             request.method, URL(request.url, encoded=True), headers=headers, data=request.body
         ) as answer:
-            return answer.status, _wrong(answer, await answer.read(), expected)
+            endless = answer.content_type == STREAM
+            body = await (answer.content.readany() if endless else answer.read())
+            return answer.status, _wrong(answer, body, expected)
     except (aiohttp.ClientError, TimeoutError) as error:
         return 0, f"no answer: {type(error).__name__}"
 

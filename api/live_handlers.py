@@ -1,0 +1,92 @@
+"""The route of the live stream."""
+
+from importlib.metadata import version
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from api.answers import ApiError
+from api.auth import PRINCIPAL, Access
+from api.config import LiveSettings
+from api.devices import GroupId
+from api.live.events import Hello
+from api.live.hub import Hub
+from api.live.stream import CONTENT_TYPE, Ended, Stream
+from api.openapi import Operation
+from api.queries import read_query
+from tracker import StoreError
+
+_RETRY_AFTER_S: Final = 10
+_HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Neither kept nor held back by what is between us and the watcher."""
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """Which group to watch."""
+
+    group_id: GroupId
+
+
+class LiveHandlers:
+    """Handler of /api/v1/live.
+
+    Args:
+        hub: what is watched.
+        access: whether a key is still valid.
+        settings: when a device is online, and when it is silent.
+    """
+
+    def __init__(self, hub: Hub, access: Access, settings: LiveSettings) -> None:
+        self._hub = hub
+        self._access = access
+        self._settings = settings
+        self._version = version("activity-tracker")
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [web.get("/api/v1/live", self._watch)]
+
+    @Operation(query=Watched, answers={200: str}, content_type=CONTENT_TYPE)
+    async def _watch(self, request: web.Request) -> web.Response:
+        """Watch a group: server-sent events, without end."""
+        group_id = read_query(request, Watched).group_id
+        principal = request[PRINCIPAL]
+        reached = group_id if principal.group_id in (None, group_id) else None
+        self._find_room()
+        await self._hub.group(reached)
+        self._find_room()  # others may have been faster
+
+        def hello(now: float, devices: int, of: int) -> Hello:
+            return Hello(
+                group_id=group_id,
+                now=now,
+                online_within_s=self._settings.online_within_s,
+                silent_after_s=self._settings.silent_after_s,
+                devices=devices,
+                of=of,
+                version=self._version,
+                all_groups=principal.group_id is None,
+            )
+
+        async def check() -> None:
+            try:
+                still = await self._access.principal(request)
+            except ApiError as error:
+                raise Ended("unauthorized") from error
+            except StoreError as error:
+                raise Ended("unavailable") from error
+            if still.group_id != principal.group_id:
+                raise Ended("unavailable")
+
+        stream = Stream(self._hub, reached, hello, check, all_groups=principal.group_id is None)
+        return web.Response(body=stream, headers=_HEADERS)
+
+    def _find_room(self) -> None:
+        if self._hub.is_full:
+            raise ApiError(
+                503,
+                "too_many_streams",
+                "as many live streams are open as live.max_streams allows; try again later",
+                retry_after_s=_RETRY_AFTER_S,
+            )

@@ -1,0 +1,93 @@
+"""The live page: files that anybody may have, for what they show is asked for with a key."""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+from aiohttp import ETag, web
+
+from api.answers import ApiError, error_answer
+from api.auth import public
+from api.openapi import Operation
+
+FOLDER: Final = Path(__file__).parent / "page"
+_INDEX: Final = "index.html"
+_HEADERS: Final = {
+    "Cache-Control": "no-cache",  # asked for again each time, and not sent again if it is the same
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_TYPES: Final = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".ico": "image/x-icon",
+    ".js": "text/javascript",
+    ".json": "application/json",
+    ".mjs": "text/javascript",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
+"""The system's own list may be another on each machine."""
+
+
+class PageHandlers:
+    """Handlers of / and of what is below /page/.
+
+    All files are read once, so that a request can name nothing else.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._files = {
+            path.relative_to(folder).as_posix(): (
+                path.read_bytes(),
+                _TYPES.get(path.suffix, "text/plain"),
+            )
+            for path in folder.rglob("*")
+            if path.is_file() and not path.name.startswith(".")
+        }
+        self._tags = {
+            name: hashlib.sha256(content).hexdigest()[:32]
+            for name, (content, _) in self._files.items()
+        }
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.get("/", public(self._index)),
+            web.get("/page/{file:.*}", public(self._file)),
+        ]
+
+    @Operation(answers={200: str, 304: None}, content_type="text/html")
+    async def _index(self, request: web.Request) -> web.Response:
+        """Show the live page."""
+        return self._answer(request, _INDEX)
+
+    @Operation(answers={200: str, 304: None}, content_type="*/*", refuses=(404,))
+    async def _file(self, request: web.Request) -> web.Response:
+        """Answer a file of the live page."""
+        return self._answer(request, request.match_info["file"])
+
+    def _answer(self, request: web.Request, name: str) -> web.Response:
+        if name not in self._files:
+            answer = error_answer(ApiError(404, "not_found", "the live page has no such file"))
+            answer.headers.update(_HEADERS)
+            return answer
+        content, content_type = self._files[name]
+        tag = self._tags[name]
+        asked = request.if_none_match or ()
+        if any(etag.value in (tag, "*") for etag in asked):
+            answer = web.Response(status=304, headers=_HEADERS)
+        else:
+            charset = "utf-8" if content_type.startswith("text/") else None
+            answer = web.Response(
+                body=content, content_type=content_type, charset=charset, headers=_HEADERS
+            )
+        answer.etag = ETag(tag)
+        return answer

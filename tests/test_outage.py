@@ -16,6 +16,7 @@ from api.revocations import Revocations
 from benchmarks.breakable import BreakableServer, breakable_server
 from tests.conftest import with_database
 from tests.service import Service, running
+from tests.sse import live
 from tests.things import locking
 from tracker import FlushError
 from tracker.postgres import _releasing
@@ -255,3 +256,33 @@ async def test_a_device_that_is_deleted_while_it_is_buffered_is_missing_and_let_
     labels = {"target": "devices", "outcome": "missing"}
     assert metrics.total("activity_flush_keys_total", **labels) == 1
     assert metrics.total("activity_buffer_keys") == 0
+
+
+async def test_live_streams_outlive_the_database(service, server):
+    """Ticks go on with what memory knows; when it is back, so is what others write."""
+    mine, others = await service.register(name="Mine"), await service.register(name="Others")
+    dsn = service.dsn
+    async with live(service.client, service.key) as seen:
+        server.kill()
+        try:
+            at = seen.named(mine)["seen"]
+            async with asyncio.timeout(GENEROUS_S):
+                while seen.named(mine)["seen"] == at:
+                    await service.heartbeat(mine)
+                    await seen.take()
+            assert (await service.call("GET", "/api/v1/live?group_id=other")).status == 503
+        finally:
+            server.start()
+        async with asyncio.timeout(GENEROUS_S):
+            while True:
+                try:
+                    connection = await asyncpg.connect(dsn)
+                    break
+                except (OSError, asyncpg.PostgresError):
+                    await asyncio.sleep(0.1)
+        await connection.execute(
+            "UPDATE devices SET display_name = 'Renamed' WHERE device_id = $1", others
+        )
+        await connection.close()
+        await seen.until(lambda _: seen.named(others)["display_name"] == "Renamed")
+        assert (seen.hellos, seen.bye) == (1, "")

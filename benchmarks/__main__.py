@@ -177,6 +177,7 @@ for _name, _documentation in {
     "http": "What tracking costs requests, against other ways to track.",
     "ingest": "Uploads in groups, against an INSERT for each.",
     "flood": "What valid clients notice of a flood of wrong keys.",
+    "live": "What open live pages cost the heartbeats.",
     "scale": "From a thousand keys to a million.",
     "scrape": "What Prometheus costs, with a million keys pending.",
     "peers": "Other systems that track activity in batches.",

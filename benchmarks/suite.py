@@ -14,6 +14,7 @@ from benchmarks.flood import flood
 from benchmarks.flush import flush
 from benchmarks.http import http
 from benchmarks.ingest import ingest
+from benchmarks.live import live
 from benchmarks.peers import peers
 from benchmarks.plots import plot
 from benchmarks.report import (
@@ -43,6 +44,7 @@ BENCHMARKS: Final[Mapping[str, tuple[Benchmark, int]]] = {
     "http": (http, 102),
     "ingest": (ingest, 84),
     "flood": (flood, 21),
+    "live": (live, 48),
     "scale": (scale, 20),
     "scrape": (scraping, 3),
     "peers": (peers, 20),

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from api.auth import DEVICES, KEYS, Access, who_was_active
 from api.background import background
 from api.cache_use import CacheUse
-from api.config import JournalSettings, LiveSettings, ServerSettings, Settings, TrackerSettings
+from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
 from api.database import open_database
 from api.database_clock import DatabaseClock
 from api.device_handlers import DeviceHandlers
@@ -186,12 +186,8 @@ async def create_app(
         app.add_routes(LocationHandlers(uploads or grouped, database, access).routes())
         app.add_routes(GroupHandlers(database).routes())
         if settings.live.enabled:
-            # Streams stay for hours; they shall not keep all others out.
-            most = min(settings.live.max_streams, max(1, settings.server.max_connections // 2))
-            hub = Hub(Roster(live_database, clock), Pulse(tracker), max_streams=most)
-            stack.push_async_callback(hub.stop)
-            registry.register(hub)
-            _add_live(app, hub, access, settings.live)
+            roster, pulse = Roster(live_database, clock), Pulse(tracker)
+            registry.register(_add_live(app, roster, pulse, access, settings))
         health = HealthHandlers(access_database, tracker, revocations, registry)
         registry.register(DoorMetrics(_add_doors(app, settings.server, health, requests)))
         document = DocumentHandler()
@@ -219,15 +215,22 @@ def _registry(*collectors: Collector) -> CollectorRegistry:
     return registry
 
 
-def _add_live(app: web.Application, hub: Hub, access: Access, settings: LiveSettings) -> None:
+def _add_live(
+    app: web.Application, roster: Roster, pulse: Pulse, access: Access, settings: Settings
+) -> Hub:
     """Let groups be watched, by the page or by whoever reads the stream that it reads."""
+    # Streams stay for hours; they shall not keep all others out.
+    most = min(settings.live.max_streams, max(1, settings.server.max_connections // 2))
+    hub = Hub(roster, pulse, max_streams=most)
 
     async def stop(_app: web.Application) -> None:
         await hub.stop()
 
     app.on_shutdown.append(stop)  # before the server waits for what is being answered
-    app.add_routes(LiveHandlers(hub, access, settings).routes())
+    app.on_cleanup.append(stop)  # and for who cleans up without a server
+    app.add_routes(LiveHandlers(hub, access, settings.live).routes())
     app.add_routes(PageHandlers().routes())
+    return hub
 
 
 def _add_doors(

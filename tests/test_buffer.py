@@ -281,3 +281,15 @@ def test_a_batch_that_comes_back_after_the_end_is_not_taken(buffer):
     buffer.settle(batch)
     assert len(buffer) == 0
     assert buffer.touches == buffer.coalesced + buffer.dropped["shutdown"]
+
+
+def test_a_view_is_false_while_nothing_is_pending(buffer):
+    """A reader then asks the table alone, and may leave the choice of rows to it."""
+    view = buffer.view()
+    assert not view
+    buffer.touch(1)
+    assert view
+    buffer.drain()
+    assert buffer.view()
+    buffer.settle({})  # all of it was committed
+    assert not buffer.view()

@@ -325,8 +325,8 @@ class View:
         self._canonical = canonical
 
     def __bool__(self) -> bool:
-        """Whether anything was pending."""
-        return bool(self._maps)
+        """Whether anything is pending."""
+        return any(self._maps)
 
     def get(self, key: object) -> int | None:
         """Return the second of the latest pending touch of `key`, or None.

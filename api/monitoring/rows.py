@@ -189,6 +189,18 @@ def _requests() -> list[Panel]:
             unit="ops",
             alert="ActivityConnectionsCrowded",
         ),
+        graph(
+            "Live streams",
+            "Open pages that watch a group. Beyond the most, further ones are answered with 503.",
+            Query("sum by (instance) (live_streams{P})", "{{instance}}"),
+            Query("sum by (instance) (live_capacity_streams{P})", "{{instance}} at most"),
+        ),
+        graph(
+            "Sent to live streams",
+            "The same bytes go to all that watch one group.",
+            _rate("live_sent_bytes_total{P}", "instance", "{{instance}}"),
+            unit="Bps",
+        ),
     ]
 
 

@@ -1,0 +1,99 @@
+/** The model: a group's devices as the stream tells of them, by the server's clock. */
+
+import { nameOf } from "./words.js";
+
+export const STATES = ["online", "idle", "silent"];
+
+const collator = new Intl.Collator(undefined, { numeric: true });
+
+/** The devices of one group, from one `hello` to the next. */
+export class Fleet {
+  #byNumber = new Map();
+  #byId = new Map();
+  #ranked = true;
+
+  /** @param {object} hello the stream's first event. */
+  constructor(hello) {
+    this.group = hello.group_id;
+    this.allGroups = hello.all_groups;
+    this.version = hello.version;
+    this.expected = hello.devices;
+    this.of = hello.of;
+    this.now = hello.now;
+    this.onlineWithinS = hello.online_within_s;
+    this.silentAfterS = hello.silent_after_s;
+  }
+
+  get size() {
+    return this.#byId.size;
+  }
+
+  get devices() {
+    return this.#byId.values();
+  }
+
+  /** Return a device by its id; undefined if it is not of this group. */
+  find(id) {
+    return this.#byId.get(id);
+  }
+
+  /** Take in the devices of a `devices` event: new ones, and old ones that changed. */
+  add(devices) {
+    for (const { n, device_id: id, display_name, platform, seen, location } of devices) {
+      const name = nameOf(display_name);
+      const device = { n, id, name, platform, seen, location, rank: 0 };
+      device.haystack = `${display_name}\n${id}`.toLocaleLowerCase();
+      this.#byNumber.set(n, device);
+      this.#byId.set(id, device);
+    }
+    this.#ranked = false;
+  }
+
+  /**
+   * Take in what a `tick` event says has changed.
+   * @returns {number} how many devices were active.
+   */
+  tick({ now, seen = [], moved = [], gone = [] }) {
+    this.now = now;
+    const active = new Set();
+    for (const [second, numbers] of seen) {
+      for (const n of numbers) {
+        const device = this.#byNumber.get(n);
+        if (!device) continue;
+        device.seen = Math.max(device.seen ?? 0, second);
+        active.add(n);
+      }
+    }
+    for (const [n, ...location] of moved) {
+      const device = this.#byNumber.get(n);
+      if (device) device.location = location;
+    }
+    for (const n of gone) {
+      this.#byId.delete(this.#byNumber.get(n)?.id);
+      this.#byNumber.delete(n);
+    }
+    return active.size;
+  }
+
+  /** Return how long ago a device was seen, in seconds; null if it never was. */
+  ageOf(device) {
+    return device.seen === null ? null : Math.max(0, this.now - device.seen);
+  }
+
+  /** Return a device's state, one of STATES. */
+  stateOf(device) {
+    const age = this.ageOf(device);
+    if (age === null || age > this.silentAfterS) return "silent";
+    return age <= this.onlineWithinS ? "online" : "idle";
+  }
+
+  /** Bring every device's place in the order of names up to date: comparing texts is slow. */
+  rank() {
+    if (this.#ranked) return;
+    const byName = [...this.#byId.values()].sort((a, b) => collator.compare(a.name, b.name));
+    byName.forEach((device, rank) => {
+      device.rank = rank;
+    });
+    this.#ranked = true;
+  }
+}

@@ -1,0 +1,35 @@
+/** Where the visitor is asked for a key. */
+
+import { html, nothing } from "./vendor/lit-html/lit-html.js";
+
+/**
+ * Return the form.
+ * @param {string} problem why the last key did not do; empty if there was none.
+ * @param {boolean} busy a key is being tried.
+ * @param {function(string): void} onKey
+ */
+export function loginView(problem, busy, onKey) {
+  const submit = (event) => {
+    event.preventDefault();
+    onKey(event.target.elements.key.value.trim());
+  };
+  // A password field would be offered to the browser's own store, which outlives the tab.
+  return html`<main class="login">
+    <form class="panel" @submit=${submit} autocomplete="off" aria-labelledby="login-title">
+      <p class="mark" aria-hidden="true"><i class="dot online"></i><i class="dot idle"></i><i class="dot silent"></i></p>
+      <h1 id="login-title">Fleet, live</h1>
+      <label for="key">API key</label>
+      <input
+        id="key" name="key" class="secret" type="text" required autofocus
+        autocomplete="off" autocapitalize="none" spellcheck="false"
+        data-1p-ignore data-lpignore="true"
+        aria-invalid=${problem ? "true" : "false"} aria-describedby="key-problem key-hint"
+      >
+      <p id="key-problem" class="problem" role="alert">${problem || nothing}</p>
+      <button class="primary" ?disabled=${busy}>${busy ? "Signing in …" : "Sign in"}</button>
+      <p id="key-hint" class="hint">
+        You see what this key may see. It stays in this tab, until you close it or sign out.
+      </p>
+    </form>
+  </main>`;
+}

@@ -1,0 +1,122 @@
+/** The map of last positions: every device that is listed, by state; a click opens it. */
+
+import { blank, drawGraticule, drawNothing } from "./canvas.js";
+import { fit } from "./projection.js";
+
+const MARGIN = 26;
+const REACH = 14; // pixels between a pointer and what it means
+
+/** A map on one canvas, which it is bound to when it is first shown. */
+export class FleetMap {
+  #canvas = null;
+  #fleet = null;
+  #located = [];
+  #projection = null;
+  #hovered = null;
+
+  /** @param {{onOpen: function(object): void, onHover: function(?object, number, number): void}} on */
+  constructor(on) {
+    this.on = on;
+    this.resized = new ResizeObserver(() => this.draw());
+  }
+
+  /** Show devices; the view moves only when they leave it, or no longer fill it. */
+  show(canvas, fleet, devices) {
+    if (canvas !== this.#canvas) this.#bind(canvas);
+    this.#fleet = fleet;
+    this.#located = devices.filter((device) => device.location);
+    this.draw();
+  }
+
+  draw() {
+    if (!this.#canvas?.isConnected || !this.#fleet) return;
+    const sheet = blank(this.#canvas);
+    this.#aim(sheet.width, sheet.height);
+    if (!this.#projection) return drawNothing(sheet, "No positions");
+    drawGraticule(sheet, this.#projection);
+    const byState = { silent: [], idle: [], online: [] };
+    for (const device of this.#located) byState[this.#fleet.stateOf(device)].push(device);
+    const size = this.#located.length > 2000 ? 2 : this.#located.length > 400 ? 3 : 4;
+    for (const [state, devices] of Object.entries(byState)) this.#dots(sheet, state, devices, size);
+    if (this.#hovered?.location) this.#ring(sheet, this.#hovered);
+  }
+
+  #aim(width, height) {
+    const positions = this.#located.map((device) => device.location);
+    const fresh = fit(positions, width, height, MARGIN);
+    if (fresh && this.#projection?.suits(fresh, positions, MARGIN / 2)) return;
+    this.#projection = fresh;
+  }
+
+  /** All of a state in one path: ten thousand strokes of their own would be slow. */
+  #dots({ pen, colour }, state, devices, size) {
+    pen.beginPath();
+    for (const { location } of devices) {
+      const [x, y] = this.#place(location);
+      if (state === "silent") diamond(pen, x, y, size);
+      else pen.roundRect(x - size, y - size, 2 * size, 2 * size, size);
+    }
+    pen.lineWidth = 1.5;
+    pen.strokeStyle = pen.fillStyle = colour(`--${state}`);
+    if (state === "online") pen.fill();
+    else pen.stroke();
+  }
+
+  #ring({ pen, colour }, { location }) {
+    const [x, y] = this.#place(location);
+    pen.beginPath();
+    pen.arc(x, y, 9, 0, 2 * Math.PI);
+    pen.lineWidth = 2;
+    pen.strokeStyle = colour("--text");
+    pen.stroke();
+  }
+
+  #place([latitude, longitude]) {
+    return [this.#projection.x(longitude), this.#projection.y(latitude)];
+  }
+
+  #bind(canvas) {
+    this.resized.disconnect();
+    this.#canvas = canvas;
+    this.#hovered = null;
+    this.resized.observe(canvas);
+    canvas.addEventListener("pointermove", (event) => this.#hover(this.#at(event), event));
+    canvas.addEventListener("pointerleave", (event) => this.#hover(null, event));
+    canvas.addEventListener("click", (event) => {
+      const device = this.#at(event);
+      if (device) this.on.onOpen(device);
+    });
+  }
+
+  #hover(device, event) {
+    if (device !== this.#hovered) {
+      this.#hovered = device;
+      this.#canvas.classList.toggle("pointing", device !== null);
+      this.draw();
+    }
+    this.on.onHover(device, event.offsetX, event.offsetY);
+  }
+
+  #at({ offsetX, offsetY }) {
+    if (!this.#projection) return null;
+    let nearest = null;
+    let least = REACH ** 2;
+    for (const device of this.#located) {
+      const [x, y] = this.#place(device.location);
+      const distance = (x - offsetX) ** 2 + (y - offsetY) ** 2;
+      if (distance < least) {
+        least = distance;
+        nearest = device;
+      }
+    }
+    return nearest;
+  }
+}
+
+function diamond(pen, x, y, size) {
+  pen.moveTo(x, y - size);
+  pen.lineTo(x + size, y);
+  pen.lineTo(x, y + size);
+  pen.lineTo(x - size, y);
+  pen.closePath();
+}

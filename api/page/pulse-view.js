@@ -1,0 +1,51 @@
+/** How the service fares: sparklines, for keys of all groups; others see their group's alone. */
+
+import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { sparkline } from "./sparkline.js";
+import { countText, durationText } from "./words.js";
+
+const TARGETS = { devices: "Devices", api_keys: "API keys" };
+const rate = (value) => countText(Math.round(value));
+const percent = (value) => `${(100 * value).toFixed(value > 0.995 && value < 1 ? 1 : 0)} %`;
+
+/** Return the section of sparklines. */
+export function pulseView(pulse, fleet) {
+  const active = pulse.samples.map((sample) => sample.active);
+  return html`<section class="panel pulse" aria-labelledby="pulse-title">
+    <h2 id="pulse-title">Last five minutes</h2>
+    <h3>This group</h3>
+    <dl class="sparks">${sparkline("active devices a second", active, rate, 4)}</dl>
+    ${fleet.allGroups ? serviceView(pulse) : nothing}
+  </section>`;
+}
+
+function serviceView(pulse) {
+  if (!pulse.tracking) return html`<p class="hint">Tracking is switched off in this service.</p>`;
+  return Object.entries(TARGETS).map(
+    ([target, title]) => html`<h3>${title}, whole service</h3>
+      <dl class="sparks">
+        ${sparkline("touches a second", of(pulse, target, "touches"), rate, 4)}
+        ${sparkline("coalesced", of(pulse, target, "coalesced"), percent, 1)}
+        ${sparkline("lag", of(pulse, target, "lag"), durationText, 5)}
+        ${sparkline("last flush", of(pulse, target, "flush"), durationText, 0.01)}
+      </dl>
+      ${trouble(pulse.service?.[target])}`,
+  );
+}
+
+function of(pulse, target, figure) {
+  return pulse.samples.map((sample) => sample[target]?.[figure] ?? null);
+}
+
+function trouble(target) {
+  if (!target) return nothing;
+  const said = [];
+  if (target.failures) {
+    said.push(
+      `${countText(target.failures)} flushes in a row have failed; ` +
+        `${countText(target.pending)} touches wait in memory`,
+    );
+  }
+  if (target.dropped) said.push(`${countText(target.dropped)} touches dropped since the start`);
+  return said.length ? html`<p class="trouble">${said.join(" · ")}</p>` : nothing;
+}

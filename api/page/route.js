@@ -1,0 +1,73 @@
+/**
+ * Where the visitor is, as the part of the address after "#": it outlives a reload, can be gone back
+ * to and sent on. It never holds the key.
+ */
+
+const SORTS = { seen: "descending", name: "ascending", state: "ascending" };
+const STATES = ["online", "idle", "silent"];
+
+/**
+ * Return what an address's hash stands for; whatever is wrong in it is left out.
+ * @returns {{view: "start"|"groups"|"fleet"|"device", group: string, device: string,
+ *   search: string, sort: string, order: string, state: string, page: number}}
+ */
+export function parseRoute(hash) {
+  const [path, query = ""] = hash.replace(/^#?\/?/, "").split("?", 2);
+  const [first, group = "", third, device = ""] = path.split("/").map(decoded);
+  const params = new URLSearchParams(query);
+  const sort = Object.hasOwn(SORTS, params.get("sort") ?? "") ? params.get("sort") : "seen";
+  return {
+    view: viewOf(first, group, third, device),
+    group,
+    device,
+    search: params.get("q") ?? "",
+    sort,
+    order: params.has("reverse") ? opposite(SORTS[sort]) : SORTS[sort],
+    state: STATES.includes(params.get("state")) ? params.get("state") : "",
+    page: Math.max(1, Number.parseInt(params.get("page"), 10) || 1),
+  };
+}
+
+/** Return the hash of a route. */
+export function formatRoute(route) {
+  if (route.view === "start") return "#/";
+  if (route.view === "groups") return "#/groups";
+  const params = new URLSearchParams();
+  if (route.search) params.set("q", route.search);
+  if (route.state) params.set("state", route.state);
+  if (route.sort !== "seen") params.set("sort", route.sort);
+  if (route.order !== SORTS[route.sort]) params.set("reverse", "1");
+  if (route.page > 1) params.set("page", route.page);
+  const device = route.view === "device" ? `/device/${encodeURIComponent(route.device)}` : "";
+  const query = params.size ? `?${params}` : "";
+  return `#/group/${encodeURIComponent(route.group)}${device}${query}`;
+}
+
+/** Return the route of a group that is seen for the first time. */
+export function groupRoute(group) {
+  return { ...parseRoute(""), view: "fleet", group };
+}
+
+/** Return the route that a click on a column's header leads to. */
+export function sortedBy(route, sort) {
+  const order = route.sort === sort ? opposite(route.order) : SORTS[sort];
+  return { ...route, sort, order, page: 1 };
+}
+
+function viewOf(first, group, third, device) {
+  if (first === "groups") return "groups";
+  if (first !== "group" || !group) return "start";
+  return third === "device" && device ? "device" : "fleet";
+}
+
+function opposite(order) {
+  return order === "ascending" ? "descending" : "ascending";
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return "";
+  }
+}

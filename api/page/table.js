@@ -1,0 +1,85 @@
+/** The devices as a table, a page at a time. */
+
+import { repeat } from "./vendor/lit-html/directives/repeat.js";
+import { html, nothing } from "./vendor/lit-html/lit-html.js";
+import { formatRoute, sortedBy } from "./route.js";
+import { ageText, countText, isoText, positionText, timeText } from "./words.js";
+
+const PAGE_ROWS = 100;
+
+/**
+ * Return the table and its pages.
+ * @param {Fleet} fleet
+ * @param {object} route
+ * @param {object[]} devices all that match, in order.
+ */
+export function tableView(fleet, route, devices) {
+  const pages = Math.max(1, Math.ceil(devices.length / PAGE_ROWS));
+  const page = Math.min(route.page, pages);
+  const rows = devices.slice((page - 1) * PAGE_ROWS, page * PAGE_ROWS);
+  return html`<table>
+      <caption class="unseen">Devices of group ${fleet.group}, page ${page} of ${pages}</caption>
+      <thead>
+        <tr>
+          ${header(route, "name", "Device")}
+          ${header(route, "state", "State")}
+          ${header(route, "seen", "Last activity")}
+          <th scope="col" class="wide">Last position</th>
+          <th scope="col" class="wide">Platform</th>
+        </tr>
+      </thead>
+      <tbody>
+        ${repeat(rows, (device) => device.id, (device) => row(fleet, route, device))}
+      </tbody>
+    </table>
+    ${pages > 1 ? pager(route, page, pages) : nothing}`;
+}
+
+/** Return a state as a shape, a colour and a word. */
+export function stateMark(state) {
+  return html`<span class="state"><i class="dot ${state}" aria-hidden="true"></i>${state}</span>`;
+}
+
+/** Return a device's age, with the instant it stands for. */
+export function ageMark(fleet, device) {
+  if (device.seen === null) return html`<span class="muted">never</span>`;
+  const age = ageText(fleet.ageOf(device));
+  return html`<time datetime=${isoText(device.seen)} title=${timeText(device.seen)}>${age}</time>`;
+}
+
+function header(route, column, title) {
+  const sorted = route.sort === column;
+  const arrow = route.order === "ascending" ? "↑" : "↓";
+  return html`<th scope="col" class=${column} aria-sort=${sorted ? route.order : "none"}>
+    <a href=${formatRoute(sortedBy(route, column))} role="button" draggable="false"
+      >${title}<span aria-hidden="true">${sorted ? arrow : ""}</span></a>
+  </th>`;
+}
+
+function row(fleet, route, device) {
+  const link = formatRoute({ ...route, view: "device", device: device.id });
+  return html`<tr>
+    <th scope="row" class="name">
+      <a href=${link} title=${device.name}><bdi>${device.name}</bdi></a>
+      <span class="id">${device.id.slice(0, 8)}</span>
+    </th>
+    <td class="state">${stateMark(fleet.stateOf(device))}</td>
+    <td class="seen">${ageMark(fleet, device)}</td>
+    <td class="wide place">
+      ${device.location ? positionText(...device.location) : html`<span class="muted">none</span>`}
+    </td>
+    <td class="wide platform"><bdi>${device.platform}</bdi></td>
+  </tr>`;
+}
+
+function pager(route, page, pages) {
+  const link = (to, text) =>
+    to < 1 || to > pages
+      ? html`<span class="button off" aria-hidden="true">${text}</span>`
+      : html`<a class="button" href=${formatRoute({ ...route, page: to })}>${text}</a>`;
+  return html`<nav class="pager" aria-label="Pages">
+    ${link(page - 1, "← Previous")}
+    <span>Page ${countText(page)} of ${countText(pages)}</span>
+    ${link(page + 1, "Next →")}
+  </nav>`;
+}

@@ -1,0 +1,56 @@
+/** Figures and names as text. */
+
+const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
+
+/** Return a device's name as one visible line, whatever somebody registered it as. */
+export function nameOf(displayName) {
+  // Joiners shape Indic and Arabic script and emoji; all else without a glyph only deceives.
+  const name = displayName.replace(INVISIBLE, (one) => (/[\u200c\u200d]/.test(one) ? one : " "));
+  return /[\p{L}\p{N}\p{P}\p{S}]/u.test(name) ? name.trim() : "(no name)";
+}
+
+/** Return an age in words; `null` is never. */
+export function ageText(seconds) {
+  if (seconds === null) return "never";
+  const s = Math.floor(seconds);
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  if (s < 86_400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3600)} h`;
+}
+
+/** Return an instant (epoch seconds) in the visitor's zone, to be read. */
+export function timeText(epochS) {
+  return new Date(epochS * 1000).toLocaleString(undefined, {
+    dateStyle: "medium",
+    timeStyle: "medium",
+  });
+}
+
+/** Return an instant (epoch seconds) for a machine. */
+export function isoText(epochS) {
+  return new Date(epochS * 1000).toISOString();
+}
+
+/** Return a count with separators. */
+export function countText(number) {
+  return number.toLocaleString("en");
+}
+
+/** Return a latitude or longitude with its hemisphere, e.g. "2.35° E". */
+export function degreeText(degrees, [positive, negative], digits) {
+  const text = Math.abs(degrees).toFixed(digits);
+  const hemisphere = Number(text) === 0 ? "" : degrees > 0 ? ` ${positive}` : ` ${negative}`;
+  return `${text}°${hemisphere}`;
+}
+
+/** Return a position, e.g. "48.8566° N, 2.3522° E". */
+export function positionText(latitude, longitude) {
+  return `${degreeText(latitude, "NS", 4)}, ${degreeText(longitude, "EW", 4)}`;
+}
+
+/** Return a duration (seconds) in the unit that suits it. */
+export function durationText(seconds) {
+  if (seconds < 1) return `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
+  return seconds < 100 ? `${seconds.toFixed(1)} s` : ageText(seconds);
+}

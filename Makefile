@@ -29,7 +29,7 @@ bench: $(STAMP) ## Run every benchmark in under ten minutes; COMPARE=results.jso
 
 packages: ## Install the system packages that some tests and benchmarks like to have (Debian, as root)
 	@# As command:package if these differ.
-	@for name in curl wrk pgbouncer zsh fish shellcheck systemd-analyze:systemd; do \
+	@for name in curl wrk pgbouncer chromium zsh fish shellcheck systemd-analyze:systemd; do \
 	  PATH="$$PATH:/usr/sbin" command -v $${name%:*} >/dev/null || \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${name#*:}; } || \
 	  echo "not installed: $$name; tests that need it are skipped, and benchmarks do without it"; \

@@ -22,6 +22,8 @@ from benchmarks.faults.matrix import Plan, carry_out, page, show
 from benchmarks.fuzzing.fuzz import fuzz as run_fuzz
 from benchmarks.load import LoadFailedError
 from benchmarks.report import BenchmarkFailedError
+from benchmarks.screenshots import NoBrowserError
+from benchmarks.screenshots import screenshots as take_screenshots
 from benchmarks.service import ServiceFailedError
 from benchmarks.simulation.command import replay
 from benchmarks.simulation.command import simulate as run_simulation
@@ -137,6 +139,24 @@ def simulate(
     raise typer.Exit(
         run_simulation(flushes=flushes, seed=first, processes=processes, console=Console())
     )
+
+
+@app.command()
+def screenshots(
+    *,
+    seconds: Annotated[int, typer.Option(min=5, help="How much to replay at its pace.")] = 300,
+) -> None:
+    """Take the pictures of the live page that are in docs/, of the sample fleet."""
+    try:
+        asyncio.run(take_screenshots(Console(), seconds=seconds))
+    except (
+        *(NoBrowserError, ServiceFailedError, EmbeddedServerError, MigrationError),
+        *(aiohttp.ClientError, OSError),
+    ) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 def _command(name: str, documentation: str) -> None:

@@ -81,7 +81,7 @@ function reportTable(device, reports) {
         <th scope="col">Captured</th><th scope="col">Position</th><th scope="col">Accuracy</th>
         ${columns.map(([, [title]]) => html`<th scope="col">${title}</th>`)}
       </tr></thead>
-      <tbody>${reports.slice(0, 500).map((report) => reportRow(report, columns))}</tbody>
+      <tbody>${reports.map((report) => reportRow(report, columns))}</tbody>
     </table>
   </div>`;
 }

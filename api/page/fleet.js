@@ -42,7 +42,7 @@ export class Fleet {
     for (const { n, device_id: id, display_name, platform, seen, location } of devices) {
       const name = nameOf(display_name);
       const device = { n, id, name, platform, seen, location, rank: 0 };
-      device.haystack = `${display_name}\n${id}`.toLocaleLowerCase();
+      device.searched = display_name.toLocaleLowerCase();
       this.#byNumber.set(n, device);
       this.#byId.set(id, device);
     }

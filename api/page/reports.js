@@ -2,7 +2,7 @@
 
 import { listReports } from "./requests.js";
 
-const PIECE = 200;
+const PIECE = 500;
 const REFRESH_MS = 3000;
 
 /** The track of one device; it says when there is something new to draw. */

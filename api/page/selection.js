@@ -2,6 +2,8 @@
 
 import { STATES } from "./fleet.js";
 
+const LEAST_OF_ID = 4; // ids are hexadecimal: a short word is in many of them by chance
+
 /**
  * Devices that match, in order. While it is held, nobody changes places, leaves for another state or
  * comes in between, so that what somebody is about to click stays where it is.
@@ -45,7 +47,11 @@ export class Selection {
 function matches(fleet, search) {
   const needle = search.trim().toLocaleLowerCase();
   const all = [...fleet.devices];
-  return needle ? all.filter((device) => device.haystack.includes(needle)) : all;
+  if (!needle) return all;
+  const inIds = needle.length >= LEAST_OF_ID;
+  return all.filter(
+    ({ searched, id }) => searched.includes(needle) || (inIds && id.includes(needle)),
+  );
 }
 
 function comparison(fleet, sort, order) {

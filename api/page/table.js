@@ -59,9 +59,11 @@ function header(route, column, title) {
 function row(fleet, route, device) {
   const link = formatRoute({ ...route, view: "device", device: device.id });
   return html`<tr>
-    <th scope="row" class="name">
-      <a href=${link} title=${device.name}><bdi>${device.name}</bdi></a>
-      <span class="id">${device.id.slice(0, 8)}</span>
+    <th scope="row">
+      <div class="name">
+        <a href=${link} title=${device.name}><bdi>${device.name}</bdi></a>
+        <span class="id">${device.id.slice(0, 8)}</span>
+      </div>
     </th>
     <td class="state">${stateMark(fleet.stateOf(device))}</td>
     <td class="seen">${ageMark(fleet, device)}</td>

@@ -1,5 +1,6 @@
 /** Figures and names as text. */
 
+const instants = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 
 /** Return a device's name as one visible line, whatever somebody registered it as. */
@@ -21,10 +22,7 @@ export function ageText(seconds) {
 
 /** Return an instant (epoch seconds) in the visitor's zone, to be read. */
 export function timeText(epochS) {
-  return new Date(epochS * 1000).toLocaleString(undefined, {
-    dateStyle: "medium",
-    timeStyle: "medium",
-  });
+  return instants.format(epochS * 1000);
 }
 
 /** Return an instant (epoch seconds) for a machine. */
@@ -51,6 +49,7 @@ export function positionText(latitude, longitude) {
 
 /** Return a duration (seconds) in the unit that suits it. */
 export function durationText(seconds) {
+  if (seconds === 0) return "0 s";
   if (seconds < 1) return `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
   return seconds < 100 ? `${seconds.toFixed(1)} s` : ageText(seconds);
 }

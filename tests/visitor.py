@@ -1,0 +1,155 @@
+"""Somebody who looks at the live page, in a real browser that notes whatever goes wrong."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 20_000
+PHONE = {"width": 360, "height": 740}
+DESKTOP = {"width": 1366, "height": 860}
+HEAR = """
+window.heard = "";
+const ask = window.fetch;
+window.fetch = async (...request) => {
+  const answer = await ask(...request);
+  if (!answer.body) return answer;
+  const [one, other] = answer.body.tee();
+  const listen = async () => {
+    const chunks = one.pipeThrough(new TextDecoderStream()).getReader();
+    for (let { done, value } = await chunks.read(); !done; { done, value } = await chunks.read()) {
+      window.heard += value;
+    }
+  };
+  listen().catch(() => {});
+  return new Response(other, answer);
+};
+window.slowest = 0;
+new PerformanceObserver((list) => {
+  for (const task of list.getEntries()) window.slowest = Math.max(window.slowest, task.duration);
+}).observe({ type: "longtask", buffered: true });
+"""
+"""Keeps all that the page is told, and how long it was busy at most."""
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@dataclass
+class Visitor:
+    """One tab of a browser of its own, and what went wrong in it."""
+
+    page: Page
+    url: str
+    problems: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("response", self._answered)
+
+    def _console(self, message: Any) -> None:
+        if message.type in {"error", "warning"}:
+            self.problems.append(f"console: {message.text}")
+
+    def _answered(self, response: Any) -> None:
+        if response.status >= 400:
+            self.problems.append(f"{response.status}: {urlsplit(response.url).path}")
+
+    async def open(self, where: str = "/") -> None:
+        await self.page.goto(self.url + where)
+
+    async def sign_in(self, key: str, where: str = "/") -> None:
+        """Open a place with a key."""
+        await self.open(where)
+        await self.page.get_by_label("API key").fill(key)
+        await self.page.get_by_role("button", name="Sign in").click()
+
+    async def watch(self, key: str, group: str, where: str = "") -> None:
+        """Open a group, and wait until it is shown live."""
+        await self.sign_in(key, f"/#/group/{group}{where}")
+        await self.live()
+
+    async def live(self) -> None:
+        await expect(self.page.locator(".connection")).to_have_text("Live")
+
+    def rows(self) -> Any:
+        return self.page.locator(".devices tbody tr")
+
+    def row(self, name: str) -> Any:
+        """Return the row of a device."""
+        return self.rows().filter(has=self.page.get_by_role("link", name=name, exact=True))
+
+    async def names(self) -> list[str]:
+        return await self.page.locator(".devices tbody th a").all_inner_texts()
+
+    async def shows(self, names: list[str]) -> None:
+        await expect(self.page.locator(".devices tbody th a")).to_have_text(names)
+
+    async def heard(self) -> str:
+        """Return all that the page was answered since it was loaded."""
+        return await self.page.evaluate("window.heard")
+
+    async def module(self, name: str, expression: str) -> Any:
+        """Return what an expression makes of `m`, one of the page's modules."""
+        return await self.page.evaluate(f"import('/page/{name}.js').then((m) => {expression})")
+
+    async def check_accessible(self) -> None:
+        """Fail on any violation that axe-core finds, and on a page wider than the screen."""
+        found = await Axe().run(self.page)
+        assert not found.response["violations"], found.generate_report()
+        assert await self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    def check_well(self) -> None:
+        """Fail on errors of scripts, of requests or of the policy, and on strangers' hosts."""
+        assert not self.problems
+        assert {urlsplit(url).netloc for url in self.requests} == {urlsplit(self.url).netloc}
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    """Run the system's browser."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: `make packages` installs it")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def visiting(browser: Browser, url: str, **options: Any) -> AsyncIterator[Visitor]:
+    """Come with a profile of one's own.
+
+    Args:
+        browser: the browser.
+        url: the service.
+        options: how the visitor likes it: `color_scheme`, `viewport`, ...
+    """
+    context = await browser.new_context(
+        **{"viewport": DESKTOP, "locale": "en-GB", "timezone_id": "UTC", **options}
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    await context.add_init_script(HEAR)
+    try:
+        yield Visitor(await context.new_page(), url)
+    finally:
+        await context.close()

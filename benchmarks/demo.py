@@ -242,7 +242,7 @@ def _show_replay(console: Console, replay: Replay, metrics: Metrics) -> None:
 def _show_try_it(console: Console, url: str, key: str, aircraft: Aircraft) -> None:
     console.print(
         f"\nThe service stays up until Ctrl-C.\n  URL  {url}\n  key  {key}\n"
-        f"Try it:\n"
+        f"Open the URL in a browser, where the key shows you the fleet, or try\n"
         f"  curl -H 'X-API-Key: {key}' '{url}/api/v1/devices?group_id={GROUP}&limit=3'\n"
         f"  curl -H 'X-API-Key: {key}' -X POST -i "
         f"'{url}/api/v1/devices/{aircraft.device_id}/heartbeat'\n"

@@ -424,9 +424,11 @@ async def test_ten_thousand_devices(visitor, host, group):
         "FROM devices WHERE group_id = $1",
         group,
     )
+    await host.add(group, {"Zulu": 0})  # one more than is shown
     key = await host.make_key()
     await visitor.watch(key, group)
     page = visitor.page
+    await expect(page.locator(".title")).to_contain_text("The first 10,000 by name of 10,001")
     await expect(page.locator(".filter").first).to_contain_text("10,000")
     await expect(visitor.rows()).to_have_count(100)
     assert (await visitor.names())[0] == "Van 1"

@@ -34,6 +34,7 @@ NOT_RUN = {
     ".venv/bin/python -m benchmarks faults": "minutes: tests/test_faults.py has a second of each",
     ".venv/bin/python -m benchmarks faults --only black-hole --seconds 60 --sequence 0": "minutes",
     "python -m benchmarks faults --seconds 10 --sequence 20 --seed 7": "minutes",
+    ".venv/bin/python -m benchmarks screenshots": "minutes, and it makes the pictures anew",
     "python -m api serve --config my.toml": "until it is stopped; the desk's service is run so",
 }
 """Commands that can't be run here, and why; that they exist, with their options, is checked."""

@@ -1,6 +1,6 @@
 /** The page: which view is shown, whose key is used, what the stream says. */
 
-import { html, nothing, render } from "./vendor/lit-html/lit-html.js";
+import { html, render } from "./vendor/lit-html/lit-html.js";
 import { deviceView } from "./device-view.js";
 import { fleetView } from "./fleet-view.js";
 import { Fleet } from "./fleet.js";
@@ -24,7 +24,8 @@ const root = document.getElementById("app");
 const announcer = document.getElementById("announcer");
 const map = new FleetMap({
   onOpen: (device) => go({ ...state.route, view: "device", device: device.id }),
-  onHover: (device, x, y) => showTip(document.getElementById("map-hint"), state.fleet, device, x, y),
+  onHover: (device, x, y) =>
+    showTip(document.getElementById("map-hint"), state.fleet, device, x, y),
 });
 const EMPTY = { groups: null, problem: "", search: "", fleet: null, loading: null, track: null };
 const state = { ...EMPTY, key: readKey(), busy: false, route: parseRoute(location.hash) };
@@ -51,7 +52,9 @@ function draw() {
   document.title = key && route.group ? `${route.group} · Fleet, live` : "Fleet, live";
   if (!key) return render(loginView(state.problem, state.busy, signIn), root);
   render(html`${headerView(state, signOut)} ${bodyView()}`, root);
-  if (route.view === "fleet" && shown()) map.show(document.getElementById("map"), fleet, state.selected.devices);
+  if (route.view === "fleet" && shown()) {
+    map.show(document.getElementById("map"), fleet, state.selected.devices);
+  }
   const sheet = document.getElementById("track");
   if (sheet) drawTrack(sheet, state.track.reports);
 }
@@ -101,7 +104,8 @@ function search(text) {
   state.route = route;
   refresh();
   clearTimeout(searchSaid);
-  searchSaid = setTimeout(() => say(`${state.selected?.devices.length ?? 0} devices match`), SEARCH_SAID_AFTER_MS);
+  const found = () => say(`${state.selected?.devices.length ?? 0} devices match`);
+  searchSaid = setTimeout(found, SEARCH_SAID_AFTER_MS);
 }
 
 function say(text) {
@@ -113,7 +117,7 @@ function go(route) {
 }
 
 async function signIn(key) {
-  if (!canBeKey(key)) return refuse("That is not an API key: they are made of letters, digits and signs.");
+  if (!canBeKey(key)) return refuse("That is not an API key: it starts with ak_.");
   state.busy = true;
   refresh();
   try {
@@ -123,7 +127,8 @@ async function signIn(key) {
     state.problem = "";
     arrive();
   } catch (error) {
-    refuse(error.status === 401 ? "This key is not valid: unknown, revoked or expired." : error.message);
+    const unknown = "This key is not valid: unknown, revoked or expired.";
+    refuse(error.status === 401 ? unknown : error.message);
   } finally {
     state.busy = false;
     refresh();
@@ -165,6 +170,7 @@ function arrive() {
     state.track = new Track(state.key, device, refresh);
   }
   if (view !== "device") state.track = null;
+  if (before.view !== view) held = false; // whatever was under the pointer is gone
   draw();
   if (before.view !== view || before.page !== state.route.page) settle(before);
 }
@@ -172,7 +178,8 @@ function arrive() {
 /** Put the reader where the new view begins; back from a device, at its row. */
 function settle(before) {
   scrollTo(0, 0);
-  const row = before.view === "device" && root.querySelector(`tbody a[href*="/device/${CSS.escape(before.device)}"]`);
+  const link = `tbody a[href*="/device/${CSS.escape(before.device)}"]`;
+  const row = before.view === "device" && root.querySelector(link);
   (row || root.querySelector("h1"))?.focus({ preventScroll: !row });
 }
 
@@ -194,7 +201,8 @@ async function loadGroups() {
 function unfollow() {
   stop();
   followed = null;
-  Object.assign(state, { fleet: null, loading: null, track: null, status: { state: "connecting" } });
+  state.status = { state: "connecting" };
+  Object.assign(state, { fleet: null, loading: null, track: null });
 }
 
 function startFollowing(group) {
@@ -221,7 +229,9 @@ function take(event, data) {
 }
 
 function notice(status) {
-  if (status.state === "unauthorized") return refuse("This key is no longer valid: revoked or expired.");
+  if (status.state === "unauthorized") {
+    return refuse("This key is no longer valid: revoked or expired.");
+  }
   const before = state.status.state;
   // A connection that is tried again is not worth a word of its own: it is still away.
   if (before === "waiting" && status.state === "connecting") {
@@ -235,7 +245,6 @@ function notice(status) {
 }
 
 addEventListener("hashchange", arrive);
-addEventListener("popstate", arrive);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
 addEventListener("resize", refresh);
 setInterval(() => {

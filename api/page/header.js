@@ -10,7 +10,7 @@ export function headerView(state, onSignOut) {
     <p class="brand">
       ${inGroup && fleet?.allGroups
         ? html`<a href="#/groups">Groups</a>`
-        : html`<span>Fleet, live</span>`}
+        : html`<a href="#/">Fleet, live</a>`}
     </p>
     ${inGroup ? connection(state) : nothing}
     <button class="quiet" @click=${onSignOut}>Sign out</button>

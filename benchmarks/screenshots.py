@@ -32,7 +32,7 @@ from benchmarks.service import running_service
 
 FOLDER: Final = Path(__file__).parent.parent / "docs"
 _SHOWN: Final = "AFR45FG"
-"""The device whose page is shown: one that is about to land."""
+"""The device whose page is shown: one that has just taken off."""
 _BATCH: Final = 50
 _UPLOADS: Final = 8
 _DESKTOP: Final = {"width": 1400, "height": 900}

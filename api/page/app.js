@@ -6,6 +6,7 @@ import { fleetView } from "./fleet-view.js";
 import { Fleet } from "./fleet.js";
 import { groupsView } from "./groups.js";
 import { headerView } from "./header.js";
+import { Hold } from "./hold.js";
 import { loginView } from "./login.js";
 import { FleetMap } from "./map.js";
 import { Pulse } from "./pulse.js";
@@ -33,8 +34,7 @@ state.status = { state: "connecting" };
 let stop = () => {};
 let followed = null;
 let frame = 0;
-let held = false;
-let pinned = false;
+let hold = new Hold();
 let selection = new Selection();
 let pulse = new Pulse();
 let searchSaid = 0;
@@ -79,22 +79,19 @@ function bodyView() {
     return html`<main><p class="hint waiting">Loading${progress} …</p></main>`;
   }
   if (route.view === "device") return deviceView(fleet, route, track);
-  state.selected = selection.of(fleet, route, held || pinned);
-  const on = { onSearch: search, onHold: hold, onPin: pin };
-  return fleetView({ fleet, route, pulse, selected: state.selected, held, pinned }, on);
+  state.selected = selection.of(fleet, route, hold.on);
+  const on = { onSearch: search, onReader: noticeReader, onPin: pin };
+  return fleetView({ fleet, route, pulse, selected: state.selected, hold }, on);
 }
 
-/** Keep rows in place while somebody reads or is about to click. */
-function hold({ type, currentTarget, relatedTarget, pointerType }) {
-  if (pointerType === "touch") return;
-  const leaving = type === "pointerleave" || type === "focusout";
-  const within = currentTarget.contains(relatedTarget);
-  held = !leaving || within || currentTarget.matches(":focus-within:has(:focus-visible)");
-  refresh();
+function noticeReader(event) {
+  const before = hold.on;
+  hold.notice(event);
+  if (hold.on !== before) refresh();
 }
 
 function pin() {
-  pinned = !pinned;
+  hold.pinned = !hold.pinned;
   refresh();
 }
 
@@ -170,7 +167,7 @@ function arrive() {
     state.track = new Track(state.key, device, refresh);
   }
   if (view !== "device") state.track = null;
-  if (before.view !== view) held = false; // whatever was under the pointer is gone
+  if (before.view !== view) hold.release();
   draw();
   if (before.view !== view || before.page !== state.route.page) settle(before);
 }
@@ -210,7 +207,7 @@ function startFollowing(group) {
   followed = group;
   pulse = new Pulse();
   selection = new Selection();
-  held = pinned = false;
+  hold = new Hold();
   stop = follow({ group, key: state.key, onEvent: take, onStatus: notice });
 }
 

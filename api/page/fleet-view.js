@@ -8,9 +8,8 @@ import { countText } from "./words.js";
 
 /**
  * Return the page of a group whose first picture is whole.
- * @param {{fleet: Fleet, route: object, pulse: Pulse, selected: object, held: boolean,
- *   pinned: boolean}} state
- * @param {{onSearch: function, onHold: function, onPin: function}} on
+ * @param {{fleet: Fleet, route: object, pulse: Pulse, selected: object, hold: Hold}} state
+ * @param {{onSearch: function, onReader: function, onPin: function}} on
  */
 export function fleetView(state, on) {
   const { fleet, route, pulse } = state;
@@ -33,7 +32,7 @@ export function fleetView(state, on) {
   </main>`;
 }
 
-function listView({ fleet, route, selected, held, pinned }, on) {
+function listView({ fleet, route, selected, hold }, on) {
   const { devices, counts } = selected;
   return html`<div class="tools">
       <div class="filters" role="group" aria-label="State">
@@ -44,14 +43,14 @@ function listView({ fleet, route, selected, held, pinned }, on) {
         <input type="search" placeholder="Search by name or id" .value=${route.search}
           autocomplete="off" spellcheck="false" @input=${(event) => on.onSearch(event.target.value)}>
       </label>
-      <button class="hold" aria-pressed=${pinned} @click=${on.onPin}
-        title="Rows also keep their places while the pointer or the focus is among them">
-        ${held && !pinned ? "Order held" : "Hold order"}
+      <button class="hold" aria-pressed=${hold.pinned} @click=${on.onPin}
+        title="Rows also keep their places while you point at them, or the focus is among them">
+        ${hold.on && !hold.pinned ? "Order held" : "Hold order"}
       </button>
     </div>
     ${devices.length
-      ? html`<div class="rows panel" @pointerenter=${on.onHold} @pointerleave=${on.onHold}
-          @focusin=${on.onHold} @focusout=${on.onHold}>${tableView(fleet, route, devices)}</div>`
+      ? html`<div class="rows panel" @pointermove=${on.onReader} @pointerdown=${on.onReader}
+          @pointerleave=${on.onReader} @focusin=${on.onReader} @focusout=${on.onReader}>${tableView(fleet, route, devices)}</div>`
       : html`<div class="empty panel">
           <h2>No device matches</h2>
           <p><a href=${formatRoute({ ...route, search: "", state: "", page: 1 })}>Show all devices</a></p>

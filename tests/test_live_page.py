@@ -110,7 +110,11 @@ async def test_a_heartbeat_is_seen_live(visitor, host, group):
     await visitor.shows(["Late", "Early"])
     await expect(visitor.row("Late")).to_contain_text("online")
     await expect(visitor.page.locator(".filter").nth(1)).to_contain_text("online 1")
+    active = visitor.page.locator(".spark").filter(has_text="active devices")
+    await expect(active).to_contain_text("0 to 1")
     touches = visitor.page.locator(".spark").filter(has_text="touches a second").first
+    await expect(touches.locator(".figure")).to_have_text("0")
+    await host.heartbeat(key, ids["Late"])
     await expect(touches).to_contain_text(re.compile(r"\d to [1-9]"))
 
 

@@ -37,7 +37,9 @@ export class FleetMap {
     const byState = { silent: [], idle: [], online: [] };
     for (const device of this.#located) byState[this.#fleet.stateOf(device)].push(device);
     const size = this.#located.length > 2000 ? 2 : this.#located.length > 400 ? 3 : 4;
-    for (const [state, devices] of Object.entries(byState)) this.#dots(sheet, state, devices, size);
+    for (const [state, devices] of Object.entries(byState)) {
+      this.#marks(sheet, state, devices, size);
+    }
     if (this.#hovered?.location) this.#ring(sheet, this.#hovered);
   }
 
@@ -48,18 +50,14 @@ export class FleetMap {
     this.#projection = fresh;
   }
 
-  /** All of a state in one path: ten thousand strokes of their own would be slow. */
-  #dots({ pen, colour }, state, devices, size) {
-    pen.beginPath();
+  /** Every device by a copy of its state's mark: ten thousand paths would be slow. */
+  #marks({ pen, colour }, state, devices, size) {
+    const reach = size + 2;
+    const stamp = mark(state, colour(`--${state}`), size, reach);
     for (const { location } of devices) {
       const [x, y] = this.#place(location);
-      if (state === "silent") diamond(pen, x, y, size);
-      else pen.roundRect(x - size, y - size, 2 * size, 2 * size, size);
+      pen.drawImage(stamp, x - reach, y - reach, 2 * reach, 2 * reach);
     }
-    pen.lineWidth = 1.5;
-    pen.strokeStyle = pen.fillStyle = colour(`--${state}`);
-    if (state === "online") pen.fill();
-    else pen.stroke();
   }
 
   #ring({ pen, colour }, { location }) {
@@ -113,10 +111,24 @@ export class FleetMap {
   }
 }
 
-function diamond(pen, x, y, size) {
-  pen.moveTo(x, y - size);
-  pen.lineTo(x + size, y);
-  pen.lineTo(x, y + size);
-  pen.lineTo(x - size, y);
-  pen.closePath();
+/** Return a state's mark: a disc, a ring or a diamond, so that it takes no colours to tell them. */
+function mark(state, colour, size, reach) {
+  const ratio = window.devicePixelRatio || 1;
+  const stamp = document.createElement("canvas");
+  stamp.width = stamp.height = Math.ceil(2 * reach * ratio);
+  const pen = stamp.getContext("2d");
+  pen.scale(stamp.width / (2 * reach), stamp.width / (2 * reach));
+  pen.translate(reach, reach);
+  pen.strokeStyle = pen.fillStyle = colour;
+  pen.lineWidth = 1.5;
+  pen.beginPath();
+  if (state === "silent") {
+    for (const [x, y] of [[0, -size], [size, 0], [0, size], [-size, 0]]) pen.lineTo(x, y);
+    pen.closePath();
+  } else {
+    pen.arc(0, 0, size, 0, 2 * Math.PI);
+  }
+  if (state === "online") pen.fill();
+  else pen.stroke();
+  return stamp;
 }

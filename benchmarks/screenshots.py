@@ -168,12 +168,16 @@ async def _watch(browser: Browser, url: str, key: str, look: str) -> Page:
 
 
 async def _replay(session: aiohttp.ClientSession, reports: Reports, start_ms: int) -> None:
+    """Post reports when they are due: spread over their second, as devices keep no common beat."""
     started = time.monotonic()
     for second, due in itertools.groupby(
         reports, key=lambda report: (report["timestamp"] - start_ms) // 1000
     ):
-        await asyncio.sleep(max(0.0, started + second - time.monotonic()))
-        await asyncio.gather(*(_post(session, "/api/v1/locations", one) for one in due))
+        together = list(due)
+        for place, report in enumerate(together):
+            at = started + second + place / len(together)
+            await asyncio.sleep(max(0.0, at - time.monotonic()))
+            await _post(session, "/api/v1/locations", report)
 
 
 async def _picture(pages: Mapping[str, Page], console: Console) -> None:

@@ -52,11 +52,13 @@ export class FleetMap {
 
   /** Every device by a copy of its state's mark: ten thousand paths would be slow. */
   #marks({ pen, colour }, state, devices, size) {
-    const reach = size + 2;
-    const stamp = mark(state, colour(`--${state}`), size, reach);
+    const ratio = window.devicePixelRatio || 1;
+    const stamp = mark(state, colour(`--${state}`), size, ratio);
+    const side = stamp.width / ratio;
+    const sharp = (middle) => Math.round((middle - side / 2) * ratio) / ratio;
     for (const { location } of devices) {
       const [x, y] = this.#place(location);
-      pen.drawImage(stamp, x - reach, y - reach, 2 * reach, 2 * reach);
+      pen.drawImage(stamp, sharp(x), sharp(y), side, side);
     }
   }
 
@@ -112,13 +114,12 @@ export class FleetMap {
 }
 
 /** Return a state's mark: a disc, a ring or a diamond, so that it takes no colours to tell them. */
-function mark(state, colour, size, reach) {
-  const ratio = window.devicePixelRatio || 1;
+function mark(state, colour, size, ratio) {
   const stamp = document.createElement("canvas");
-  stamp.width = stamp.height = Math.ceil(2 * reach * ratio);
+  stamp.width = stamp.height = Math.ceil(2 * (size + 2) * ratio);
   const pen = stamp.getContext("2d");
-  pen.scale(stamp.width / (2 * reach), stamp.width / (2 * reach));
-  pen.translate(reach, reach);
+  pen.translate(stamp.width / 2, stamp.width / 2);
+  pen.scale(ratio, ratio);
   pen.strokeStyle = pen.fillStyle = colour;
   pen.lineWidth = 1.5;
   pen.beginPath();

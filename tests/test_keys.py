@@ -205,7 +205,7 @@ async def test_the_text_of_a_key_is_never_compared(service):
 
     async def principal(key: str) -> Principal:
         headers = SimpleNamespace(getall=lambda _name, _default: (Touchy(key),))
-        return await service.access._principal(SimpleNamespace(headers=headers))
+        return await service.access.principal(SimpleNamespace(headers=headers))
 
     assert (await principal(service.key)).key_id == 1
     for wrong in (service.key[:-1] + "_", "ak_" + "A" * 43, "ak_"):

@@ -20,6 +20,7 @@ STARTED = "process_start_time_seconds"
 async def test_a_service_that_is_well_is_shown_with_its_rates(service):
     """Clients' requests count, those for health and metrics do not."""
     device = await service.register()
+    await service.tracker.flush()
     async with watching(service.client.make_url("")) as look_again:
         first = await look_again()
         assert (first.state, first.figures.over_s) == ("ready", None)
@@ -30,9 +31,10 @@ async def test_a_service_that_is_well_is_shown_with_its_rates(service):
     assert second.findings == []
     over_s, devices = second.figures.over_s, second.figures.targets["devices"]
     assert devices.touches_per_s * over_s == pytest.approx(20)
-    assert devices.coalesced_share == 1
+    assert devices.coalesced_share == 19 / 20
     assert devices.pending_keys == 1
-    assert (devices.journal, devices.last_flush_age_s) == ("ok", None)
+    assert devices.journal == "ok"
+    assert devices.last_flush_age_s < 100
     http = second.figures.http
     classes = {name: round(rate * over_s) for name, rate in http.per_s_by_class.items()}
     assert classes == {"2xx": 20, "4xx": 1, "5xx": 0}
@@ -42,13 +44,15 @@ async def test_a_service_that_is_well_is_shown_with_its_rates(service):
     assert second.figures.process.memory_bytes > 1_000_000
     text = shown(second)
     assert text.startswith(" READY  http://")
-    for part in ("1 of 1,000,000 keys", "100.0 %", "nothing since the start", "4xx"):
+    for part in ("1 of 1,000,000 keys", "95.0 %", " s ago", "4xx"):
         assert part in text
 
 
 async def test_a_service_that_is_not_says_so_first_and_names_the_alerts(service, db):
     """Its table is gone, and its journal misses a touch: exit code 1, and where to read on."""
-    await service.heartbeat(await service.register())
+    device = await service.register()
+    await service.tracker.flush()
+    await service.heartbeat(device)
     await db.execute("ALTER TABLE devices RENAME TO elsewhere")
     for _ in range(3):
         with pytest.raises(FlushError):

@@ -71,6 +71,56 @@ def test_what_an_alert_is_about_is_found(alert, metrics, wrong, well):
         assert found(text, text).keys() == expected
 
 
+@pytest.mark.parametrize(
+    ("alert", "wrong", "well"),
+    [
+        (
+            "ActivityRowsRefused",
+            (
+                'activity_touches_total{target="d"} 9\n'
+                'activity_flush_keys_total{target="d",outcome="rejected"} 1\n'
+            ),
+            'activity_flush_keys_total{target="d",outcome="missing"} 1\n',
+        ),
+        (
+            "ActivityJournalsLeftAlone",
+            "activity_journal_left_alone_segments 1\n",
+            "activity_journal_left_alone_segments 0\n",
+        ),
+        (
+            "ActivityRevocationsUnseen",
+            "auth_revocation_lag_seconds 61\n",
+            "auth_revocation_lag_seconds 60\n",
+        ),
+        (
+            "ActivityUploadsUnavailable",
+            (
+                'ingest_uploads_total{outcome="unavailable"} 6\n'
+                'ingest_uploads_total{outcome="stored"} 94\n'
+            ),
+            (
+                'ingest_uploads_total{outcome="unavailable"} 5\n'
+                'ingest_uploads_total{outcome="stored"} 95\n'
+            ),
+        ),
+        (
+            "ActivityRequestsCrashed",
+            'http_request_duration_seconds_count{method="GET",route="/a",status="500"} 1\n',
+            'http_request_duration_seconds_count{method="GET",route="/a",status="503"} 1\n',
+        ),
+        (
+            "ActivityConnectionsCrowded",
+            'http_connections_closed_total{door="api",reason="crowded"} 1\n',
+            'http_connections_closed_total{door="api",reason="slow_body"} 1\n',
+        ),
+    ],
+)
+def test_what_an_alert_on_the_whole_process_is_about_is_found(alert, wrong, well):
+    """Likewise, of requests, keys and journals."""
+    assert found("", wrong).keys() == {alert}
+    assert found("", well).keys() == set()
+
+
 def test_what_is_lost_just_now_is_worse_than_what_was():
     """And a loop that is held up, or uploads that are turned away, are of the whole process."""
     text = "activity_touches_dropped_total"
@@ -98,6 +148,9 @@ def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
         ("ActivityNoSuccessfulFlush", f"> {thresholds.NO_FLUSH_S}"),
         ("ActivityBufferNearlyFull", f"> {thresholds.FULL_SHARE}"),
         ("ActivityEventLoopLag", f"> {thresholds.LOOP_LAG_S}"),
+        ("ActivityUploadsUnavailable", f"> {thresholds.UNAVAILABLE_SHARE}"),
+        ("ActivityRevocationsUnseen", f"> {thresholds.UNSEEN_S}"),
+        ("ActivityJournalsLeftAlone", f"> {thresholds.LEFT_ALONE}"),
     ):
         assert f"{comparison} " in f"{rules[alert]} "
     named = set(re.findall(r'"(Activity\w+)"', Path(thresholds.__file__).read_text()))
@@ -111,7 +164,7 @@ async def test_it_fits_into_80_columns_when_figures_are_large(service):
     state = state_of(look_at(text), look_at(text, at=9990.0))
     lines = shown(state).splitlines()
     assert max(map(len, lines)) <= 80
-    assert len(lines) < 60
+    assert len(lines) < 90
     (pending,) = (line for line in lines if line.startswith("pending"))
     assert pending.count("98,765,432 of 1,000,000 keys") == 2
 

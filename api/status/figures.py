@@ -30,6 +30,8 @@ class Target(msgspec.Struct, frozen=True):
     dropped: dict[str, float]
     """Since the start, by reason."""
     dropped_lately: float | None
+    rejected: float
+    """Since the start: keys whose rows Postgres refused."""
     last_flush_age_s: float | None
     """None if nothing was written since the start."""
     failures_in_a_row: float | None
@@ -46,6 +48,8 @@ class Uploads(msgspec.Struct, frozen=True):
     """By outcome."""
     shed: float
     """Since the start."""
+    unavailable_share: float | None
+    """Of all uploads lately."""
     waiting_rows: float | None
     capacity_rows: float | None
 
@@ -61,6 +65,10 @@ class Http(msgspec.Struct, frozen=True):
     in_flight: float | None
     connections: dict[str, float]
     """By door."""
+    crowded_out: float
+    """Connections of clients that were closed since the start as too many were open."""
+    crashed: float
+    """Requests that were answered with 500 since the start."""
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -74,6 +82,10 @@ class Process(msgspec.Struct, frozen=True):
     event_loop_lag_s: float | None
     database_connections: dict[str, str]
     """In use of those that there may be, by pool."""
+    revocation_lag_s: float | None
+    """For how long changes of keys have not been seen."""
+    left_alone_segments: float | None
+    """Of dead processes' journals that this one may not take over."""
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -85,11 +97,6 @@ class Figures(msgspec.Struct, frozen=True):
     uploads: Uploads
     http: Http
     process: Process
-
-
-def is_of_this_service(metrics: Metrics) -> bool:
-    """Return whether somebody else's metrics were scraped."""
-    return metrics.get("activity_build_info") is not None
 
 
 def has_restarted(earlier: Metrics, later: Metrics) -> bool:
@@ -164,6 +171,7 @@ class _Interval:
             coalesced_share=coalesced / touches if touches and coalesced is not None else None,
             dropped={printable(why): count for why, count in dropped.items() if count},
             dropped_lately=self._increase("activity_touches_dropped_total", target=name),
+            rejected=now.total("activity_flush_keys_total", target=name, outcome="rejected"),
             last_flush_age_s=self._age(
                 now.get("activity_last_flush_success_timestamp_seconds", target=name)
             ),
@@ -176,9 +184,12 @@ class _Interval:
 
     def uploads(self) -> Uploads:
         outcomes = ("stored", "refused", "unavailable", "shed")
+        unavailable = self._increase("ingest_uploads_total", outcome="unavailable")
+        lately = sum(self._increase("ingest_uploads_total", outcome=name) or 0 for name in outcomes)
         return Uploads(
             {name: self._rate("ingest_uploads_total", outcome=name) for name in outcomes},
             self._now.total("ingest_uploads_total", outcome="shed"),
+            unavailable / lately if unavailable is not None and lately else None,
             self._now.get("ingest_waiting_rows"),
             self._now.get("ingest_capacity_rows"),
         )
@@ -201,6 +212,11 @@ class _Interval:
             classes if self._before is not None else dict.fromkeys(classes),
             self._now.get("http_requests_in_flight"),
             {printable(door): n for door, n in self._now.by("door", "http_connections").items()},
+            sum(
+                self._now.total("http_connections_closed_total", door="api", reason=reason)
+                for reason in ("crowded", "refused")
+            ),
+            self._now.total(f"{_DURATION}_count", status="500"),
         )
 
     def _requests(
@@ -234,6 +250,8 @@ class _Interval:
                 f"{now.total('database_max_open_connections', pool=pool):.0f}"
                 for pool, used in in_use.items()
             },
+            now.get("auth_revocation_lag_seconds"),
+            now.get("activity_journal_left_alone_segments"),
         )
 
 

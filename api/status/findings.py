@@ -19,6 +19,9 @@ LAG_S: Final = 60
 NO_FLUSH_S: Final = 300
 FULL_SHARE: Final = 0.8
 LOOP_LAG_S: Final = 0.25
+UNAVAILABLE_SHARE: Final = 0.05
+UNSEEN_S: Final = 60
+LEFT_ALONE: Final = 0
 _RUNBOOK: Final = "api/monitoring/RUNBOOK.md"
 _OF_PROBLEM: Final = {
     "database": "ActivityFlushFailing",
@@ -48,7 +51,7 @@ def findings(look: Look, shown: Figures | None) -> list[Finding]:
     """
     found = []
     if look.readiness is None:
-        found.append(_finding("critical", "ActivityNotScraped", look.error or "no answer"))
+        found.append(_finding("critical", "ActivityProcessDown", look.error or "no answer"))
     else:
         found.extend(_said(look.readiness))
         if look.metrics_error is not None:
@@ -99,17 +102,40 @@ def _of_target(name: str, target: Target, shown: Figures) -> Iterator[Finding]:
         now = f", {count(lately)} of them just now" if lately else ""
         text = f"touches of {name} dropped since the start: {reasons}{now}"
         yield _finding("critical" if lately else "warning", "ActivityTouchesDropped", text)
+    if target.rejected:
+        text = f"Postgres has refused the rows of {count(target.rejected)} {name} since the start"
+        yield _finding("warning", "ActivityRowsRefused", text)
     if target.journal == "degraded" and target.pending_keys:
         text = f"a crash would lose some of {count(target.pending_keys)} keys of {name}"
         yield _finding("warning", "ActivityJournalDegraded", text)
 
 
 def _of_process(shown: Figures) -> Iterator[Finding]:
+    yield from _of_requests(shown)
+    process = shown.process
+    if (process.left_alone_segments or 0) > LEFT_ALONE:
+        text = f"{count(process.left_alone_segments)} segments of dead processes' journals wait"
+        yield _finding("warning", "ActivityJournalsLeftAlone", text)
+    if (process.revocation_lag_s or 0) > UNSEEN_S:
+        text = f"changes of keys have not been seen for {span(process.revocation_lag_s)}"
+        yield _finding("warning", "ActivityRevocationsUnseen", text)
+    if (process.event_loop_lag_s or 0) > LOOP_LAG_S:
+        text = f"the event loop runs timers up to {span(process.event_loop_lag_s)} late"
+        yield _finding("warning", "ActivityEventLoopLag", text)
+
+
+def _of_requests(shown: Figures) -> Iterator[Finding]:
+    if (shown.uploads.unavailable_share or 0) > UNAVAILABLE_SHARE:
+        text = f"{share(shown.uploads.unavailable_share)} of uploads can't be stored just now"
+        yield _finding("critical", "ActivityUploadsUnavailable", text)
     if shown.uploads.shed:
         lately = shown.uploads.per_s.get("shed")
         now = f", {count(lately)} a second now" if lately else ""
         text = f"{count(shown.uploads.shed)} uploads were turned away since the start{now}"
         yield _finding("warning", "ActivityUploadsShed", text)
-    if (shown.process.event_loop_lag_s or 0) > LOOP_LAG_S:
-        text = f"the event loop runs timers up to {span(shown.process.event_loop_lag_s)} late"
-        yield _finding("warning", "ActivityEventLoopLag", text)
+    if shown.http.crashed:
+        text = f"{count(shown.http.crashed)} requests were answered with 500 since the start"
+        yield _finding("warning", "ActivityRequestsCrashed", text)
+    if shown.http.crowded_out:
+        text = f"{count(shown.http.crowded_out)} connections too many were closed since the start"
+        yield _finding("warning", "ActivityConnectionsCrowded", text)

@@ -495,3 +495,17 @@ async def test_sparklines_know_gaps_and_restarts(visitor):
         })()""",
     )
     assert rates == [None, 50, None, None, 100, None]
+
+
+async def test_sparklines_have_every_second_once(visitor):
+    """Also where ticks come in the middle of a second, so that rounding would decide."""
+    await visitor.open()
+    seconds = await visitor.module(
+        "pulse",
+        """(() => {
+          const pulse = new m.Pulse();
+          for (const now of [10.499, 11.501, 12.498, 13.502, 15.9, 16.9]) pulse.tick(now, 1);
+          return pulse.samples.map((sample) => sample.active);
+        })()""",
+    )
+    assert seconds == [1, 1, 1, 1, None, 1, 1]

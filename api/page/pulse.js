@@ -7,6 +7,7 @@ const NOTHING = { active: null, devices: null, api_keys: null };
 /** One sample a second; seconds that were missed are gaps. */
 export class Pulse {
   #samples = [];
+  #now = null;
   #totals = {};
   service = null;
   tracking = true;
@@ -17,8 +18,10 @@ export class Pulse {
 
   /** Take in a `tick` and how many devices were active in it. */
   tick(now, active) {
-    const second = Math.round(now);
-    const last = this.#samples.at(-1)?.second ?? second - 1;
+    const last = this.#samples.at(-1)?.second ?? 0;
+    // By the time in between: rounded for itself, one of them may be a second twice, or none.
+    const second = last + Math.max(1, Math.round(now - (this.#now ?? now - 1)));
+    this.#now = now;
     for (let missed = Math.max(last + 1, second - KEPT_S); missed < second; missed += 1) {
       this.#samples.push({ second: missed, ...NOTHING });
     }

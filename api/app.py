@@ -17,33 +17,33 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
-from api.auth import DEVICES, KEYS, Access, who_was_active
+from api.access.auth import DEVICES, KEYS, Access, who_was_active
+from api.access.cache_use import CacheUse
+from api.access.keys import load_principals
+from api.access.lookup import CachedLookup
+from api.access.revocations import Revocations
 from api.background import background
-from api.cache_use import CacheUse
 from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
-from api.database import open_database
-from api.database_clock import DatabaseClock
-from api.device_handlers import DeviceHandlers
-from api.devices import Devices, load_devices
-from api.doors import Door, DoorMetrics
-from api.group_handlers import GroupHandlers
-from api.health import HealthHandlers
-from api.ingest import GroupCommit
-from api.keys import load_principals
-from api.listing import Listings
+from api.fleet.devices import Devices, load_devices
+from api.fleet.ingest import GroupCommit
+from api.fleet.listing import Listings
+from api.fleet.locations import Locations
+from api.handlers.devices import DeviceHandlers
+from api.handlers.groups import GroupHandlers
+from api.handlers.health import HealthHandlers
+from api.handlers.live import LiveHandlers
+from api.handlers.locations import LocationHandlers, Uploads
+from api.handlers.openapi import DocumentHandler
+from api.handlers.page import PageHandlers
+from api.http.doors import Door, DoorMetrics
+from api.http.observe import Requests
 from api.live.hub import Hub
 from api.live.pulse import Pulse
 from api.live.roster import Roster
-from api.live_handlers import LiveHandlers
-from api.location_handlers import LocationHandlers, Uploads
-from api.locations import Locations
-from api.lookup import CachedLookup
 from api.loop_lag import LoopLag
-from api.observe import Requests
-from api.openapi import DocumentHandler
-from api.page_handlers import PageHandlers
-from api.pool_use import Owner, PoolUse
-from api.revocations import Revocations
+from api.postgres.database import open_database
+from api.postgres.database_clock import DatabaseClock
+from api.postgres.pool_use import Owner, PoolUse
 from tracker import Target, Tracker, TrackerCollector, activity_middleware, no_touches
 
 TRACKER: Final = web.AppKey("tracker", Tracker)

@@ -12,9 +12,9 @@ from aiohttp import web
 
 from api.app import DOOR, MONITOR, REQUESTS, create_app, spare_the_garbage_collector
 from api.config import ServerSettings, Settings
-from api.connections import Connection
-from api.listen import listen
-from api.open_files import affordable_connections
+from api.http.connections import Connection
+from api.http.listen import listen
+from api.http.open_files import affordable_connections
 from api.supervisor import tell_supervisor
 
 _MONITOR_SHUTDOWN_S: Final = 1.0

@@ -13,8 +13,8 @@ import uvloop
 from rich.console import Console
 
 from api.config import Settings, SettingsError, load_settings
-from api.embedded import EmbeddedServerError, embedded_server
-from api.migrate import MigrationError
+from api.postgres.embedded import EmbeddedServerError, embedded_server
+from api.postgres.migrate import MigrationError
 from benchmarks.arena import Arena
 from benchmarks.demo import demo as run_demo
 from benchmarks.faults import FAULTS

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from api.access.keys import create_key
 from api.config import DatabaseSettings
-from api.database import open_database
-from api.keys import create_key
-from api.migrate import migrate
+from api.postgres.database import open_database
+from api.postgres.migrate import migrate
 
 API_KEYS: Final = 20
 """The fleet shares so many keys: with one alone, writers of `last_used_at` would only queue."""

@@ -31,12 +31,12 @@ import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from api.access.auth import DEVICES, KEYS, who_was_active
 from api.app import TRACKER, create_app, spare_the_garbage_collector
-from api.auth import DEVICES, KEYS, who_was_active
 from api.config import Settings, load_settings
-from api.database import Database, open_database
-from api.location_handlers import Uploads
-from api.locations import Report
+from api.fleet.locations import Report
+from api.handlers.locations import Uploads
+from api.postgres.database import Database, open_database
 from api.serving import open_doors
 from tracker import StoreError, Tracker
 from tracker.postgres import Pool, open_pool

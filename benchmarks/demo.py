@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
+from api.access.keys import create_key, find_keys, revoke_key
 from api.config import Settings
-from api.database import open_database
-from api.embedded import configured_server
-from api.keys import create_key, find_keys, revoke_key
-from api.migrate import migrate
+from api.postgres.database import open_database
+from api.postgres.embedded import configured_server
+from api.postgres.migrate import migrate
 from benchmarks.fleet import GROUP, Aircraft, read_fleet
 from benchmarks.scrape import Metrics, scrape
 from benchmarks.service import running_service

@@ -18,8 +18,8 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
+from api.access.auth import DEVICES
 from api.app import DOOR, TRACKER, create_app
-from api.auth import DEVICES
 from api.config import Settings
 from api.serving import open_doors
 from benchmarks.arena import Arena

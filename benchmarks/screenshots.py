@@ -21,11 +21,11 @@ import asyncpg
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from rich.console import Console
 
+from api.access.keys import create_key
 from api.config import PREFIX, Settings
-from api.database import open_database
-from api.embedded import embedded_server
-from api.keys import create_key
-from api.migrate import migrate
+from api.postgres.database import open_database
+from api.postgres.embedded import embedded_server
+from api.postgres.migrate import migrate
 from benchmarks.fleet import GROUP, read_fleet
 from benchmarks.scrape import scrape
 from benchmarks.service import running_service

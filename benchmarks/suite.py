@@ -8,7 +8,7 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from api.embedded import embedded_server
+from api.postgres.embedded import embedded_server
 from benchmarks.arena import Arena
 from benchmarks.flood import flood
 from benchmarks.flush import flush

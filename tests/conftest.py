@@ -15,8 +15,8 @@ import asyncpg
 import pytest
 
 from api.config import PREFIX
-from api.embedded import embedded_server
-from api.migrate import migrate_now
+from api.postgres.embedded import embedded_server
+from api.postgres.migrate import migrate_now
 from tests.leaks import Leaks
 from tests.service import Service, running
 

@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 import asyncpg
 
+from api.access.keys import hash_key
 from api.config import PREFIX
-from api.keys import hash_key
 from benchmarks.service import running_service
 from tests.sockets import free_port
 

@@ -8,7 +8,7 @@ from aiohttp.test_utils import TestServer
 from rich.console import Console
 from yarl import URL
 
-from api.readiness import Readiness
+from api.handlers.readiness import Readiness
 from api.status.asking import Look
 from api.status.samples import parse_metrics
 from api.status.screen import screen

@@ -10,11 +10,11 @@ from typing import Any
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
+from api.access.auth import Access
+from api.access.keys import create_key
 from api.app import TRACKER, create_app
-from api.auth import Access
 from api.config import Settings
-from api.database import open_database
-from api.keys import create_key
+from api.postgres.database import open_database
 from benchmarks.scrape import Metrics, parse_metrics
 from tracker import Tracker
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from aiohttp import ClientSession, web
 
+from api.access.keys import create_key
 from api.app import DOOR, TRACKER, create_app
 from api.config import Settings
-from api.database import open_database
-from api.doors import Door
-from api.keys import create_key
+from api.http.doors import Door
+from api.postgres.database import open_database
 from api.serving import open_doors
 from benchmarks.scrape import Metrics, scrape
 from tests.service import NEVER_S

@@ -18,8 +18,8 @@ import pytest
 import typer
 
 from api.cli.common import length_s
-from api.doors import Door
-from api.listen import _advice
+from api.http.doors import Door
+from api.http.listen import _advice
 from benchmarks.scrape import parse_metrics
 from tests.conftest import with_user
 from tests.terminal import terminal

@@ -13,9 +13,9 @@ import aiohttp
 import asyncpg
 import pytest
 
+from api.access.keys import create_key
 from api.config import DatabaseSettings
-from api.database import open_database
-from api.keys import create_key
+from api.postgres.database import open_database
 from benchmarks.scrape import parse_metrics
 from benchmarks.service import running_service
 from tests.test_cli import free_port

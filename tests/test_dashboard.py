@@ -17,10 +17,10 @@ import aiohttp
 import pytest
 import yaml
 
+from api.access.keys import create_key
 from api.config import DatabaseSettings
-from api.database import open_database
-from api.keys import create_key
 from api.monitoring.dashboard import FILE, dashboard_json
+from api.postgres.database import open_database
 from benchmarks.scrape import parse_metrics
 from benchmarks.service import running_service
 from tests.prometheus import Prometheus, escaped, needs_prometheus, prometheus

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from api.config import PREFIX, Settings, load_settings
-from api.embedded import EmbeddedServerError, embedded_server
+from api.postgres.embedded import EmbeddedServerError, embedded_server
 from api.supervisor import tell_supervisor
 from tests.test_cli import free_port
 

@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from api.config import SettingsError, load_settings
-from api.open_files import affordable_connections
+from api.http.open_files import affordable_connections
 from tests.service import REPORT
 from tests.sockets import PATIENCE_S, doors, free_port
 from tests.test_cli import CHECKOUT, assert_one_line, run, serving

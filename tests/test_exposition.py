@@ -9,7 +9,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.exposition import exposition
+from api.handlers.exposition import exposition
 
 
 class Large(Collector):

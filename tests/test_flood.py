@@ -6,10 +6,10 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
-from api import refusals
-from api.keys import load_principals
-from api.lookup import _REST_S
-from api.refusals import Refusals
+from api.access import refusals
+from api.access.keys import load_principals
+from api.access.lookup import _REST_S
+from api.access.refusals import Refusals
 from tests.service import running
 from tests.stores import Clock
 

@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 from rich.console import Console
 
-from api.answers import json_answer
-from api.auth import public
-from api.openapi import DocumentHandler, Operation
+from api.access.auth import public
+from api.handlers.openapi import DocumentHandler, Operation
+from api.http.answers import json_answer
 from benchmarks.arena import Arena
 from benchmarks.fuzzing import fuzz as fuzzing
 from benchmarks.fuzzing.contract import Sent, explore

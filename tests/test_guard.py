@@ -9,10 +9,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-import api.auth
+import api
 import tracker
+from api.access.auth import ACTIVE, DEVICES, KEYS, note_active, who_was_active
 from api.app import targets
-from api.auth import ACTIVE, DEVICES, KEYS, note_active, who_was_active
 from api.config import Settings
 from tests.things import AT
 from tracker import Target, Tracker, activity_middleware
@@ -22,7 +22,7 @@ from tracker.postgres import PostgresStore
 
 MOST_INSTRUCTIONS = 210
 """Of a heartbeat's tracking, with some room for other versions of Python: 3.11 takes 169."""
-OURS = (str(Path(tracker.__file__).parent), str(Path(api.auth.__file__).parent))
+OURS = (str(Path(tracker.__file__).parent), str(Path(api.__file__).parent))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from api.config import IngestSettings, Settings
-from api.ingest import GroupCommit
+from api.fleet.ingest import GroupCommit
 from tests.service import REPORT, Service, running
 from tests.things import locking
 from tracker import StoreUnavailable
@@ -306,7 +306,7 @@ async def test_a_bug_in_a_write_is_an_answer_even_if_it_cannot_be_logged(monkeyp
     def broken(*_args: object, **_more: object) -> None:
         raise BrokenPipeError
 
-    monkeypatch.setattr("api.ingest.log", SimpleNamespace(exception=broken))
+    monkeypatch.setattr("api.fleet.ingest.log", SimpleNamespace(exception=broken))
     grouped = GroupCommit(Broken(), IngestSettings(), deadline_s=60)
     async with asyncio.timeout(20):
         for _ in range(2):

@@ -11,14 +11,14 @@ from alembic import command
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from api.answers import ApiError
+from api.access.keys import Principal, create_key, hash_key
+from api.access.lookup import CachedLookup
+from api.access.revocations import Revocations
 from api.config import AuthSettings, DatabaseSettings
-from api.database import Database, open_database
-from api.database_clock import DatabaseClock
-from api.keys import Principal, create_key, hash_key
-from api.lookup import CachedLookup
-from api.migrate import alembic_config, migrate
-from api.revocations import Revocations
+from api.http.answers import ApiError
+from api.postgres.database import Database, open_database
+from api.postgres.database_clock import DatabaseClock
+from api.postgres.migrate import alembic_config, migrate
 from tests.stores import Clock
 from tests.test_cli import DEVICE, run, serving
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cursors import Position, from_cursor, to_cursor
-from api.database import open_database
-from api.listing import _NEXT, Ages, Listings
+from api.fleet.cursors import Position, from_cursor, to_cursor
+from api.fleet.listing import _NEXT, Ages, Listings
+from api.postgres.database import open_database
 from tests.service import Service
 
 

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.config import DatabaseSettings
-from api.cursors import from_cursor
-from api.database import open_database
-from api.listing import Ages, Listings
+from api.fleet.cursors import from_cursor
+from api.fleet.listing import Ages, Listings
+from api.postgres.database import open_database
 from tracker import Target
 from tracker.buffer import Buffer
 

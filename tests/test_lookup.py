@@ -6,9 +6,9 @@ from collections.abc import Iterable
 import pytest
 from structlog.testing import capture_logs
 
+from api.access.lookup import CachedLookup
 from api.config import AuthSettings
 from api.logs import REQUEST_ID
-from api.lookup import CachedLookup
 from tests.stores import Clock
 from tracker import StoreUnavailable
 

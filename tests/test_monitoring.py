@@ -146,7 +146,7 @@ def test_the_runbook_is_about_the_alerts_alone():
 async def test_alerts_and_runbook_ask_for_what_the_service_exports(service, monkeypatch):
     """Names, and the values of labels; what is misspelt would be silent for ever."""
     device_id = await service.register()
-    monkeypatch.setattr("api.ingest.GroupCommit.store", None)
+    monkeypatch.setattr("api.fleet.ingest.GroupCommit.store", None)
     assert (await service.upload(device_id)).status == 500
     scraped = await service.metrics()
     exported = {name for name, _ in scraped.samples} | {"up"}  # which is Prometheus's own

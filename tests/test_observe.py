@@ -13,8 +13,8 @@ import structlog
 from aiohttp.http_exceptions import BadHttpMethod
 
 from api.config import LogSettings
-from api.database import Database
 from api.logs import REQUEST_ID, configure_logs
+from api.postgres.database import Database
 from benchmarks.scrape import Metrics
 from tests.promtool import needs_promtool, promtool
 from tests.service import REPORT, running
@@ -109,7 +109,7 @@ async def test_a_crash_is_500_without_a_trace_for_the_client(service, monkeypatc
     async def explode(*_args: object, **_kwargs: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("api.ingest.GroupCommit.store", explode)
+    monkeypatch.setattr("api.fleet.ingest.GroupCommit.store", explode)
     with structlog.testing.capture_logs() as logs:
         answer = await service.upload(device_id)
     assert answer.status == 500

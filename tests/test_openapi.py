@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import validate
 
-from api.openapi import Operation, document
+from api.handlers.openapi import Operation, document
 
 
 async def described(service) -> dict:

@@ -10,9 +10,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from api.keys import hash_key
-from api.migrate import migrate
-from api.revocations import Revocations
+from api.access.keys import hash_key
+from api.access.revocations import Revocations
+from api.postgres.migrate import migrate
 from benchmarks.breakable import BreakableServer, breakable_server
 from tests.conftest import with_database
 from tests.service import Service, running

@@ -14,11 +14,11 @@ import msgspec
 import typer
 
 from api.config import Settings, SettingsError, load_settings
-from api.durations import seconds
+from api.fleet.durations import seconds
 from tracker import ConfigurationError, StoreError
 
 if TYPE_CHECKING:
-    from api.database import Database
+    from api.postgres.database import Database
 
 T = TypeVar("T")
 
@@ -59,8 +59,8 @@ def settings_of(context: typer.Context, config: Path | None) -> Settings:
 @contextmanager
 def failing_clearly() -> Iterator[None]:
     """Turn what is no bug into an error of one line."""
-    from api.embedded import EmbeddedServerError
-    from api.migrate import MigrationError
+    from api.postgres.embedded import EmbeddedServerError
+    from api.postgres.migrate import MigrationError
 
     try:
         yield
@@ -71,8 +71,8 @@ def failing_clearly() -> Iterator[None]:
 @contextmanager
 def database_ready(settings: Settings) -> Iterator[str]:
     """Give the DSN of a database whose schema is up to date, unless settings say otherwise."""
-    from api.embedded import configured_server
-    from api.migrate import migrate_now
+    from api.postgres.embedded import configured_server
+    from api.postgres.migrate import migrate_now
 
     with configured_server(settings.database) as dsn:
         if settings.database.auto_migrate:
@@ -87,7 +87,7 @@ def with_database(settings: Settings, use: "Callable[[Database], Awaitable[T]]")
         settings: all settings.
         use: is called with the database.
     """
-    from api.database import open_database
+    from api.postgres.database import open_database
 
     async def run(dsn: str) -> T:
         async with open_database(dsn, settings.database, connections=1) as database:

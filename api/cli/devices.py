@@ -9,10 +9,10 @@ from rich.text import Text
 
 from api.cli.common import Config, check, length_s, settings_of, with_database
 from api.cli.tables import DATE_COLUMNS, new_table, print_table, shown
-from api.cursors import from_cursor
-from api.database import Database
-from api.devices import DeviceAnswer, GroupId
-from api.listing import Ages, Listings
+from api.fleet.cursors import from_cursor
+from api.fleet.devices import DeviceAnswer, GroupId
+from api.fleet.listing import Ages, Listings
+from api.postgres.database import Database
 from tracker import no_touches
 
 _PAGE: Final = 1000

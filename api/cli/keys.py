@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from api.access.keys import KeyName, StoredKey, create_key, find_keys, list_keys, revoke_key
 from api.cli.common import Config, check, fail, length_s, settings_of, with_database
 from api.cli.tables import DATE_COLUMNS, new_table, print_table, shown
-from api.devices import GroupId
-from api.keys import KeyName, StoredKey, create_key, find_keys, list_keys, revoke_key
+from api.fleet.devices import GroupId
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 

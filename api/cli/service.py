@@ -31,8 +31,8 @@ def serve(context: typer.Context, config: Config = None) -> None:
 def migrate(context: typer.Context, config: Config = None) -> None:
     """Bring the database's schema up to date."""
     settings = settings_of(context, config)
-    from api.embedded import configured_server
-    from api.migrate import migrate_now
+    from api.postgres.embedded import configured_server
+    from api.postgres.migrate import migrate_now
 
     with failing_clearly(), configured_server(settings.database) as dsn:
         migrate_now(dsn, connect_timeout_s=settings.database.connect_timeout_s)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextvars import Context
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,15 +14,27 @@ from api.live.pulse import Pulse
 from api.live.roster import Roster
 from tracker import StoreError, StoreUnavailable
 
-if TYPE_CHECKING:
-    from api.live.stream import Stream
-
 _PATIENCE_S: Final = 5.0
 """How long the first picture of a group may take: a large one behind others takes a second."""
 _GRACE_S: Final = 0.5
 """How long a watcher may take for the last word, when the service stops."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Watcher(Protocol):
+    """Who is sent events until one of the two sides ends it."""
+
+    ended: asyncio.Event
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the watcher is there, as far as is known."""
+        ...
+
+    def abort(self) -> None:
+        """End here and now, whatever has not been sent."""
+        ...
 
 
 class Hub(Collector):
@@ -36,7 +48,7 @@ class Hub(Collector):
 
     def __init__(self, roster: Roster, pulse: Pulse, *, max_streams: int) -> None:
         self.clock = roster.clock
-        self.streams: set[Stream] = set()
+        self.streams: set[Watcher] = set()
         self.sent_bytes = 0
         self.stopping = False
         self._roster = roster

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.auth import DEVICES
+from api.access.auth import DEVICES
 from api.live.events import event
 from tracker import Tracker, View, no_touches
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from api.database import Database, Records
-from api.database_clock import DatabaseClock
 from api.live.fleet import MOST_DEVICES, Position
+from api.postgres.database import Database, Records
+from api.postgres.database_clock import DatabaseClock
 
 _PAGE_DEVICES: Final = 1000
 _NIL: Final = "00000000-0000-0000-0000-000000000000"

@@ -14,7 +14,7 @@ import msgspec
 from yarl import URL
 
 from api.config import ServerSettings
-from api.readiness import Readiness
+from api.handlers.readiness import Readiness
 from api.status.samples import Metrics, parse_metrics
 
 _READY: Final = "api/health/ready"

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from api.readiness import Readiness
+from api.handlers.readiness import Readiness
 from api.status.asking import Look, printable
 from api.status.figures import Figures, Target
 from api.status.words import count, share, span

@@ -8,14 +8,14 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from api.answers import ApiError, json_answer
-from api.auth import Access, device_not_found
-from api.bodies import expect_later, read_body
-from api.database import Database
-from api.locations import Accepted, Batch, NoSuchDevice, Report, Upload
-from api.openapi import Operation
-from api.queries import read_query
-from api.tracks import Track, TrackQuery, load_track
+from api.access.auth import Access, device_not_found
+from api.fleet.locations import Accepted, Batch, NoSuchDevice, Report, Upload
+from api.fleet.tracks import Track, TrackQuery, load_track
+from api.handlers.bodies import expect_later, read_body
+from api.handlers.openapi import Operation
+from api.handlers.queries import read_query
+from api.http.answers import ApiError, json_answer
+from api.postgres.database import Database
 from tracker import RowRefused
 from tracker.repeats import Repeats
 

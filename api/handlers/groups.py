@@ -2,11 +2,11 @@
 
 from aiohttp import web
 
-from api.answers import json_answer
-from api.auth import PRINCIPAL
-from api.database import Database
-from api.groups import Groups, list_groups
-from api.openapi import Operation
+from api.access.auth import PRINCIPAL
+from api.fleet.groups import Groups, list_groups
+from api.handlers.openapi import Operation
+from api.http.answers import json_answer
+from api.postgres.database import Database
 
 
 class GroupHandlers:

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.answers import ApiError, error_answer
+from api.http.answers import ApiError, error_answer
 from api.logs import REQUEST_ID
 from tracker import StoreError
 from tracker.histogram import Histogram

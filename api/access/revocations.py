@@ -14,9 +14,9 @@ import structlog
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.database import Database
-from api.database_clock import DatabaseClock
-from api.lookup import CachedLookup
+from api.access.lookup import CachedLookup
+from api.postgres.database import Database
+from api.postgres.database_clock import DatabaseClock
 from tracker import StoreError, StoreMisconfigured, StoreUnavailable
 
 _MOST_PATIENCE_S: Final = 5.0

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from api.database import Database
+from api.postgres.database import Database
 from tracker import View
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*$")]

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from api.database import Database
+from api.postgres.database import Database
 from tracker import RowRefused
 
 _Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=50, pattern=r"^[^\x00]*$")]

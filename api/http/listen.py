@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from api.doors import Door
+from api.http.doors import Door
 
 _BACKLOG: Final = 1024
 

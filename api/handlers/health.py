@@ -9,14 +9,14 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from api.answers import json_answer
-from api.auth import public
-from api.database import Database
-from api.exposition import exposition
-from api.migrate import HEAD
-from api.openapi import Operation
-from api.readiness import Readiness
-from api.revocations import Revocations
+from api.access.auth import public
+from api.access.revocations import Revocations
+from api.handlers.exposition import exposition
+from api.handlers.openapi import Operation
+from api.handlers.readiness import Readiness
+from api.http.answers import json_answer
+from api.postgres.database import Database
+from api.postgres.migrate import HEAD
 from tracker import StoreError, StoreMisconfigured, Tracker
 
 _CHECK_DEADLINE_S: Final = 2.0

@@ -28,7 +28,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from api.config import IngestSettings
-from api.locations import Locations, NoSuchDevice, Report
+from api.fleet.locations import Locations, NoSuchDevice, Report
 from tracker import RowRefused, StoreError, StoreMisconfigured, StoreUnavailable
 from tracker.histogram import Histogram
 from tracker.repeats import Repeats

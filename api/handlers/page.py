@@ -6,11 +6,11 @@ from typing import Final
 
 from aiohttp import ETag, web
 
-from api.answers import ApiError, error_answer
-from api.auth import public
-from api.openapi import Operation
+from api.access.auth import public
+from api.handlers.openapi import Operation
+from api.http.answers import ApiError, error_answer
 
-FOLDER: Final = Path(__file__).parent / "page"
+FOLDER: Final = Path(__file__).parent.parent / "page"
 _INDEX: Final = "index.html"
 _HEADERS: Final = {
     "Cache-Control": "no-cache",  # asked for again each time, and not sent again if it is the same

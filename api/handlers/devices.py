@@ -6,15 +6,15 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from api.answers import ApiError, json_answer
-from api.auth import PRINCIPAL, Access, device_not_found, note_active
-from api.bodies import expect_later, read_body
-from api.cursors import from_cursor
-from api.devices import DeviceAnswer, Devices, KnownDevice, Registration
-from api.durations import seconds
-from api.listing import Ages, Listed, Listing, Listings
-from api.openapi import Operation
-from api.queries import read_parameter, read_query
+from api.access.auth import PRINCIPAL, Access, device_not_found, note_active
+from api.fleet.cursors import from_cursor
+from api.fleet.devices import DeviceAnswer, Devices, KnownDevice, Registration
+from api.fleet.durations import seconds
+from api.fleet.listing import Ages, Listed, Listing, Listings
+from api.handlers.bodies import expect_later, read_body
+from api.handlers.openapi import Operation
+from api.handlers.queries import read_parameter, read_query
+from api.http.answers import ApiError, json_answer
 
 _REGISTRATION: Final = msgspec.json.Decoder(Registration)
 

@@ -4,8 +4,8 @@ from typing import Annotated, Final
 
 import msgspec
 
-from api.database import Database
-from api.devices import Time
+from api.fleet.devices import Time
+from api.postgres.database import Database
 
 _MOST: Final = 1000
 _SUMMARY: Final = (

@@ -8,15 +8,12 @@ from uuid import UUID
 import msgspec
 from aiohttp import ClientPayloadError, HttpVersion11, hdrs, web
 
-from api.answers import ApiError
-from api.auth import Access
+from api.access.auth import Access
+from api.http.answers import ApiError
+from api.http.connections import BodyTooSlow
 from tracker import StoreError
 
 T = TypeVar("T")
-
-
-class BodyTooSlow(web.RequestPayloadError):
-    """A body has not come within its time."""
 
 
 async def expect_later(request: web.Request) -> None:

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import msgspec
 
-from api.database import Database
-from api.locations import CAPTURED_AT, END_OF_9999_MS, FIELDS, Report
+from api.fleet.locations import CAPTURED_AT, END_OF_9999_MS, FIELDS, Report
+from api.postgres.database import Database
 
 _VALUES: Final = ", ".join(FIELDS[1:])
 _TRACK: Final = f"""

@@ -10,12 +10,12 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from api.answers import ApiError
-from api.database_clock import DatabaseClock
-from api.devices import KnownDevice
-from api.keys import Principal, hash_key
-from api.lookup import CachedLookup
-from api.refusals import Refusals
+from api.access.keys import Principal, hash_key
+from api.access.lookup import CachedLookup
+from api.access.refusals import Refusals
+from api.fleet.devices import KnownDevice
+from api.http.answers import ApiError
+from api.postgres.database_clock import DatabaseClock
 from tracker import StoreError
 from tracker.keys import uuid_key
 

@@ -14,10 +14,18 @@ from uuid import UUID
 
 import msgspec
 
-from api.cursors import Position, to_cursor
-from api.database import Database, Records
-from api.devices import COLUMNS, NEWEST, DeviceAnswer, GroupId, Limit, device_answer, last_seen
-from api.durations import Duration
+from api.fleet.cursors import Position, to_cursor
+from api.fleet.devices import (
+    COLUMNS,
+    NEWEST,
+    DeviceAnswer,
+    GroupId,
+    Limit,
+    device_answer,
+    last_seen,
+)
+from api.fleet.durations import Duration
+from api.postgres.database import Database, Records
 from tracker import View
 
 _SLICE_ROWS: Final = 2000

@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.lookup import CachedLookup
+from api.access.lookup import CachedLookup
 
 
 class CacheUse(Collector):

@@ -15,11 +15,10 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.payload import Payload
 from aiohttp.streams import StreamReader
 
-from api.answers import ApiError
-from api.bodies import BodyTooSlow
 from api.config import ServerSettings
-from api.doors import Door
-from api.observe import Requests
+from api.http.answers import ApiError
+from api.http.doors import Door
+from api.http.observe import Requests
 
 _LINGER_S: Final = 5.0
 """How long a body that nobody wants is read, so that its sender comes to read the answer."""
@@ -27,6 +26,10 @@ _UNREAD_BYTES: Final = 65_536
 """How much of a body is taken before anybody asks for it; of many nobody ever will."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class BodyTooSlow(web.RequestPayloadError):
+    """A body has not come within its time."""
 
 
 class Connection(web.RequestHandler):

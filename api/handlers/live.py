@@ -6,15 +6,15 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from api.answers import ApiError
-from api.auth import PRINCIPAL, Access
+from api.access.auth import PRINCIPAL, Access
 from api.config import LiveSettings
-from api.devices import GroupId
+from api.fleet.devices import GroupId
+from api.handlers.openapi import Operation
+from api.handlers.queries import read_query
+from api.http.answers import ApiError
 from api.live.events import Hello
 from api.live.hub import Hub
 from api.live.stream import CONTENT_TYPE, Ended, Stream
-from api.openapi import Operation
-from api.queries import read_query
 from tracker import StoreError
 
 _RETRY_AFTER_S: Final = 10

@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 from aiohttp import hdrs, web
 
-from api.answers import Error, json_answer
-from api.auth import public
+from api.access.auth import public
+from api.http.answers import Error, json_answer
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

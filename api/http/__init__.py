@@ -1,0 +1,1 @@
+"""What is below the handlers: addresses, connections, answers, and the outermost middleware."""

@@ -1,0 +1,1 @@
+"""The way to Postgres: connections, the embedded server, migrations."""

@@ -228,7 +228,8 @@ def _add_live(
 
     app.on_shutdown.append(stop)  # before the server waits for what is being answered
     app.on_cleanup.append(stop)  # and for who cleans up without a server
-    app.add_routes(LiveHandlers(hub, access, settings.live).routes())
+    resolution_s = settings.tracker.device_resolution_s
+    app.add_routes(LiveHandlers(hub, access, settings.live, resolution_s=resolution_s).routes())
     app.add_routes(PageHandlers().routes())
     return hub
 

@@ -64,6 +64,7 @@ class Live:
                 assert self.ready
                 self.ticks += 1
                 self.now = data["now"]
+                self.hello["of"] = data.get("of", self.hello["of"])
                 for second, numbers in data.get("seen", []):
                     for n in numbers:
                         self.devices[n]["seen"] = second

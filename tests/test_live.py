@@ -6,8 +6,10 @@ import uuid
 from contextlib import AsyncExitStack
 
 import pytest
+from structlog.testing import capture_logs
 
-from api.live import group
+from api.live import fleet, group, hub, roster
+from api.live.fleet import Fleet
 from tests.service import REPORT, running
 from tests.sse import PATIENCE_S, live
 
@@ -135,6 +137,27 @@ async def test_positions_are_seen_to_begin_with_and_as_they_come(service, db):
         await seen.until(lambda _: seen.named(device_id)["location"] == [7, 8, 9, 7000])
 
 
+@pytest.mark.parametrize("how", [{"device_resolution_s": 600}, {"enabled": False}], ids=str)
+async def test_a_device_that_moves_without_a_later_touch_is_seen_to_move(dsn, how):
+    """Its touches are rounded down to the same time, or there are none."""
+    async with running(dsn, tracker=how) as service:
+        device_id = await service.register()
+        async with live(service.client, service.key) as seen:
+            for second in (1, 2, 3):
+                await service.upload(device_id, timestamp=second * 1000, latitude=second)
+                here = [second, REPORT["longitude"], 10, second * 1000]
+                await seen.until(lambda _: seen.named(device_id)["location"] == here)  # noqa: B023
+
+
+async def test_what_touches_are_rounded_down_by_makes_nobody_idle(dsn):
+    """A device that was seen just now may be said to have been seen so long ago."""
+    async with (
+        running(dsn, tracker={"device_resolution_s": 600}) as service,
+        live(service.client, service.key) as seen,
+    ):
+        assert (seen.hello["online_within_s"], seen.hello["silent_after_s"]) == (719, 1499)
+
+
 async def test_a_group_is_watched_alone(service, db):
     """Nothing of another group is told, whatever happens there."""
     (mine,), (theirs,) = await stored(db, "A"), await stored(db, "B", group_id="others")
@@ -257,6 +280,70 @@ async def test_streams_that_come_and_go_leave_nothing_behind(service, db):
     after = set(map(asyncio.Task.get_name, asyncio.all_tasks()))
     assert not {name for name in after - before if not name.startswith("Task-")}
     assert (await service.metrics()).total("database_in_use_connections", pool="live") == 0
+
+
+async def test_beyond_so_many_devices_no_further_group_is_watched(service, db, monkeypatch):
+    """Whoever watches goes on, and others may watch the same group."""
+    monkeypatch.setattr(hub, "_MOST_WATCHED", 3)
+    await stored(db, "A", "B")
+    await stored(db, "C", "D", group_id="others")
+    async with live(service.client, service.key) as seen:
+        answer = await service.call("GET", "/api/v1/live?group_id=others")
+        assert answer.status == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        async with live(service.client, service.key) as other:
+            await other.until(lambda _: other.ticks > 1)
+        ticks = seen.ticks
+        await seen.until(lambda _: seen.ticks > ticks + 2)
+    await nobody_watches(service)
+    async with asyncio.timeout(PATIENCE_S):
+        while any(task.get_name() == "live-family" for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.05)
+    async with live(service.client, service.key, "others") as seen:
+        assert len(seen.devices) == 2
+
+
+async def test_a_bug_in_what_is_shown_ends_streams_and_is_logged_once(service, monkeypatch):
+    """So that they come again at the pace of who is refused, not over and over."""
+    monkeypatch.setattr(Fleet, "changes", None)
+    with capture_logs() as logs:
+        for _ in range(2):
+            answer = await service.call("GET", "/api/v1/live?group_id=family")
+            assert answer.status == 503
+    monkeypatch.undo()
+    monkeypatch.setattr(group, "TICK_S", 0.1)
+    with capture_logs() as later:
+        async with live(service.client, service.key) as seen:
+            monkeypatch.setattr(Fleet, "changes", None)
+            assert await seen.ends() == "unavailable"
+            assert seen.hellos == 1
+    crashes = [entry for entry in logs + later if entry["event"] == "live.crashed"]
+    assert [(entry["group_id"], entry["times"]) for entry in crashes] == [("family", 1)]
+
+
+async def test_a_group_that_is_worn_out_starts_over(service, db, monkeypatch):
+    """Watchers get a new picture, and see what all others see."""
+    monkeypatch.setattr(fleet, "_MOST_NUMBERS", 2)
+    (first,) = await stored(db, "A")
+    async with live(service.client, service.key) as seen:
+        (second, third) = await stored(db, "B", "C")
+        await seen.until(lambda _: seen.hellos == 2 and seen.ready)
+        assert {one["device_id"] for one in seen.devices.values()} == {first, second, third}
+
+
+async def test_how_many_there_are_beyond_those_that_are_shown_is_told(service, db, monkeypatch):
+    """Of a group that was whole when one began to watch, and of one that grows at its end."""
+    monkeypatch.setattr(group, "_LOOKS_PER_COUNT", 1)
+    monkeypatch.setattr(group, "MOST_DEVICES", 2)
+    monkeypatch.setattr(roster, "_SUMMARY", roster._SUMMARY.replace("LIMIT 10000", "LIMIT 2"))
+    await stored(db, "A")
+    async with live(service.client, service.key) as seen:
+        assert seen.hello["of"] == 1
+        await stored(db, "B")
+        await seen.until(lambda _: seen.hello["of"] == 2)
+        await stored(db, "C", "D")
+        await seen.until(lambda _: seen.hello["of"] == 4)
+        assert len(seen.devices) == 2
 
 
 async def test_without_tracking_the_database_is_shown(dsn, db):

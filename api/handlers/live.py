@@ -35,12 +35,16 @@ class LiveHandlers:
         hub: what is watched.
         access: whether a key is still valid.
         settings: when a device is online, and when it is silent.
+        resolution_s: seconds to which touches are rounded down; devices get the benefit of them.
     """
 
-    def __init__(self, hub: Hub, access: Access, settings: LiveSettings) -> None:
+    def __init__(
+        self, hub: Hub, access: Access, settings: LiveSettings, *, resolution_s: int
+    ) -> None:
         self._hub = hub
         self._access = access
-        self._settings = settings
+        self._online_within_s = settings.online_within_s + resolution_s - 1
+        self._silent_after_s = settings.silent_after_s + resolution_s - 1
         self._version = version("activity-tracker")
 
     def routes(self) -> list[web.RouteDef]:
@@ -61,8 +65,8 @@ class LiveHandlers:
             return Hello(
                 group_id=group_id,
                 now=now,
-                online_within_s=self._settings.online_within_s,
-                silent_after_s=self._settings.silent_after_s,
+                online_within_s=self._online_within_s,
+                silent_after_s=self._silent_after_s,
                 devices=devices,
                 of=of,
                 version=self._version,

@@ -26,6 +26,8 @@ from tracker.repeats import Repeats
 TICK_S: Final = 1.0
 _LOOK_EVERY_S: Final = 2.0
 _LOCATED_AT_ONCE: Final = 1000
+_PATROLLED_AT_ONCE: Final = 200
+_LOOKS_PER_COUNT: Final = 15
 _UNWATCHED_TICKS: Final = 3
 _KEPT_TICKS: Final = 120
 _KEPT_BYTES: Final = 4 << 20
@@ -60,12 +62,16 @@ class Told:
     """What a tick told.
 
     Args:
-        group: to those who may know of this group.
-        everything: to those who may know of all.
+        group: of the group, to all who watch it.
+        service: of the service, to those of them who may know of all groups.
     """
 
     group: bytes
-    everything: bytes
+    service: bytes
+
+    def __len__(self) -> int:
+        """Return how many bytes it takes."""
+        return len(self.group) + len(self.service)
 
 
 class Group:
@@ -83,13 +89,15 @@ class Group:
         """Of the last tick."""
         self.over = False
         """Whether there will be no other: ask for the group anew."""
+        self.crashed = False
+        """Whether that is for a bug, so that asking at once would only meet it again."""
         self._group_id = group_id
         self._roster = roster
         self._pulse = pulse
         self._clock = roster.clock
         self._fleet = Fleet()
         self._members: int | None = None
-        self._of = 0
+        self._looks = 0
         self._told: deque[Told] = deque()
         self._told_bytes = 0
         self._next = asyncio.Event()
@@ -102,6 +110,10 @@ class Group:
         self.loaded = asyncio.create_task(self._load(), name=f"live-load-{group_id}")
         """Done when there is a picture; raises StoreError if the database is away."""
         self._running: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """Return how many devices are shown."""
+        return len(self._fleet)
 
     async def run(self) -> None:
         """Keep the picture up to date until nobody has watched for a while.
@@ -144,22 +156,22 @@ class Group:
         for piece in self._fleet.changes(round(self._clock.now(), 3)):
             pieces.append(piece)
             await asyncio.sleep(0)
-        told = b"".join(pieces)
-        self._told.append(Told(told, told + self._pulse.service()))
+        told = Told(b"".join(pieces), self._pulse.service())
+        self._told.append(told)
         self._told_bytes += len(told)
         while len(self._told) > _KEPT_TICKS or self._told_bytes > _KEPT_BYTES:
-            self._told_bytes -= len(self._told.popleft().group)
+            self._told_bytes -= len(self._told.popleft())
         self.number += 1
         done, self._next = self._next, asyncio.Event()
         done.set()
 
     def _lay_over(self) -> None:
-        latest, view = int(self._clock.now()), self._pulse.pending()
+        latest, view, drains = int(self._clock.now()), self._pulse.pending(), self._pulse.drains()
+        self._fleet.lay_over(view, latest)
         # The earlier one still has what has been written since. If there was more than one flush,
         # touches may have come and gone unseen; they are in the table.
-        self._fleet.lay_over(self._earlier, latest)
-        self._fleet.lay_over(view, latest)
-        drains = self._pulse.drains()
+        if drains != self._drains:
+            self._fleet.lay_over(self._earlier, latest)
         if drains - self._drains > 1:
             self._look_now.set()
         self._earlier, self._drains = view, drains
@@ -174,6 +186,7 @@ class Group:
             self._look_now.clear()
             try:
                 await self._look_at_members()
+                self._fleet.patrol(_PATROLLED_AT_ONCE)
                 await self._look_at_positions()
             except StoreError as error:
                 if times := self._silent.again():
@@ -181,10 +194,13 @@ class Group:
 
     async def _look_at_members(self) -> None:
         summary = await self._roster.summary(self._group_id)
-        if summary.members == self._members:
-            self._fleet.saw(summary.seen)
-        else:
+        if summary.members != self._members:
             await self._read_members()
+            return
+        self._fleet.saw(summary.seen)
+        self._looks += 1
+        if self._looks % _LOOKS_PER_COUNT == 0:
+            await self._count_members()
 
     async def _read_members(self) -> None:
         order: list[int] = []
@@ -199,9 +215,13 @@ class Group:
             page = await self._roster.page(self._group_id, (page[-1][1], page[-1][0]))
         self._fleet.keep(order)
         self._members = members  # of what was read: what changes meanwhile is seen at the next look
-        self._of = len(order)
-        if len(order) == MOST_DEVICES:
-            self._of = await self._roster.count(self._group_id)
+        await self._count_members()
+
+    async def _count_members(self) -> None:
+        """Take note of how many there are beyond those that are shown."""
+        shown = len(self._fleet)
+        full = shown == MOST_DEVICES
+        self._fleet.of = await self._roster.count(self._group_id) if full else shown
 
     async def _look_at_positions(self) -> None:
         numbers, ids, known_ms = self._fleet.next_to_locate(_LOCATED_AT_ONCE)
@@ -220,7 +240,7 @@ class Group:
         async with self._drawing:
             if self._picture is None or not self._is_fresh(self._picture):
                 number, pieces = self.number, []
-                devices, of = len(self._fleet), self._of
+                devices, of = len(self._fleet), self._fleet.of
                 for piece in self._fleet.pieces():
                     pieces.append(piece)
                     await asyncio.sleep(0)
@@ -232,7 +252,7 @@ class Group:
         if since > min(_SHARED_TICKS, len(self._told)):
             return False
         later = islice(reversed(self._told), since)
-        return sum(len(told.group) for told in later) <= picture.size_bytes
+        return sum(map(len, later)) <= picture.size_bytes
 
     def remembers(self, number: int) -> bool:
         """Whether all ticks from this one on are still known, or yet to come."""

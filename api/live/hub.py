@@ -13,9 +13,13 @@ from api.live.group import Group
 from api.live.pulse import Pulse
 from api.live.roster import Roster
 from tracker import StoreError, StoreUnavailable
+from tracker.repeats import Repeats
 
 _PATIENCE_S: Final = 5.0
 """How long the first picture of a group may take: a large one behind others takes a second."""
+_MOST_WATCHED: Final = 100_000
+"""How many devices, in all groups: each costs 700 bytes or so, and a look-up a second."""
+_LOG_EVERY_S: Final = 60.0
 _GRACE_S: Final = 0.5
 """How long a watcher may take for the last word, when the service stops."""
 
@@ -56,6 +60,7 @@ class Hub(Collector):
         self._max_streams = max_streams
         self._groups: dict[str | None, Group] = {}
         self._tasks: dict[Group, asyncio.Task[None]] = {}
+        self._crashes = Repeats(_LOG_EVERY_S)
 
     @property
     def is_full(self) -> bool:
@@ -69,7 +74,7 @@ class Hub(Collector):
             group_id: which; None is one that nobody is in.
 
         Raises:
-            StoreError: the database is away or too slow.
+            StoreError: the database is away or too slow, or too many devices are watched.
         """
         if self.stopping:
             raise StoreUnavailable("the service is stopping")
@@ -91,6 +96,10 @@ class Hub(Collector):
         failure = group.loaded.exception()
         if failure is not None:
             raise StoreUnavailable(str(failure))  # a new one: tracebacks would pile up on the old
+        if not group.watchers and sum(map(len, self._tasks)) > _MOST_WATCHED:
+            if group in self._tasks:
+                self._tasks[group].cancel()
+            raise StoreUnavailable("too many devices are being watched")
         return group
 
     def _make_room(self) -> None:
@@ -109,7 +118,9 @@ class Hub(Collector):
         except StoreError:
             pass  # whoever asked for the group is told
         except Exception:
-            log.exception("live.crashed", group_id=group_id)
+            group.crashed = True
+            if times := self._crashes.again():
+                log.exception("live.crashed", group_id=group_id, times=times)
         finally:
             del self._tasks[group]
             if self._groups.get(group_id) is group:

@@ -82,13 +82,7 @@ class Stream(Payload):
             return
         self._hub.streams.add(self)
         try:
-            while True:
-                group = await self._hub.group(self._group_id)
-                group.watchers += 1
-                try:
-                    await self._watch(group)
-                finally:
-                    group.watchers -= 1
+            await self._watch()
         except StoreError:
             await self._bye("stopping" if self._hub.stopping else "unavailable")
         except Ended as end:
@@ -97,7 +91,24 @@ class Stream(Payload):
             self._hub.streams.discard(self)
             self.ended.set()
 
-    async def _watch(self, group: Group) -> None:
+    async def _watch(self) -> None:
+        """Send what happens in the group, one picture after the other.
+
+        Raises:
+            Ended: the watcher may not watch any longer, or a bug ended the group.
+            StoreError: nobody knows.
+        """
+        while True:
+            group = await self._hub.group(self._group_id)
+            group.watchers += 1
+            try:
+                await self._follow(group)
+            finally:
+                group.watchers -= 1
+            if group.crashed:
+                raise Ended("unavailable")
+
+    async def _follow(self, group: Group) -> None:
         """Send a picture and all ticks since, until the watcher lags too far or the group is over.
 
         Raises:
@@ -114,7 +125,9 @@ class Stream(Payload):
                 return
         await self._send(READY)
         while told := await group.told(number):
-            await self._send(told.everything if self._all_groups else told.group)
+            await self._send(told.group)
+            if self._all_groups:
+                await self._send(told.service)
             number += 1
 
     async def _send(self, data: bytes) -> None:

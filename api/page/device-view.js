@@ -29,7 +29,7 @@ export function deviceView(fleet, route, track) {
     return html`<main class="device">${back}
       <div class="empty panel"><h1 tabindex="-1">Not here</h1>
         <p>No active device of this group has the id <code class="long">${route.device}</code>${
-          fleet.of > fleet.expected ? ", or it is not among the first 10,000" : ""}.</p></div>
+          fleet.of > fleet.size ? ", or it is not among the first 10,000" : ""}.</p></div>
     </main>`;
   }
   return html`<main class="device">${back}

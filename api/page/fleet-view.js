@@ -16,8 +16,8 @@ export function fleetView(state, on) {
   return html`<main class="fleet">
     <div class="title">
       <h1 tabindex="-1">${fleet.group}</h1>
-      ${fleet.of > fleet.expected
-        ? html`<p class="hint">The first ${countText(fleet.expected)} by name of
+      ${fleet.of > fleet.size
+        ? html`<p class="hint">The first ${countText(fleet.size)} by name of
             ${countText(fleet.of)} devices.</p>`
         : nothing}
     </div>

@@ -17,7 +17,7 @@ export class Fleet {
     this.group = hello.group_id;
     this.allGroups = hello.all_groups;
     this.version = hello.version;
-    this.expected = hello.devices;
+    this.expected = hello.devices; // to begin with
     this.of = hello.of;
     this.now = hello.now;
     this.onlineWithinS = hello.online_within_s;
@@ -53,8 +53,9 @@ export class Fleet {
    * Take in what a `tick` event says has changed.
    * @returns {number} how many devices were active.
    */
-  tick({ now, seen = [], moved = [], gone = [] }) {
+  tick({ now, of = this.of, seen = [], moved = [], gone = [] }) {
     this.now = now;
+    this.of = of;
     const active = new Set();
     for (const [second, numbers] of seen) {
       for (const n of numbers) {

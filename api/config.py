@@ -6,7 +6,8 @@ Units and meanings are in config.toml; a test keeps its values and these default
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -237,12 +238,16 @@ def load_settings(file: Path | None = None) -> Settings:
 def _read(file: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings from {file}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"cannot read the settings from {file}: {error}") from error
     sections = _sections()
     for name in values:
         if name not in sections:
-            raise SettingsError(f"bad settings in {file}: unknown setting {name!r:.60}")
+            raise SettingsError(
+                f"bad settings in {file}: unknown setting {name!r:.60}{_meant(name, _names())}"
+            )
     for name, section in sections.items():
         try:
             # TOML has types of its own, so what it says is taken by its word: "8080" is no port.
@@ -263,7 +268,21 @@ def _reject_unknown_environment(environment: Mapping[str, str]) -> None:
         section, _, setting = name[len(PREFIX) :].lower().partition("__")
         sections = _sections()
         if section not in sections or setting not in sections[section].model_fields:
-            raise SettingsError(f"unknown setting in the environment: {name}")
+            known = {f"{PREFIX}{one.replace('.', '__').upper()}" for one in _names() if "." in one}
+            raise SettingsError(f"unknown setting in the environment: {name}{_meant(name, known)}")
+
+
+def _names() -> set[str]:
+    """Return the names of all sections, and of all settings as section.setting."""
+    sections = _sections()
+    settings = {f"{name}.{one}" for name, of in sections.items() for one in of.model_fields}
+    return settings | set(sections)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """Say what somebody may have meant who named something that there is not."""
+    near = get_close_matches(name, known, n=1)
+    return f": did you mean {near[0]}?" if near else ": config.toml has all that there are"
 
 
 def _one_line(error: ValidationError, source: str, *section: str) -> str:
@@ -275,7 +294,7 @@ def _one_line(error: ValidationError, source: str, *section: str) -> str:
             source = "the file and the environment taken together"
             problems.append(message)
         elif problem["type"] == "extra_forbidden":
-            problems.append(f"unknown setting {name!r}")
+            problems.append(f"unknown setting {name!r}{_meant(name, _names())}")
         elif isinstance(
             problem["input"], dict
         ):  # the value of a whole section would hide the point

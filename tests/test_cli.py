@@ -12,6 +12,7 @@ import sys
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import IO
 
 import aiohttp
 import pytest
@@ -29,12 +30,15 @@ DEVICE = "00000000-0000-4000-8000-000000000001"
 CHECKOUT = Path(__file__).parent.parent
 
 
-def run(*arguments: str, dsn: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, dsn: str = "", into: IO[str] | int = subprocess.PIPE, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "api", *arguments],
         cwd=CHECKOUT,
         env={**os.environ, "ACTIVITY__DATABASE__URL": dsn, **environment},
-        capture_output=True,
+        stdout=into,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=100,
         check=False,
@@ -86,8 +90,9 @@ def test_a_name_is_shown_as_it_is_and_an_ambiguous_one_revokes_nothing(dsn):
         assert_one_line(run("keys", "revoke", which, dsn=dsn), 1, "was revoked already")
 
 
-async def test_keys_are_listed_as_json_a_line_each_without_a_secret(dsn, db):
-    """For scripts: with times in RFC 3339, in UTC."""
+async def test_keys_are_listed_as_json_without_a_secret(dsn, db):
+    """For scripts: an array, with times in RFC 3339, in UTC, and each key on a line."""
+    assert json.loads(run("keys", "list", "--json", dsn=dsn).stdout) == []
     secrets = [
         run("keys", "create", "--name", name, *more, dsn=dsn).stdout.strip()
         for name, more in (("a\u00e4 \u2028", ()), ("b", ("--group", "vans", "--expires", "1d")))
@@ -96,7 +101,8 @@ async def test_keys_are_listed_as_json_a_line_each_without_a_secret(dsn, db):
     await db.execute("UPDATE api_keys SET last_used_at = '2026-01-02 03:04:05+02' WHERE name = 'b'")
     listed = run("keys", "list", "--json", dsn=dsn)
     assert listed.returncode == 0
-    first, second = (json.loads(line) for line in listed.stdout.split("\n")[:-1])
+    first, second = json.loads(listed.stdout)
+    assert len(listed.stdout.split("\n")) == 5
     assert list(first) == [
         *("id", "prefix", "name", "group_id", "created_at", "last_used_at"),
         *("expires_at", "revoked_at", "state"),
@@ -182,7 +188,7 @@ def test_wrong_arguments_are_refused(dsn):
 def test_a_missing_server_is_said_in_one_line(command):
     """Where it was looked for, without a trace."""
     done = run(*command, dsn="postgresql://postgres@127.0.0.1:1/postgres")
-    assert_one_line(done, 1, "database", "127.0.0.1")
+    assert_one_line(done, 1, "cannot connect", "127.0.0.1", "is it running", "database.url")
 
 
 @pytest.mark.parametrize("command", [("serve",), ("migrate",), ("keys", "list")])
@@ -197,6 +203,8 @@ def test_a_bad_setting_is_said_in_one_line():
     """The setting is named, and the start is stopped."""
     done = run("serve", ACTIVITY__TRACKER__FLUSH_INTERVAL_S="nan")
     assert_one_line(done, 2, "tracker.flush_interval_s")
+    done = run("serve", ACTIVITY__SERVER__PROT="1")
+    assert_one_line(done, 2, "ACTIVITY__SERVER__PROT: did you mean ACTIVITY__SERVER__PORT?")
     done = run("--config", "/nowhere.toml", "serve")
     assert_one_line(done, 2, "/nowhere.toml")
     for command in (
@@ -368,11 +376,58 @@ async def test_devices_of_a_group_are_listed_from_the_shell(dsn, db):
         ["van", "[b]", str(n), "ios"] for n in (1, 2, 3)
     ]
     everything = run(*vans, "--json", dsn=dsn)
-    devices = [json.loads(line) for line in everything.stdout.splitlines()]
+    devices = json.loads(everything.stdout)
     assert len({device["device_id"] for device in devices}) == 2100
     assert devices[0].keys() >= {"display_name", "last_seen_at", "last_location"}
     seen = run(*vans, "--seen-within", "1d", "--limit", "1500", "--json", dsn=dsn)
-    assert len(seen.stdout.splitlines()) == 1500
+    assert len(json.loads(seen.stdout)) == 1500
+
+
+async def test_no_name_speaks_to_the_terminal(dsn, db):
+    """Any device may call itself anything, and who lists devices has a terminal that obeys."""
+    await db.execute(
+        "INSERT INTO devices (device_id, display_name, group_id, platform) "
+        "VALUES (gen_random_uuid(), $1, 'vans', $1)",
+        "\x1b]0;mine\x07\x1b[2J\nnext\u202e\x9b1m",
+    )
+    done = run("devices", "list", "--group", "vans", dsn=dsn)
+    (_, row) = done.stdout.splitlines()
+    assert row.isprintable()
+    assert row.count("]0;mine [2J next 1m") == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("keys", "create", "--name", "unseen"),
+        ("keys", "list"),
+        ("keys", "list", "--json"),
+        ("devices", "list", "--group", "vans"),
+        ("devices", "list", "--group", "vans", "--json"),
+        ("status", "--url", "http://127.0.0.1:1", "--json"),
+        ("completion", "bash"),
+        ("--help",),
+    ],
+    ids=" ".join,
+)
+async def test_output_that_cannot_be_written_is_said_in_one_line(dsn, db, command):
+    """A disk that is full, for example; who made a key is told that nobody knows it."""
+    await db.execute(
+        "INSERT INTO devices (device_id, display_name, group_id, platform) "
+        "VALUES (gen_random_uuid(), 'a van', 'vans', 'ios')"
+    )
+    await db.execute("INSERT INTO api_keys (key_hash, prefix, name) VALUES ('', 'ak_x', 'a key')")
+
+    def run_into_a_full_disk() -> subprocess.CompletedProcess[str]:
+        with Path("/dev/full").open("w") as full:
+            return run(*command, dsn=dsn, into=full)
+
+    done = await asyncio.to_thread(run_into_a_full_disk)
+    assert done.returncode == 1
+    *before, line = done.stderr.splitlines()
+    assert line.startswith("error: cannot write the output: No space left on device")
+    made = "create" in command
+    assert ("revoke it" in line, len(before)) == (made, made)
 
 
 def test_a_group_that_nobody_is_in_is_no_failure(dsn):

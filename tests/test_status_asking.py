@@ -65,6 +65,13 @@ def test_a_bad_address_is_said_in_a_line(url, code, said):
         assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_host_that_is_no_address_is_blamed_on_the_setting():
+    """Nobody gave an address."""
+    done = run("status", ACTIVITY__SERVER__HOST="my host")
+    assert done.returncode == 2
+    assert "error: server.host" in done.stderr
+
+
 def test_what_is_asked_by_default_is_where_the_settings_say_that_it_listens():
     """The port for metrics if there is one; loopback if it listens everywhere."""
     for settings, url in (

@@ -56,9 +56,25 @@ def translate(error: BaseException) -> StoreError | None:
         return error_for(error.sqlstate or "XX000", str(error))
     for driver_error, store_error in _CLIENT_SIDE:
         if isinstance(error, driver_error):
-            said = "no answer in time" if isinstance(error, TimeoutError) else str(error)
-            return store_error(f"{type(error).__name__}: {said}")
+            return store_error(reason(error))
     return None
+
+
+def reason(error: BaseException) -> str:
+    """Return in words why a server could not be asked.
+
+    Args:
+        error: what the driver or the system raised.
+    """
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+        return f"no server listens there: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{type(error).__name__}: {error.strerror}"
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 class PostgresStore:

@@ -4,6 +4,8 @@ Exit codes: 0 done, 1 it failed (the database is away, there is no such key), 2 
 setting is wrong. Whatever fails says so in one line on stderr.
 """
 
+import os
+import sys
 from typing import Final
 
 import typer
@@ -22,12 +24,13 @@ _EXIT_CODES: Final = (
 )
 _TAB: Final = (
     "In bash and zsh, put this into ~/.bashrc or ~/.zshrc, with the paths of your checkout: "
-    "[bold]source <(cd CHECKOUT && .venv/bin/python -m api completion bash)[/]. In fish: "
-    "[bold].venv/bin/python -m api completion fish | source[/]"
+    "source <(cd CHECKOUT && .venv/bin/python -m api completion bash). In fish: "
+    ".venv/bin/python -m api completion fish | source"
 )
 
 app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
     epilog=_EXIT_CODES,
@@ -49,4 +52,9 @@ def options(context: typer.Context, config: Config = None) -> None:
 def main() -> None:
     """Run the command line."""
     allow_completion()
-    app(prog_name="python -m api", complete_var=ASKED_BY)
+    try:
+        app(prog_name="python -m api", complete_var=ASKED_BY)
+    except OSError as error:  # of the output: all others are told where they happen
+        typer.echo(f"error: cannot write the output: {error.strerror or error}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left of it
+        sys.exit(1)

@@ -26,6 +26,7 @@ Config = Annotated[
     Path | None,
     typer.Option(
         "--config",
+        metavar="FILE",
         help="A TOML file with settings; by default config.toml, if there is one here.",
         show_default=False,
     ),

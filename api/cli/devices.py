@@ -3,12 +3,10 @@
 from math import inf
 from typing import Annotated, Final, TypeAlias
 
-import msgspec
 import typer
-from rich.text import Text
 
 from api.cli.common import Config, check, length_s, settings_of, with_database
-from api.cli.tables import DATE_COLUMNS, new_table, print_table, shown
+from api.cli.tables import DATE_COLUMNS, cell, new_table, print_json, print_table, shown
 from api.fleet.cursors import from_cursor
 from api.fleet.devices import DeviceAnswer, GroupId
 from api.fleet.listing import Ages, Listings
@@ -33,14 +31,15 @@ SeenWithin: TypeAlias = Annotated[
     str | None, typer.Option(metavar="1h", help="Only those seen so long ago at most; likewise.")
 ]
 Limit: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="The most devices; all when left out.", show_default=False)
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="The most devices; all when left out.", show_default=False
+    ),
 ]
-Json: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="One JSON object a line, instead of a table.")
-]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="A JSON array, instead of a table.")]
 
 
-devices = typer.Typer(no_args_is_help=True)
+devices = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @devices.callback()
@@ -50,7 +49,7 @@ def options() -> None:
 
 @devices.command(
     "list",
-    epilog="Example: [bold]python -m api devices list --group g1 --silent-for 7d --json[/]",
+    epilog="Example: python -m api devices list --group g1 --silent-for 7d --json",
 )
 def list_(
     context: typer.Context,
@@ -75,8 +74,7 @@ def list_(
         settings_of(context, config), lambda database: _read(database, group, ages, limit)
     )
     if as_json:
-        for device in found:
-            typer.echo(msgspec.json.encode(device))
+        print_json(found)
     elif found:
         _show(found)
     if not found:
@@ -109,8 +107,8 @@ def _show(found: list[DeviceAnswer]) -> None:
         where = device.last_location
         table.add_row(
             device.device_id,
-            Text(device.display_name),
-            Text(device.platform),
+            cell(device.display_name),
+            cell(device.platform),
             shown(device.last_seen_at),
             "" if where is None else f"{where.latitude:.5f} {where.longitude:.5f}",
         )

@@ -4,22 +4,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from api.access.keys import KeyName, StoredKey, create_key, find_keys, list_keys, revoke_key
 from api.cli.common import Config, check, fail, length_s, settings_of, with_database
-from api.cli.tables import DATE_COLUMNS, new_table, print_table, shown
+from api.cli.tables import DATE_COLUMNS, cell, new_table, print_json, print_table, shown
 from api.fleet.devices import GroupId
 
-keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
-
-
-@keys.command(
-    epilog="Example: [bold]python -m api keys create --name kiosk --group g1 --expires 90d[/]"
+keys = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Make, list and revoke API keys."
 )
+
+
+@keys.command(epilog="Example: python -m api keys create --name kiosk --group g1 --expires 90d")
 def create(
     context: typer.Context,
     name: Annotated[
@@ -56,35 +54,38 @@ def create(
     reach = "all groups" if group is None else f"group {group}"
     until = "" if expires is None else f", valid for {expires}"
     typer.echo(f"key {name!r} for {reach}{until}; keep it, it is not shown again:", err=True)
-    typer.echo(key)
+    try:
+        typer.echo(key)
+    except OSError as error:
+        what = f"{error.strerror}; nobody knows the key, so revoke it and make another"
+        raise OSError(error.errno, what) from error
 
 
 @keys.command(
     "list",
     epilog="With --json, jq picks: "
-    "[bold]python -m api keys list --json | jq -r 'select(.state == \"active\").name'[/]",
+    "python -m api keys list --json | jq -r '.[] | select(.state == \"active\").name'",
 )
 def list_(
     context: typer.Context,
     *,
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json", help="One JSON object a line, with times in RFC 3339, UTC, or null."
-        ),
+        typer.Option("--json", help="A JSON array, with times in RFC 3339, UTC, or null."),
     ] = False,
     config: Config = None,
 ) -> None:
     """List all keys, the oldest first. The keys themselves are stored nowhere."""
     stored = with_database(settings_of(context, config), list_keys)
     if as_json:
-        for key in stored:
-            typer.echo(msgspec.json.encode(_fields(key)).decode())
-        return
-    print_table(_table(stored))
+        print_json(map(_fields, stored))
+    elif stored:
+        print_table(_table(stored))
+    else:
+        typer.echo("no keys yet: 'keys create --name NAME' makes one", err=True)
 
 
-@keys.command(epilog="Example: [bold]python -m api keys revoke ak_1a2b3c4[/]")
+@keys.command(epilog="Example: python -m api keys revoke ak_1a2b3c4")
 def revoke(
     context: typer.Context,
     key: Annotated[
@@ -142,7 +143,7 @@ def _table(stored: Sequence[StoredKey]) -> Table:
         table.add_row(
             str(key.id),
             key.prefix,
-            Text(key.name),
+            cell(key.name),
             key.group_id or "all",
             shown(key.created_at),
             shown(key.last_used_at),

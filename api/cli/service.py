@@ -11,7 +11,11 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def serve(context: typer.Context, config: Config = None) -> None:
-    """Run the service until SIGTERM or Ctrl-C."""
+    """Run the service until SIGTERM or Ctrl-C.
+
+    It listens on server.host and server.port: 127.0.0.1:8080 unless they are set. config.toml has
+    all settings and what they mean; the environment overrides them, as ACTIVITY__SERVER__PORT=9000.
+    """
     settings = settings_of(context, config)
     import uvloop
 
@@ -29,7 +33,11 @@ def serve(context: typer.Context, config: Config = None) -> None:
 
 
 def migrate(context: typer.Context, config: Config = None) -> None:
-    """Bring the database's schema up to date."""
+    """Bring the database's schema up to date.
+
+    The database is that of database.url, set by ACTIVITY__DATABASE__URL or in config.toml; without
+    one it is the embedded server. `serve` does so as well, unless database.auto_migrate is false.
+    """
     settings = settings_of(context, config)
     from api.postgres.embedded import configured_server
     from api.postgres.migrate import migrate_now

@@ -54,10 +54,11 @@ def status(
     from api.status.screen import screen
     from api.status.watching import look_twice
 
+    blamed = "server.host" if url is None else "--url"
     try:
         address = default_url(settings_of(context, config).server) if url is None else read_url(url)
     except ValueError as error:
-        fail(f"--url {error}", code=2)
+        fail(f"{blamed} {error}", code=2)
     console = Console(markup=False, emoji=False, highlight=False)
     # What colours are forced upon is no terminal yet.
     live = sys.stdout.isatty() and not console.is_dumb_terminal

@@ -12,6 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from tracker.postgres import reason
+
 HEAD: Final = "0002"
 """The newest revision in migrations/versions; a test keeps it so."""
 
@@ -51,10 +53,14 @@ async def migrate(dsn: str, *, connect_timeout_s: float) -> None:
             return await asyncpg.connect(dsn, timeout=connect_timeout_s, statement_cache_size=0)
         except TimeoutError as error:
             raise MigrationError(
-                f"the database does not answer within {connect_timeout_s:g} s: is the URL right?"
+                f"the database does not answer within {connect_timeout_s:g} s: is database.url "
+                "right (ACTIVITY__DATABASE__URL)?"
             ) from error
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-            raise MigrationError(f"cannot connect to the database: {error}") from error
+            raise MigrationError(
+                f"cannot connect to the database: {reason(error)}; is it running, and is "
+                "database.url right (ACTIVITY__DATABASE__URL)?"
+            ) from error
 
     def upgrade(connection: Connection) -> None:
         connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))

@@ -15,13 +15,13 @@ from yarl import URL
 
 from api.config import ServerSettings
 from api.handlers.readiness import Readiness
+from api.printable import printable
 from api.status.samples import Metrics, parse_metrics
 
 _READY: Final = "api/health/ready"
 _METRICS: Final = "metrics"
 _MOST_BYTES: Final = 4 * 1024 * 1024
 """Ten times what a busy service has; it takes a second to parse."""
-_MOST_SHOWN: Final = 300
 _REDIRECTS: Final = range(300, 400)
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
@@ -50,13 +50,6 @@ class Look:
     error: str | None
     metrics: Metrics | None
     metrics_error: str | None
-
-
-def printable(text: str) -> str:
-    """Return what may be shown of a text from elsewhere: one line, of bounded length."""
-    line = "".join(char if char.isprintable() else " " for char in text[: 2 * _MOST_SHOWN])
-    line = " ".join(line.split())
-    return line if len(line) <= _MOST_SHOWN else f"{line[:_MOST_SHOWN]}…"
 
 
 def default_url(server: ServerSettings) -> URL:

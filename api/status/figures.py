@@ -9,7 +9,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from api.status.asking import Look, printable
+from api.printable import printable
+from api.status.asking import Look
 from api.status.samples import Metrics, quantile
 
 _OUR_OWN: Final = ("/metrics", "/api/health")

@@ -10,7 +10,8 @@ from typing import Final, Literal
 import msgspec
 
 from api.handlers.readiness import Readiness
-from api.status.asking import Look, printable
+from api.printable import printable
+from api.status.asking import Look
 from api.status.figures import Figures, Target
 from api.status.words import count, share, span
 

@@ -35,7 +35,9 @@ async def show(url: URL, every_s: float, console: Console) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_look(watch, every_s))
                 while True:
-                    live.update(_now(watch) or Text(f"asking {url} …"), refresh=True)
+                    live.update(
+                        _now(watch) or Text(f"asking {url.with_user(None)} …"), refresh=True
+                    )
                     await asyncio.sleep(_REDRAW_EVERY_S)
         except asyncio.CancelledError:
             pass  # that is how it ends

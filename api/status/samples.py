@@ -58,10 +58,14 @@ def parse_metrics(text: str) -> Metrics:
     Raises:
         ValueError: it is none.
     """
+    try:
+        families = list(text_string_to_metric_families(text))
+    except IndexError as error:  # the parser's own way to fail at labels that are none
+        raise ValueError("a sample's labels are none") from error
     return Metrics(
         {
             (sample.name, frozenset(sample.labels.items())): float(sample.value)
-            for family in text_string_to_metric_families(text)
+            for family in families
             for sample in family.samples
         }
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 def metrics_of(expression: str) -> set[str]:
     """Return the metrics that an expression is about."""
     plain = re.sub(r"#.*|\{.*?\}|\[.*?\]|\b(?:on|by|without|group_left) \(.*?\)", "", expression)
-    return set(re.findall(r"\b[A-Za-z_]+\b(?!\s*\()", plain)) - {"and", "or", "offset"}
+    return set(re.findall(r"\b[A-Za-z_]+\b(?!\s*\()", plain)) - {"and", "or", "unless", "offset"}
 
 
 def selected(expression: str) -> Iterator[tuple[str, str, str]]:

@@ -24,7 +24,7 @@ from api.postgres.database import open_database
 from benchmarks.scrape import parse_metrics
 from benchmarks.service import running_service
 from tests.prometheus import Prometheus, escaped, needs_prometheus, prometheus
-from tests.promql import metrics_of
+from tests.promql import metrics_of, selected
 from tests.promtool import needs_promtool, promtool
 from tests.service import REPORT
 from tests.sockets import free_port
@@ -97,6 +97,25 @@ def test_every_alert_of_the_service_has_a_panel_that_leads_to_its_runbook():
     assert linked == {alert.lower() for alert in ALERTS}
     assert VARIABLES["runbook"]["query"].endswith("RUNBOOK.md")
     assert all(f"\n## {alert}\n" in RUNBOOK for alert in ALERTS)
+
+
+async def test_the_dashboard_picks_labels_that_the_service_exports(service, monkeypatch):
+    """A query that shows 0 where there is nothing would else be green for ever."""
+    device_id = await service.register()
+    monkeypatch.setattr("api.fleet.ingest.GroupCommit.store", None)
+    assert (await service.upload(device_id)).status == 500
+    samples = (await service.metrics()).samples
+    picked = 0
+    for title, expr in queries():
+        for name, label, value in selected(expr):
+            if name in OF_PROMETHEUS or value.startswith("$"):
+                continue
+            picked += 1
+            assert any(
+                sample == name and re.fullmatch(value, dict(labels).get(label, ""))
+                for sample, labels in samples
+            ), title
+    assert picked > 3
 
 
 @needs_promtool

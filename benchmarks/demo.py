@@ -8,7 +8,8 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,13 +25,13 @@ from api.access.keys import create_key, find_keys, revoke_key
 from api.config import Settings
 from api.postgres.database import open_database
 from api.postgres.embedded import configured_server
-from api.postgres.migrate import migrate
 from benchmarks.fleet import GROUP, Aircraft, read_fleet
 from benchmarks.scrape import Metrics, scrape
 from benchmarks.service import running_service
 
 _CLIENTS: Final = 16
 _KEY_NAME: Final = "demo"
+_KEY_VALID_S: Final = 86_400
 _SETTLED_WITHIN_S: Final = 30
 _OK: Final = 200
 _TARGETS: Final = ("devices", "api_keys")
@@ -64,7 +65,7 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
     Raises:
         ServiceFailedError: the service did not come up.
         EmbeddedServerError: the embedded server did not start.
-        MigrationError: the database cannot be used.
+        StoreError: the database cannot be used.
     """
     url = f"http://{settings.server.host}:{settings.server.port}"
     folder = Path(settings.database.data_dir).parent
@@ -72,10 +73,10 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
     console.print("reading one hour of 91 aircraft over Paris ...")
     fleet, reports = read_fleet()
     with configured_server(settings.database) as dsn:
-        key = await _make_key(settings, dsn)
         environment = {"ACTIVITY__DATABASE__URL": dsn}
         async with (
             running_service(url, environment, folder / "demo.log"),
+            _lent_key(settings, dsn) as key,
             aiohttp.ClientSession(url, headers={"X-API-Key": key}) as session,
         ):
             console.print(f"the service answers at {url}, its log is {folder / 'demo.log'}")
@@ -91,21 +92,19 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
             if not leave:
                 _show_try_it(console, url, key, fleet[0])
                 await _interrupted()
-            await _revoke_keys(settings, dsn)
             return 1 if problems else 0
 
 
-async def _make_key(settings: Settings, dsn: str) -> str:
-    await migrate(dsn, connect_timeout_s=settings.database.connect_timeout_s)
-    await _revoke_keys(settings, dsn)  # of demos that were not left in peace
+@asynccontextmanager
+async def _lent_key(settings: Settings, dsn: str) -> AsyncIterator[str]:
+    """Give a key that is revoked in the end; if there is none, it expires within a day."""
     async with open_database(dsn, settings.database, connections=1) as database:
-        return await create_key(database, _KEY_NAME, None)
-
-
-async def _revoke_keys(settings: Settings, dsn: str) -> None:
-    async with open_database(dsn, settings.database, connections=1) as database:
-        for key in await find_keys(database, _KEY_NAME):
-            await revoke_key(database, key.id)
+        key = await create_key(database, _KEY_NAME, None, valid_s=_KEY_VALID_S)
+        try:
+            yield key
+        finally:
+            for found in await find_keys(database, key):
+                await revoke_key(database, found.id)
 
 
 async def _register(session: aiohttp.ClientSession, fleet: Sequence[Aircraft]) -> None:

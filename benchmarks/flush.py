@@ -16,7 +16,7 @@ from typing import Final
 import asyncpg
 
 from api.app import targets
-from api.config import Settings
+from api.config import TrackerSettings
 from benchmarks.arena import Arena, Fleet, connected
 from benchmarks.pairs import alternate
 from benchmarks.report import BenchmarkFailedError, Measured, Report
@@ -37,8 +37,8 @@ _WRITERS: Final = 4
 _LONG_AGO: Final = 1_600_000_000
 _MICRO: Final = 1e6
 _TIMEOUTS: Final = {"statement_timeout_s": 60.0, "lock_timeout_s": 0.25}
-DEVICES: Final[Target] = targets(Settings().tracker)[0]
-CHUNK_KEYS: Final = Settings().tracker.chunk_keys
+DEVICES: Final[Target] = targets(TrackerSettings())[0]
+CHUNK_KEYS: Final = TrackerSettings().chunk_keys
 
 Touches = Sequence[tuple[str, int]]
 

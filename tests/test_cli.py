@@ -133,6 +133,49 @@ async def test_the_table_of_keys_is_of_use_in_80_columns(dsn, db):
     assert "…" not in text
 
 
+async def test_a_terminal_that_is_too_narrow_hides_nothing(dsn, db):
+    """It wraps the lines itself: that a key is revoked must be seen on any."""
+    run("keys", "create", "--name", "guest", "--expires", "9d", dsn=dsn)
+    assert run("keys", "revoke", "guest", dsn=dsn).returncode == 0
+    for command, parts in (
+        (("keys", "list"), ("guest", "state", "revoked", "prefix")),
+        (("devices", "list", "--group", "vans"), ("van", "position", "1.50000", "2.25000")),
+    ):
+        device_id = await db.fetchval(
+            "INSERT INTO devices (device_id, display_name, group_id, platform) "
+            "VALUES (gen_random_uuid(), 'a van', 'vans', 'ios') RETURNING device_id"
+        )
+        await db.execute(
+            "INSERT INTO locations (device_id, captured_at, latitude, longitude, accuracy) "
+            "VALUES ($1, now(), 1.5, 2.25, 5)",
+            device_id,
+        )
+        environment = {"ACTIVITY__DATABASE__URL": dsn, "COLUMNS": "30", "NO_COLOR": "1"}
+        typed = (sys.executable, "-m", "api", *command)
+        with terminal(*typed, kind="xterm", **environment) as shown:
+            text = await asyncio.to_thread(shown.rest)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+        assert [part for part in parts if part not in text] == []
+
+
+async def test_a_name_that_looks_like_an_id_revokes_nobody_else(dsn, db):
+    """For good, that would be: whoever is meant has to be named by a prefix."""
+    run("keys", "create", "--name", "the first", dsn=dsn)
+    run("keys", "create", "--name", "1", dsn=dsn)
+    assert_one_line(run("keys", "revoke", "1", dsn=dsn), 1, "2 keys", "prefix", "ak_")
+    prefix = await db.fetchval("SELECT prefix FROM api_keys WHERE name = '1'")
+    assert run("keys", "revoke", prefix, dsn=dsn).returncode == 0
+    assert await db.fetchval("SELECT revoked_at FROM api_keys WHERE id = 1") is None
+
+
+async def test_names_that_the_terminal_cannot_show_are_no_failure(dsn, db):
+    """They are escaped."""
+    run("keys", "create", "--name", "鍵", dsn=dsn)
+    done = run("keys", "list", dsn=dsn, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u9375" in done.stdout
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "90", "0d", "-1d", "1.5h", "90 d", "90D", "36501d", "9" * 50 + "s", "\u0663d", "1d\n"],
@@ -189,6 +232,19 @@ def test_a_missing_server_is_said_in_one_line(command):
     """Where it was looked for, without a trace."""
     done = run(*command, dsn="postgresql://postgres@127.0.0.1:1/postgres")
     assert_one_line(done, 1, "cannot connect", "127.0.0.1", "is it running", "database.url")
+
+
+def test_a_database_url_that_makes_no_sense_to_the_driver_is_a_wrong_setting(dsn):
+    """So whoever starts it again and again need not."""
+    url = f"{dsn}{'&' if '?' in dsn else '?'}sslmode=nope"
+    assert_one_line(run("serve", dsn=url), 2, "database.url", "sslmode")
+
+
+async def test_who_lists_keys_of_a_database_without_a_schema_is_told_how_to_make_it(dsn, db):
+    """Where it is not to be made by the way."""
+    await db.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    done = run("keys", "list", dsn=dsn, ACTIVITY__DATABASE__AUTO_MIGRATE="false")
+    assert_one_line(done, 1, "api_keys", "python -m api migrate")
 
 
 @pytest.mark.parametrize("command", [("serve",), ("migrate",), ("keys", "list")])

@@ -132,6 +132,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         "postgresql://user:{}]@host/db",
         "postgresql://user:{}@host:99999/db",
         "postgresql://user:{}@host:1:2/db",
+        "postgresql://user:p@{}@host/db",
     ],
 )
 def test_a_password_is_not_shown(monkeypatch, tmp_path, url):

@@ -12,6 +12,7 @@ from aiohttp import web
 from build import ProjectBuilder
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
+from structlog.testing import capture_logs
 
 import tracker as library
 from benchmarks.scrape import parse_metrics
@@ -23,6 +24,30 @@ from tracker import (
     Tracker,
     TrackerCollector,
 )
+
+
+def test_touches_that_nobody_will_write_are_told_once():
+    """Who forgets the lifespan would wonder for long; the touches are kept until it comes."""
+    tracker = Tracker([THINGS], dsn="postgresql://never.asked/for")
+    with capture_logs() as logs:
+        for key in (1, 2):
+            tracker.touch("things", key)
+    assert logs == [
+        {
+            "event": "tracker.not_running",
+            "hint": "app.cleanup_ctx.append(tracker.lifespan)",
+            "log_level": "error",
+        }
+    ]
+    assert len(tracker.buffers["things"]) == 2
+
+
+async def test_a_tracker_that_runs_has_nothing_to_tell(dsn, things):
+    """From its first touch on."""
+    with capture_logs() as logs:
+        async with Tracker([THINGS], dsn=dsn).running() as tracker:
+            tracker.touch("things", 1)
+    assert logs == []
 
 
 def test_the_public_surface_is_what_it_is():

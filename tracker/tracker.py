@@ -1,8 +1,9 @@
 """The tracker: buffers, stores and flushers of all targets, wired together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from tracker.errors import ConfigurationError, FlushError
 from tracker.flush import Flush
 from tracker.flusher import Flusher, start_flusher
 from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES
+from tracker.logs import Log
 from tracker.postgres import Connections, Pool, PostgresStore, connections, open_pool
 from tracker.target import Target
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 _LONGEST_S: Final = 86_400
 """A day: longer is a mistake, and beyond 24 of them Postgres takes no timeout."""
+
+log: Final = Log(__name__)
 
 
 class Tracker:
@@ -102,7 +106,9 @@ class Tracker:
         if not buffers or len(buffers) != len(targets):
             raise ConfigurationError("a tracker needs targets, each with a name of its own")
         self._buffers = buffers
-        self._touch = {name: buffer.touch for name, buffer in buffers.items()}
+        self._touch: dict[str, Callable[[object, float | None], None]] = {
+            name: partial(self._touch_early, buffer) for name, buffer in buffers.items()
+        }
         self._flushes: dict[str, Flush] = {}
         self._flushers: dict[str, Flusher] = {}
         self._dsn = dsn
@@ -130,6 +136,15 @@ class Tracker:
             KeyError: no target has that name.
         """
         self._touch[target](key, at)
+
+    def _touch_early(self, buffer: Buffer, key: object, at: float | None) -> None:
+        """Touch before anything is written: who forgot to start the tracker is told so, once."""
+        log.error("tracker.not_running", hint="app.cleanup_ctx.append(tracker.lifespan)")
+        self._touch_directly()
+        buffer.touch(key, at)
+
+    def _touch_directly(self) -> None:
+        self._touch = {name: buffer.touch for name, buffer in self._buffers.items()}
 
     def pending(self, target: str) -> View:
         """Return the touches of a target that are not in the table yet.
@@ -204,6 +219,7 @@ class Tracker:
         """
         if self._flushers:
             raise RuntimeError("a tracker runs once: make a new one")
+        self._touch_directly()
         async with AsyncExitStack() as stack:
             pool = self._pool
             if pool is None:

@@ -125,7 +125,7 @@ async def list_keys(database: Database) -> list[StoredKey]:
 
 
 async def find_keys(database: Database, which: str) -> list[StoredKey]:
-    """Return the keys with an id or a prefix, or the key itself; else those with a name.
+    """Return the keys that somebody may mean: by an id, a prefix or a name, or the key itself.
 
     Args:
         database: where keys are stored.
@@ -135,8 +135,7 @@ async def find_keys(database: Database, which: str) -> list[StoredKey]:
         StoreError: the database is away.
     """
     rows = await database.fetch(_LISTED + _FOUND + _ORDER, which, hash_key(which))
-    found = [StoredKey(*row) for row in rows]
-    return [key for key in found if key.name != which or str(key.id) == which] or found
+    return [StoredKey(*row) for row in rows]
 
 
 async def revoke_key(database: Database, key_id: int) -> None:

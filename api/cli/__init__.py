@@ -6,6 +6,7 @@ setting is wrong. Whatever fails says so in one line on stderr.
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import Final
 
 import typer
@@ -52,6 +53,9 @@ def options(context: typer.Context, config: Config = None) -> None:
 def main() -> None:
     """Run the command line."""
     allow_completion()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what it cannot show must not be what fails
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="python -m api", complete_var=ASKED_BY)
     except OSError as error:  # of the output: all others are told where they happen

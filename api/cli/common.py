@@ -15,7 +15,7 @@ import typer
 
 from api.config import Settings, SettingsError, load_settings
 from api.fleet.durations import seconds
-from tracker import ConfigurationError, StoreError
+from tracker import ConfigurationError, StoreError, StoreMisconfigured
 
 if TYPE_CHECKING:
     from api.postgres.database import Database
@@ -65,6 +65,10 @@ def failing_clearly() -> Iterator[None]:
 
     try:
         yield
+    except SettingsError as error:
+        fail(str(error), code=2)
+    except StoreMisconfigured as error:
+        fail(f"{error}; is the schema up to date? 'python -m api migrate' brings it there")
     except (EmbeddedServerError, MigrationError, StoreError, ConfigurationError, OSError) as error:
         fail(str(error))
 

@@ -78,7 +78,7 @@ def list_(
     elif found:
         _show(found)
     if not found:
-        typer.echo(f"no active device of group {group} is like that", err=True)
+        typer.echo(f"group {group} has no such active device", err=True)
 
 
 async def _read(

@@ -106,7 +106,8 @@ def revoke(
         last = matching[-1]
         fail(f"{last.prefix} ({last.name}) was revoked already, {shown(last.revoked_at)}")
     if len(left) > 1:
-        fail(f"{len(left)} keys that are not revoked match: give an id, see 'keys list'")
+        prefixes = ", ".join(found.prefix for found in left[:5])
+        fail(f"{len(left)} keys that are not revoked match: give the prefix of one ({prefixes})")
     (found,) = left
     with_database(settings, lambda database: revoke_key(database, found.id))
     typer.echo(f"revoked {found.prefix} ({found.name})", err=True)

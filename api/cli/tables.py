@@ -7,14 +7,17 @@ from typing import Final
 
 import msgspec
 import typer
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from api.printable import printable
 
 DATE_COLUMNS: Final = 10
 """A time is broken between date and time of day where there is no room for both."""
+_UNBOUNDED_COLUMNS: Final = 1000
+"""A pipe has no width to keep to."""
 
 
 def new_table() -> Table:
@@ -23,9 +26,23 @@ def new_table() -> Table:
 
 
 def print_table(table: Table) -> None:
-    """Print a table on stdout."""
-    width = None if sys.stdout.isatty() else 1000  # a pipe has no width to keep to
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    """Print a table on stdout; a terminal that is too narrow for it wraps its lines."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not sys.stdout.isatty():
+        console.width = _UNBOUNDED_COLUMNS
+    console.width = max(console.width, sum(map(_least_columns, table.columns)))
+    console.print(table)
+
+
+def _least_columns(column: Column) -> int:
+    """Return how wide a column must be to be legible, and hold it to that."""
+    texts = [str(text) for text in (column.header, *column.cells)]
+    if column.no_wrap:
+        column.min_width = max(map(cell_len, texts))
+    else:
+        longest_word = max(map(cell_len, " ".join(texts).split()))
+        column.min_width = max(column.min_width or 0, min(longest_word, DATE_COLUMNS))
+    return column.min_width + 1
 
 
 def print_json(things: Iterable[object]) -> None:

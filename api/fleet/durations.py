@@ -9,8 +9,10 @@ _PATTERN: Final = r"^[0-9]{1,10}[smhdw](?!\n)$"
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _LONGEST_S: Final = 100 * 365 * 86_400
 
-Duration: TypeAlias = Annotated[str, msgspec.Meta(pattern=_PATTERN, examples=["7d"])]
-"""The shape of one, for declarations; `seconds` has the last word."""
+Duration: TypeAlias = Annotated[
+    str, msgspec.Meta(extra_json_schema={"pattern": _PATTERN, "examples": ["7d"]})
+]
+"""For declarations, which document its shape; `seconds` tells in words what is wrong with one."""
 
 
 def seconds(duration: str) -> int:
@@ -25,5 +27,7 @@ def seconds(duration: str) -> int:
     found = re.search(_PATTERN, duration)
     length_s = int(duration[:-1]) * _UNITS_S[duration[-1]] if found else 0
     if not 0 < length_s <= _LONGEST_S:
-        raise ValueError("a number and s, m, h, d or w are needed, 100 years at most")
+        raise ValueError(
+            "a whole number from 1 and one of s, m, h, d, w are needed, as in 7d; 100 years at most"
+        )
     return length_s

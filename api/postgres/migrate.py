@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from api.config import SettingsError
 from tracker.postgres import reason
 
 HEAD: Final = "0002"
@@ -45,6 +46,7 @@ async def migrate(dsn: str, *, connect_timeout_s: float) -> None:
 
     Raises:
         MigrationError: the database cannot be reached or refuses a migration.
+        SettingsError: the DSN makes no sense.
     """
 
     async def connect() -> Any:
@@ -56,7 +58,9 @@ async def migrate(dsn: str, *, connect_timeout_s: float) -> None:
                 f"the database does not answer within {connect_timeout_s:g} s: is database.url "
                 "right (ACTIVITY__DATABASE__URL)?"
             ) from error
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        except (asyncpg.ClientConfigurationError, ValueError) as error:
+            raise SettingsError(f"database.url cannot be used: {error}") from error
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise MigrationError(
                 f"cannot connect to the database: {reason(error)}; is it running, and is "
                 "database.url right (ACTIVITY__DATABASE__URL)?"

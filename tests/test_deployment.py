@@ -20,6 +20,7 @@ import pytest
 from api.config import PREFIX, Settings, load_settings
 from api.postgres.embedded import EmbeddedServerError, embedded_server
 from api.supervisor import tell_supervisor
+from tests.pages import PAGES
 from tests.test_cli import free_port
 
 ROOT = Path(__file__).parent.parent
@@ -136,6 +137,47 @@ def test_who_did_not_ask_or_is_gone_is_told_nothing(tmp_path, monkeypatch):
         monkeypatch.setenv("NOTIFY_SOCKET", f"@activity-test-{os.getpid()}")
         tell_supervisor("READY=1")
         assert listener.recv(100) == b"READY=1"
+
+
+async def test_the_page_leads_to_files_in_their_places_and_to_a_first_key(dsn, db, tmp_path):
+    """Its commands, in a folder; the environment is that of the tests, so none is made.
+
+    The URL has what a shell would read as something else.
+    """
+    placing, making = (snippet.text for snippet in PAGES["docs/deploy.md"].snippets("sh"))
+    etc = tmp_path / "etc"
+    (etc / "systemd" / "system").mkdir(parents=True)
+
+    def follow(commands: str) -> subprocess.CompletedProcess[str]:
+        there = commands.replace("/etc/", f"{etc}/").replace(".venv/bin/python", sys.executable)
+        return subprocess.run(
+            ["/bin/sh", "-euc", there],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    environment, *_, files = placing.partition("install -m 0600")
+    assert [line.split()[1:3] for line in environment.splitlines()] == [
+        ["-m", "venv"],
+        ["-m", "pip"],
+    ]
+    assert follow(f"install -m 0600{files}").returncode == 0
+    assert (etc / "systemd" / "system" / UNIT.name).read_text() == UNIT.read_text()
+    settings = etc / ENVIRONMENT.name
+    assert settings.stat().st_mode & 0o777 == 0o600
+    url = f"{dsn}{'&' if '?' in dsn else '?'}application_name=$a;(b)`c`"
+    settings.write_text(
+        re.sub("(?m)^(ACTIVITY__DATABASE__URL=).*", lambda m: m[1] + url, settings.read_text())
+    )
+    made = await asyncio.to_thread(follow, making)
+    assert made.returncode == 0, made.stderr
+    assert (
+        await db.fetchval("SELECT prefix FROM api_keys WHERE name = 'the fleet'")
+        == made.stdout[:10]
+    )
 
 
 def test_every_variable_of_the_environment_file_is_a_setting(monkeypatch):

@@ -14,8 +14,12 @@ import asyncpg
 
 from api.access.keys import hash_key
 from api.config import PREFIX
+from benchmarks.scrape import scrape
 from benchmarks.service import running_service
 from tests.sockets import free_port
+
+ONLINE_WITHIN_S, SILENT_AFTER_S = 200.0, 2000.0
+"""Not the defaults, so that a page which had its own would show."""
 
 
 class Host:
@@ -35,6 +39,8 @@ class Host:
             f"{PREFIX}DATABASE__URL": dsn,
             f"{PREFIX}SERVER__PORT": self.url.rpartition(":")[2],
             f"{PREFIX}JOURNAL__DIR": str(folder / "journal"),
+            f"{PREFIX}LIVE__ONLINE_WITHIN_S": str(ONLINE_WITHIN_S),
+            f"{PREFIX}LIVE__SILENT_AFTER_S": str(SILENT_AFTER_S),
         }
         self._running = AsyncExitStack()
 
@@ -45,6 +51,11 @@ class Host:
 
     async def stop(self) -> None:
         await self._running.aclose()
+
+    async def streams(self) -> float:
+        """Return how many live streams are open."""
+        async with aiohttp.ClientSession() as session:
+            return (await scrape(session, self.url)).total("live_streams")
 
     async def make_key(self, group_id: str | None = None) -> str:
         """Return a new key, of the tests' own making: a browser's driver may speak of it."""

@@ -28,6 +28,7 @@ class Live:
     bye: str = ""
     """Why it ended, if it said so."""
     now: float = 0.0
+    blind: bool = False
     over: bool = False
 
     def named(self, device_id: str) -> dict[str, Any]:
@@ -64,6 +65,7 @@ class Live:
                 assert self.ready
                 self.ticks += 1
                 self.now = data["now"]
+                self.blind = data.get("blind", False)
                 self.hello["of"] = data.get("of", self.hello["of"])
                 for second, numbers in data.get("seen", []):
                     for n in numbers:

@@ -47,6 +47,11 @@ new PerformanceObserver((list) => {
 }).observe({ type: "longtask", buffered: true });
 """
 """Keeps all that the page is told, and how long it was busy at most."""
+TOO_WIDE = """
+document.documentElement.scrollWidth <= innerWidth ? [] :
+  [...document.querySelectorAll("body *")]
+    .filter((one) => one.getBoundingClientRect().right > innerWidth).map((one) => one.outerHTML)
+"""
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -116,7 +121,8 @@ class Visitor:
         """Fail on any violation that axe-core finds, and on a page wider than the screen."""
         found = await Axe().run(self.page)
         assert not found.response["violations"], found.generate_report()
-        assert await self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        too_wide = await self.page.evaluate(TOO_WIDE)
+        assert not too_wide, too_wide
 
     def check_well(self) -> None:
         """Fail on errors of scripts, of requests or of the policy, and on strangers' hosts."""

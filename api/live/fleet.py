@@ -171,16 +171,19 @@ class Fleet:
         """Yield all devices as events; a piece takes well under a millisecond."""
         return self._pieces(list(self._order))
 
-    def changes(self, now: float) -> Iterator[bytes]:
+    def changes(self, now: float, *, blind: bool = False) -> Iterator[bytes]:
         """Yield what has changed since this was last asked, as events; the last one is the tick.
 
         Args:
             now: the database's time in epoch seconds.
+            blind: whether the database does not say what it knows.
         """
         altered, advanced, moved = self._altered, self._advanced, self._moved
         self._altered, self._advanced, self._moved = set(), set(), set()
         yield from self._pieces([n for n in altered if self._ids[n]])
         tick: dict[str, object] = {"now": now}
+        if blind:
+            tick["blind"] = True
         if self.of != self._told_of:
             tick["of"] = self._told_of = self.of
         if advanced:

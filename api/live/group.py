@@ -106,6 +106,7 @@ class Group:
         self._earlier = pulse.pending()
         self._drains = pulse.drains()
         self._look_now = asyncio.Event()
+        self._blind = False
         self._silent = Repeats(_LOG_EVERY_S)
         self.loaded = asyncio.create_task(self._load(), name=f"live-load-{group_id}")
         """Done when there is a picture; raises StoreError if the database is away."""
@@ -153,7 +154,7 @@ class Group:
         self._lay_over()
         await asyncio.sleep(0)
         pieces = []
-        for piece in self._fleet.changes(round(self._clock.now(), 3)):
+        for piece in self._fleet.changes(round(self._clock.now(), 3), blind=self._blind):
             pieces.append(piece)
             await asyncio.sleep(0)
         told = Told(b"".join(pieces), self._pulse.service())
@@ -188,7 +189,9 @@ class Group:
                 await self._look_at_members()
                 self._fleet.patrol(_PATROLLED_AT_ONCE)
                 await self._look_at_positions()
+                self._blind = False
             except StoreError as error:
+                self._blind = True
                 if times := self._silent.again():
                     log.warning("live.blind", error=str(error), times=times)
 

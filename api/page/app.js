@@ -1,7 +1,7 @@
 /** The page: which view is shown, whose key is used, what the stream says. */
 
 import { html, render } from "./vendor/lit-html/lit-html.js";
-import { deviceView } from "./device-view.js";
+import { deviceView, reportTable } from "./device-view.js";
 import { fleetView } from "./fleet-view.js";
 import { Fleet } from "./fleet.js";
 import { groupsView } from "./groups.js";
@@ -18,6 +18,7 @@ import { canBeKey, forgetKey, keepKey, readKey } from "./session.js";
 import { follow } from "./stream.js";
 import { showTip } from "./tip.js";
 import { drawTrack } from "./track.js";
+import { countText, countedText } from "./words.js";
 
 const GROUPS_EVERY_MS = 15_000;
 const SEARCH_SAID_AFTER_MS = 800;
@@ -28,7 +29,10 @@ const map = new FleetMap({
   onHover: (device, x, y) =>
     showTip(document.getElementById("map-hint"), state.fleet, device, x, y),
 });
-const EMPTY = { groups: null, problem: "", search: "", fleet: null, loading: null, track: null };
+const EMPTY = {
+  ...{ groups: null, problem: "", search: "", fleet: null, loading: null, track: null },
+  selected: null,
+};
 const state = { ...EMPTY, key: readKey(), busy: false, route: parseRoute(location.hash) };
 state.status = { state: "connecting" };
 let stop = () => {};
@@ -38,6 +42,7 @@ let hold = new Hold();
 let selection = new Selection();
 let pulse = new Pulse();
 let searchSaid = 0;
+let drawnReports = null;
 
 /** Draw at the next frame, once, however much has changed by then. */
 function refresh() {
@@ -49,14 +54,24 @@ function refresh() {
 
 function draw() {
   const { key, route, fleet } = state;
-  document.title = key && route.group ? `${route.group} · Fleet, live` : "Fleet, live";
+  document.title = key ? titleOf(route, shown()) : "Fleet, live";
   if (!key) return render(loginView(state.problem, state.busy, signIn), root);
   render(html`${headerView(state, signOut)} ${bodyView()}`, root);
   if (route.view === "fleet" && shown()) {
     map.show(document.getElementById("map"), fleet, state.selected.devices);
   }
   const sheet = document.getElementById("track");
-  if (sheet) drawTrack(sheet, state.track.reports);
+  if (sheet) drawTrack(sheet, state.track.reports, state.track.loaded);
+  const table = document.getElementById("reports");
+  if (table && (drawnReports !== state.track.reports || !table.firstElementChild)) {
+    drawnReports = state.track.reports; // formatting thousands takes too long for every tick
+    render(reportTable(fleet.find(route.device), drawnReports), table);
+  }
+}
+
+function titleOf(route, fleet) {
+  const device = route.view === "device" && fleet?.find(route.device)?.name;
+  return [device, route.group, "Fleet, live"].filter(Boolean).join(" · ");
 }
 
 function shown() {
@@ -75,8 +90,11 @@ function bodyView() {
   const fleet = shown();
   if (!fleet) {
     const { size = 0, expected = 0 } = state.loading ?? {};
-    const progress = expected ? ` ${size} of ${expected} devices` : "";
-    return html`<main><p class="hint waiting">Loading${progress} …</p></main>`;
+    const progress = expected ? ` ${countText(size)} of ${countText(expected)} devices` : "";
+    const { reason } = state.status;
+    return html`<main class="loading"><h1 tabindex="-1">${route.group}</h1>
+      <p class="hint waiting">${reason ? `${reason} Nothing is known yet.` : `Loading${progress} …`}</p>
+    </main>`;
   }
   if (route.view === "device") return deviceView(fleet, route, track);
   state.selected = selection.of(fleet, route, hold.on);
@@ -101,7 +119,7 @@ function search(text) {
   state.route = route;
   refresh();
   clearTimeout(searchSaid);
-  const found = () => say(`${state.selected?.devices.length ?? 0} devices match`);
+  const found = () => say(countedText(state.selected?.devices.length ?? 0, "device matches", "devices match"));
   searchSaid = setTimeout(found, SEARCH_SAID_AFTER_MS);
 }
 
@@ -169,7 +187,16 @@ function arrive() {
   if (view !== "device") state.track = null;
   if (before.view !== view) hold.release();
   draw();
-  if (before.view !== view || before.page !== state.route.page) settle(before);
+  const turned = before.page !== state.route.page && document.activeElement?.closest(".pager");
+  if (before.view !== view || turned) settle(before);
+  findFocus();
+}
+
+/** Give the focus to the view's title if what had it is gone. */
+function findFocus() {
+  if (document.activeElement === document.body) {
+    root.querySelector("h1")?.focus({ preventScroll: true });
+  }
 }
 
 /** Put the reader where the new view begins; back from a device, at its row. */
@@ -197,17 +224,20 @@ async function loadGroups() {
 
 function unfollow() {
   stop();
+  stop = () => {};
   followed = null;
+  pulse = new Pulse();
+  selection = new Selection();
+  hold = new Hold();
+  map.forget();
+  drawnReports = null;
   state.status = { state: "connecting" };
-  Object.assign(state, { fleet: null, loading: null, track: null });
+  Object.assign(state, { fleet: null, loading: null, track: null, selected: null });
 }
 
 function startFollowing(group) {
   unfollow();
   followed = group;
-  pulse = new Pulse();
-  selection = new Selection();
-  hold = new Hold();
   stop = follow({ group, key: state.key, onEvent: take, onStatus: notice });
 }
 
@@ -221,7 +251,11 @@ function take(event, data) {
     state.track?.moved(fleet.find(state.track.deviceId)?.location);
   }
   if (event === "service") pulse.serve(data);
-  if (event === "ready") Object.assign(state, { fleet: state.loading, loading: null });
+  if (event === "ready") {
+    Object.assign(state, { fleet: state.loading, loading: null });
+    draw();
+    findFocus();
+  }
   refresh();
 }
 
@@ -235,7 +269,9 @@ function notice(status) {
     state.status = { ...state.status, retryAt: null };
   } else {
     state.status = status;
-    if (status.state === "waiting" && before === "live") say(`Connection lost. ${status.reason}`);
+    if (status.state === "waiting") {
+      say(before === "live" ? `Connection lost. ${status.reason}` : status.reason);
+    }
     if (status.state === "live") say("Live");
   }
   refresh();
@@ -247,7 +283,10 @@ addEventListener("resize", refresh);
 setInterval(() => {
   if (state.status.state === "waiting") refresh(); // counts down
 }, 1000);
-setInterval(() => {
-  if (state.key && state.route.view === "groups" && !document.hidden) loadGroups();
-}, GROUPS_EVERY_MS);
+function lookAtGroups() {
+  const { view } = state.route;
+  if (state.key && (view === "groups" || view === "start") && !document.hidden) loadGroups();
+}
+setInterval(lookAtGroups, GROUPS_EVERY_MS);
+document.addEventListener("visibilitychange", lookAtGroups);
 arrive();

@@ -47,12 +47,12 @@ export function drawGraticule({ pen, width, height, colour }, projection) {
   pen.textBaseline = "bottom";
   for (const { degrees, digits } of parallels) {
     const y = projection.y(degrees);
-    if (y > 24 && y < height - 34) pen.fillText(degreeText(degrees, "NS", digits), 6, y - 2);
+    if (y > 34 && y < height - 34) pen.fillText(degreeText(degrees, "NS", digits), 6, y - 2);
   }
   pen.textBaseline = "top";
   for (const { degrees, digits } of meridians) {
     const x = projection.x(degrees);
-    if (x > 8 && x < width - 50) pen.fillText(degreeText(degrees, "EW", digits), x + 4, 6);
+    if (x > 56 && x < width - 50) pen.fillText(degreeText(degrees, "EW", digits), x + 4, 6);
   }
   drawScaleBar(pen, height, projection, colour);
 }

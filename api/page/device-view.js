@@ -44,11 +44,11 @@ export function deviceView(fleet, route, track) {
       ${fact("Platform", html`<bdi>${device.platform}</bdi>`)}
       ${fact("Id", html`<code class="long">${device.id}</code>`)}
     </dl>
-    ${trackView(device, track)}
+    ${trackView(track)}
   </main>`;
 }
 
-function trackView(device, track) {
+function trackView(track) {
   const { reports, problem, more, busy } = track;
   const label = `Track of the last ${countText(reports.length)} reports; the table has the same`;
   return html`<div class="columns">
@@ -58,25 +58,30 @@ function trackView(device, track) {
     </section>
     <div>
     ${problem ? html`<p class="notice" role="alert">${problem}</p>` : nothing}
-    ${reports.length ? reportTable(device, reports) : nothing}
+    <div id="reports" ?hidden=${!reports.length}></div>
     ${!reports.length && track.loaded
       ? html`<p class="empty panel">This device has not reported a position.</p>`
       : nothing}
     ${more
-      ? html`<p class="more"><button ?disabled=${busy} @click=${() => track.older()}>
+      ? html`<p class="more"><button aria-disabled=${busy} @click=${() => track.older()}>
           ${busy ? "Loading …" : "Older reports"}</button></p>`
       : nothing}
     </div>
   </div>`;
 }
 
-function reportTable(device, reports) {
+/**
+ * Return a table of reports, which are newest first.
+ * @param {?object} device whose they are.
+ * @param {object[]} reports
+ */
+export function reportTable(device, reports) {
   const columns = Object.entries(OPTIONAL).filter(([name]) =>
     reports.some((report) => (report[name] ?? null) !== null),
   );
   return html`<div class="rows panel scroll" tabindex="0" role="region" aria-label="Reports">
     <table>
-      <caption class="unseen">Reports of ${device.name}, newest first</caption>
+      <caption class="unseen">Reports of ${device?.name}, newest first</caption>
       <thead><tr>
         <th scope="col">Captured</th><th scope="col">Position</th><th scope="col">Accuracy</th>
         ${columns.map(([, [title]]) => html`<th scope="col">${title}</th>`)}

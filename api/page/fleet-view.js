@@ -26,7 +26,7 @@ export function fleetView(state, on) {
         ${fleet.size ? listView(state, on) : noDevices(fleet)}
       </section>
       <div class="aside">
-        ${mapView(state.selected.devices)} ${pulseView(pulse, fleet)}
+        ${fleet.size ? mapView(state.selected.devices) : nothing} ${pulseView(pulse, fleet)}
       </div>
     </div>
   </main>`;
@@ -58,7 +58,7 @@ function listView({ fleet, route, selected, hold }, on) {
 }
 
 function filter(route, counts, state, title) {
-  return html`<a class="filter" role="button" draggable="false" aria-pressed=${route.state === state}
+  return html`<a class="filter" draggable="false" aria-current=${route.state === state}
     href=${formatRoute({ ...route, state, page: 1 })}
     >${state ? html`<i class="dot ${state}" aria-hidden="true"></i>` : nothing}
     ${title} <b>${countText(counts[title])}</b></a>`;
@@ -68,7 +68,7 @@ function mapView(devices) {
   const located = devices.reduce((count, device) => count + (device.location ? 1 : 0), 0);
   const label =
     `Map of the last positions of ${countText(located)} of the ${countText(devices.length)} ` +
-    "devices that are listed; the table has the same";
+    "devices that are listed; each device's page has the same";
   return html`<section class="panel map" aria-labelledby="map-title">
     <h2 id="map-title">Last positions</h2>
     <div class="sheet">
@@ -81,7 +81,8 @@ function mapView(devices) {
 function noDevices(fleet) {
   return html`<div class="empty panel">
     <h2>No devices</h2>
-    <p>Nothing is registered in <b>${fleet.group}</b>, or this key may not see it.
+    <p>Nothing is registered in <b>${fleet.group}</b>${
+      fleet.allGroups ? "" : ", or this key may not see it"}.
       A device appears here by itself once it registers, with
       <code>POST /api/v1/devices/register</code>.</p>
   </div>`;

@@ -1,6 +1,6 @@
 /** The model: a group's devices as the stream tells of them, by the server's clock. */
 
-import { nameOf } from "./words.js";
+import { nameOf, searchable } from "./words.js";
 
 export const STATES = ["online", "idle", "silent"];
 
@@ -20,6 +20,7 @@ export class Fleet {
     this.expected = hello.devices; // to begin with
     this.of = hello.of;
     this.now = hello.now;
+    this.blind = false; // while the service cannot ask its database
     this.onlineWithinS = hello.online_within_s;
     this.silentAfterS = hello.silent_after_s;
   }
@@ -42,7 +43,7 @@ export class Fleet {
     for (const { n, device_id: id, display_name, platform, seen, location } of devices) {
       const name = nameOf(display_name);
       const device = { n, id, name, platform, seen, location, rank: 0 };
-      device.searched = display_name.toLocaleLowerCase();
+      device.searched = searchable(name);
       this.#byNumber.set(n, device);
       this.#byId.set(id, device);
     }
@@ -53,9 +54,10 @@ export class Fleet {
    * Take in what a `tick` event says has changed.
    * @returns {number} how many devices were active.
    */
-  tick({ now, of = this.of, seen = [], moved = [], gone = [] }) {
+  tick({ now, of = this.of, blind = false, seen = [], moved = [], gone = [] }) {
     this.now = now;
     this.of = of;
+    this.blind = blind;
     const active = new Set();
     for (const [second, numbers] of seen) {
       for (const n of numbers) {

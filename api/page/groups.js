@@ -4,6 +4,8 @@ import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { formatRoute, groupRoute } from "./route.js";
 import { countText, isoText, timeText } from "./words.js";
 
+const MOST = 1000; // the service lists no more
+
 /**
  * Return the list.
  * @param {?object[]} groups as the service lists them; null while they are asked for.
@@ -34,7 +36,9 @@ function list(groups, search, onSearch) {
         </label>`
       : nothing}
     <ul class="group-list panel">${shown.map(item)}</ul>
-    ${shown.length ? nothing : html`<p class="empty">No group matches.</p>`}`;
+    ${shown.length ? nothing : html`<p class="empty">No group matches.</p>`}
+    ${groups.length === MOST ? html`<p class="hint">These are the first ${countText(MOST)} by name.
+      Any other is at its address: <code>#/group/</code> and its id.</p>` : nothing}`;
 }
 
 function item({ group_id: id, devices, last_seen_at }) {

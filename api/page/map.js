@@ -28,6 +28,13 @@ export class FleetMap {
     this.draw();
   }
 
+  /** Let go of what was shown, and of where. */
+  forget() {
+    this.resized.disconnect();
+    this.#canvas = this.#fleet = this.#projection = this.#hovered = null;
+    this.#located = [];
+  }
+
   draw() {
     if (!this.#canvas?.isConnected || !this.#fleet) return;
     const sheet = blank(this.#canvas);

@@ -2,7 +2,7 @@
 
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { sparkline } from "./sparkline.js";
-import { countText, durationText } from "./words.js";
+import { countText, countedText, durationText } from "./words.js";
 
 const TARGETS = { devices: "Devices", api_keys: "API keys" };
 const rate = (value) => countText(Math.round(value));
@@ -14,7 +14,7 @@ export function pulseView(pulse, fleet) {
   return html`<section class="panel pulse" aria-labelledby="pulse-title">
     <h2 id="pulse-title">Last five minutes</h2>
     <h3>This group</h3>
-    <dl class="sparks">${sparkline("active devices a second", active, rate, 4)}</dl>
+    <dl class="sparks">${sparkline("active devices/s", active, rate, 4)}</dl>
     ${fleet.allGroups ? serviceView(pulse) : nothing}
   </section>`;
 }
@@ -24,7 +24,7 @@ function serviceView(pulse) {
   return Object.entries(TARGETS).map(
     ([target, title]) => html`<h3>${title}, whole service</h3>
       <dl class="sparks">
-        ${sparkline("touches a second", of(pulse, target, "touches"), rate, 4)}
+        ${sparkline("touches/s", of(pulse, target, "touches"), rate, 4)}
         ${sparkline("coalesced", of(pulse, target, "coalesced"), percent, 1)}
         ${sparkline("lag", of(pulse, target, "lag"), durationText, 5)}
         ${sparkline("last flush", of(pulse, target, "flush"), durationText, 0.01)}
@@ -42,10 +42,10 @@ function trouble(target) {
   const said = [];
   if (target.failures) {
     said.push(
-      `${countText(target.failures)} flushes in a row have failed; ` +
-        `${countText(target.pending)} touches wait in memory`,
+      `${countedText(target.failures, "flush has failed", "flushes in a row have failed")}; ` +
+        countedText(target.pending, "key waits in memory", "keys wait in memory"),
     );
   }
-  if (target.dropped) said.push(`${countText(target.dropped)} touches dropped since the start`);
+  if (target.dropped) said.push(`${countedText(target.dropped, "touch", "touches")} dropped since the start`);
   return said.length ? html`<p class="trouble">${said.join(" · ")}</p>` : nothing;
 }

@@ -11,51 +11,69 @@ export class Track {
   problem = "";
   loaded = false;
   more = false;
-  busy = false;
-  #captured = 0;
+  busy = false; // asking for older ones
+  #asking = false;
   #next = 0;
 
   constructor(key, deviceId, onChange) {
     this.key = key;
     this.deviceId = deviceId;
     this.onChange = onChange;
-    this.#load().then((reports) => {
-      this.more = reports?.length === PIECE;
-      onChange();
-    });
+    this.#refresh();
   }
 
   /** Ask for older reports than there are. */
   async older() {
-    const reports = await this.#load(this.reports.at(-1)?.timestamp);
-    this.more = reports === null || reports.length === PIECE;
-    this.onChange();
-  }
-
-  /** Ask for newer ones if the device is said to have moved, but not too often. */
-  moved(location) {
-    if (!location || location[3] <= this.#captured || performance.now() < this.#next) return;
-    this.#captured = location[3];
-    if (this.loaded && location[3] !== this.reports[0]?.timestamp) this.#load();
-  }
-
-  async #load(before) {
+    if (this.busy) return;
     this.busy = true;
-    this.#next = performance.now() + REFRESH_MS;
     this.onChange();
+    const reports = await this.#ask(this.reports.at(-1)?.timestamp);
+    if (reports) {
+      this.more = reports.length === PIECE;
+      this.#merge(reports);
+    }
+    this.busy = false;
+    this.onChange();
+  }
+
+  /** Ask for newer ones if a position is newer than all there are, but not too often. */
+  moved(location) {
+    const known = this.reports[0]?.timestamp ?? -Infinity;
+    const behind = !this.loaded || (location?.[3] ?? -Infinity) > known;
+    if (behind && !this.#asking && performance.now() >= this.#next) this.#refresh();
+  }
+
+  async #refresh() {
+    this.#asking = true;
+    const reports = await this.#ask();
+    this.#asking = false;
+    this.#next = performance.now() + REFRESH_MS;
+    if (reports) {
+      const known = this.reports[0]?.timestamp ?? -Infinity;
+      if (reports.length === PIECE && reports.at(-1).timestamp > known) {
+        Object.assign(this, { reports: [], more: true }); // or there would be a hole
+      }
+      this.loaded = true;
+      this.#merge(reports);
+    }
+    this.onChange();
+  }
+
+  #merge(reports) {
+    const all = new Map([...this.reports, ...reports].map((one) => [one.timestamp, one]));
+    this.reports = [...all.values()].sort((a, b) => b.timestamp - a.timestamp);
+  }
+
+  /** Return reports, or null if the service gives none: then `problem` says why. */
+  async #ask(before) {
     try {
       const reports = await listReports(this.key, this.deviceId, PIECE, before);
-      const all = new Map([...this.reports, ...reports].map((one) => [one.timestamp, one]));
-      this.reports = [...all.values()].sort((a, b) => b.timestamp - a.timestamp);
-      this.loaded = true;
       this.problem = "";
       return reports;
     } catch (error) {
       this.problem = `The track cannot be shown: ${error.message}`;
+      if (error.status >= 400 && error.status < 500) this.loaded = true; // it would say so again
       return null;
-    } finally {
-      this.busy = false;
-      this.onChange();
     }
   }
 }

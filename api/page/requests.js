@@ -1,5 +1,12 @@
 /** Requests that are answered at once: the groups, and where a device has been. */
 
+export const UNAVAILABLE = "The service cannot reach its database.";
+const PATIENCE_MS = 10_000;
+const WORDS = {
+  unavailable: UNAVAILABLE,
+  too_many_streams: "As many pages are open as the service allows.",
+};
+
 /** An answer that is no success, in words for the visitor. */
 export class RefusedError extends Error {
   constructor(status, message) {
@@ -18,18 +25,23 @@ export class RefusedError extends Error {
 async function ask(path, key) {
   let answer;
   try {
-    answer = await fetch(path, { headers: { "X-API-Key": key }, cache: "no-store" });
+    answer = await fetch(path, {
+      headers: { "X-API-Key": key },
+      cache: "no-store",
+      signal: AbortSignal.timeout(PATIENCE_MS),
+    });
+    if (answer.ok) return await answer.json();
   } catch {
     throw new RefusedError(0, "The service does not answer.");
   }
-  if (!answer.ok) throw await refusal(answer);
-  return await answer.json();
+  throw await refusal(answer);
 }
 
 /** Return the error that an answer stands for. */
 export async function refusal(answer) {
   const said = await answer.json().catch(() => ({}));
-  return new RefusedError(answer.status, said.message || `The service answers ${answer.status}.`);
+  const words = WORDS[said.error] ?? said.message ?? `The service answers ${answer.status}.`;
+  return new RefusedError(answer.status, words);
 }
 
 /** Return the groups that the key may see. */

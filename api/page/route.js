@@ -4,6 +4,7 @@
  */
 
 const SORTS = { seen: "descending", name: "ascending", state: "ascending" };
+const GROUP_ID = /^[A-Za-z0-9_-]{2,50}$/;
 const STATES = ["online", "idle", "silent"];
 
 /**
@@ -56,7 +57,7 @@ export function sortedBy(route, sort) {
 
 function viewOf(first, group, third, device) {
   if (first === "groups") return "groups";
-  if (first !== "group" || !group) return "start";
+  if (first !== "group" || !GROUP_ID.test(group)) return "start";
   return third === "device" && device ? "device" : "fleet";
 }
 

@@ -1,6 +1,7 @@
 /** Which devices are shown, and in what order. */
 
 import { STATES } from "./fleet.js";
+import { searchable } from "./words.js";
 
 const LEAST_OF_ID = 4; // ids are hexadecimal: a short word is in many of them by chance
 
@@ -45,7 +46,7 @@ export class Selection {
 }
 
 function matches(fleet, search) {
-  const needle = search.trim().toLocaleLowerCase();
+  const needle = searchable(search);
   const all = [...fleet.devices];
   if (!needle) return all;
   const inIds = needle.length >= LEAST_OF_ID;

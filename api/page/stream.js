@@ -1,9 +1,10 @@
 /** The stream of events of a group: read by fetch, as EventSource cannot send a key, and resumed. */
 
-import { refusal } from "./requests.js";
+import { UNAVAILABLE, refusal } from "./requests.js";
 import { createParser } from "./vendor/eventsource-parser/index.js";
 
 const SILENCE_MS = 10_000; // a tick comes every second: ten missing ones are a dead connection
+const HIDDEN_MS = 30_000; // browsers have six connections for all tabs of a host
 const FIRST_BACKOFF_MS = 500;
 const MOST_BACKOFF_MS = 15_000;
 
@@ -16,8 +17,12 @@ class EndedError extends Error {
   }
 }
 
+/** The tab has been hidden for so long that it gave its stream up. */
+class HiddenError extends Error {}
+
 /**
- * Follow a group's events until told to stop; reconnect when they end.
+ * Follow a group's events until told to stop; reconnect when they end, and when a tab that was
+ * hidden is looked at again.
  * @param {{group: string, key: string, onEvent: function(string, object): void,
  *   onStatus: function({state: "connecting"|"live"|"waiting"|"unauthorized", reason?: string,
  *   retryAt?: number}): void}} options `retryAt` is in milliseconds of `performance.now()`.
@@ -28,6 +33,7 @@ export function follow({ group, key, onEvent, onStatus }) {
   const run = async () => {
     let failures = 0;
     while (!stopped.signal.aborted) {
+      await visible(stopped.signal);
       onStatus({ state: "connecting" });
       const live = () => {
         failures = 0;
@@ -35,6 +41,7 @@ export function follow({ group, key, onEvent, onStatus }) {
       };
       const ended = await read(group, key, onEvent, live, stopped.signal).catch((error) => error);
       if (stopped.signal.aborted) return;
+      if (ended instanceof HiddenError) continue;
       if (ended.unauthorized) return onStatus({ state: "unauthorized" });
       const waitMs = Math.max(backoffMs(failures++), ended.retryAfterMs ?? 0);
       const retryAt = performance.now() + waitMs;
@@ -49,6 +56,7 @@ export function follow({ group, key, onEvent, onStatus }) {
 /** Read one stream to its end, which is always an error. */
 async function read(group, key, onEvent, onLive, stopped) {
   const silence = new AbortController();
+  const hidden = hiddenFor(HIDDEN_MS, silence.signal);
   let timer;
   const heard = () => {
     clearTimeout(timer);
@@ -59,7 +67,7 @@ async function read(group, key, onEvent, onLive, stopped) {
     const answer = await fetch(`/api/v1/live?${new URLSearchParams({ group_id: group })}`, {
       headers: { "X-API-Key": key },
       cache: "no-store",
-      signal: AbortSignal.any([stopped, silence.signal]),
+      signal: AbortSignal.any([stopped, silence.signal, hidden]),
     });
     if (!answer.ok) throw await endOf(answer);
     const parser = createParser({
@@ -76,6 +84,8 @@ async function read(group, key, onEvent, onLive, stopped) {
       parser.feed(value);
     }
     throw new EndedError("The connection was closed.");
+  } catch (error) {
+    throw hidden.aborted ? new HiddenError() : error;
   } finally {
     clearTimeout(timer);
     silence.abort(); // whatever is left of the answer
@@ -92,13 +102,42 @@ async function endOf(answer) {
 
 function byeOf(reason) {
   if (reason === "unauthorized") return new EndedError("", { unauthorized: true });
-  if (reason === "unavailable") return new EndedError("The service cannot reach its database.");
+  if (reason === "unavailable") return new EndedError(UNAVAILABLE);
   return new EndedError("The service is being stopped.");
 }
 
 function reasonOf(error) {
   if (error instanceof EndedError) return error.message;
   return error.name === "AbortError" ? "The service went silent." : "The service does not answer.";
+}
+
+/** Return a signal that is aborted once the tab has been hidden for so long, unless all is over. */
+function hiddenFor(ms, over) {
+  const hidden = new AbortController();
+  let timer;
+  const look = () => {
+    clearTimeout(timer);
+    if (document.hidden) timer = setTimeout(() => hidden.abort(), ms);
+  };
+  look();
+  document.addEventListener("visibilitychange", look, { signal: over });
+  over.addEventListener("abort", () => clearTimeout(timer));
+  return hidden.signal;
+}
+
+/** Wait until the tab is looked at. */
+function visible(stopped) {
+  return new Promise((resolve) => {
+    const over = new AbortController();
+    const look = () => {
+      if (document.hidden && !stopped.aborted) return;
+      over.abort();
+      resolve();
+    };
+    document.addEventListener("visibilitychange", look, { signal: over.signal });
+    stopped.addEventListener("abort", look, { signal: over.signal });
+    look();
+  });
 }
 
 /** Spread out after the clamp, so that many pages do not come back at once. */
@@ -119,5 +158,7 @@ function pause(ms, stopped) {
     const timer = setTimeout(done, ms);
     stopped.addEventListener("abort", done, { signal: over.signal });
     addEventListener("online", done, { signal: over.signal });
+    const looked = () => document.hidden || done();
+    document.addEventListener("visibilitychange", looked, { signal: over.signal });
   });
 }

@@ -1,6 +1,5 @@
 /** The devices as a table, a page at a time. */
 
-import { repeat } from "./vendor/lit-html/directives/repeat.js";
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { formatRoute, sortedBy } from "./route.js";
 import { ageText, countText, isoText, positionText, timeText } from "./words.js";
@@ -17,7 +16,8 @@ export function tableView(fleet, route, devices) {
   const pages = Math.max(1, Math.ceil(devices.length / PAGE_ROWS));
   const page = Math.min(route.page, pages);
   const rows = devices.slice((page - 1) * PAGE_ROWS, page * PAGE_ROWS);
-  return html`<table>
+  const turning = (where) => (pages > 1 ? pager(route, page, pages, where) : nothing);
+  return html`${turning("above")}<table>
       <caption class="unseen">Devices of group ${fleet.group}, page ${page} of ${pages}</caption>
       <thead>
         <tr>
@@ -29,10 +29,10 @@ export function tableView(fleet, route, devices) {
         </tr>
       </thead>
       <tbody>
-        ${repeat(rows, (device) => device.id, (device) => row(fleet, route, device))}
+        ${rows.map((device) => row(fleet, route, device))}
       </tbody>
     </table>
-    ${pages > 1 ? pager(route, page, pages) : nothing}`;
+    ${turning("below")}`;
 }
 
 /** Return a state as a shape, a colour and a word. */
@@ -51,7 +51,7 @@ function header(route, column, title) {
   const sorted = route.sort === column;
   const arrow = route.order === "ascending" ? "↑" : "↓";
   return html`<th scope="col" class=${column} aria-sort=${sorted ? route.order : "none"}>
-    <a href=${formatRoute(sortedBy(route, column))} role="button" draggable="false"
+    <a href=${formatRoute(sortedBy(route, column))} draggable="false"
       >${title}<span aria-hidden="true">${sorted ? arrow : ""}</span></a>
   </th>`;
 }
@@ -74,14 +74,19 @@ function row(fleet, route, device) {
   </tr>`;
 }
 
-function pager(route, page, pages) {
+function pager(route, page, pages, where) {
   const link = (to, text) =>
     to < 1 || to > pages
       ? html`<span class="button off" aria-hidden="true">${text}</span>`
       : html`<a class="button" href=${formatRoute({ ...route, page: to })}>${text}</a>`;
-  return html`<nav class="pager" aria-label="Pages">
+  const turn = (event) => {
+    const to = Math.min(Math.max(1, Math.floor(event.target.valueAsNumber) || 1), pages);
+    location.hash = formatRoute({ ...route, page: to });
+  };
+  return html`<nav class="pager" aria-label="Pages, ${where}">
     ${link(page - 1, "← Previous")}
-    <span>Page ${countText(page)} of ${countText(pages)}</span>
+    <label>Page <input type="number" min="1" max=${pages} .value=${String(page)} @change=${turn}>
+      of ${countText(pages)}</label>
     ${link(page + 1, "Next →")}
   </nav>`;
 }

@@ -7,7 +7,7 @@ export function showTip(tip, fleet, device, x, y) {
   if (!tip) return;
   tip.hidden = device === null;
   if (!device) return;
-  tip.textContent = `\u2068${device.name}\u2069 · ${fleet.stateOf(device)} · ${ageText(fleet.ageOf(device))}`;
+  tip.textContent = `${fleet.stateOf(device)} · ${ageText(fleet.ageOf(device))} · \u2068${device.name}\u2069`;
   const right = x > tip.parentElement.clientWidth / 2;
   tip.style.left = right ? "" : `${x + 14}px`;
   tip.style.right = right ? `${tip.parentElement.clientWidth - x + 14}px` : "";

@@ -6,12 +6,12 @@ import { fit } from "./projection.js";
 const MARGIN = 30;
 const SHADES = 24; // strokes of one colour each, rather than one for every report
 
-/** Draw reports, which are newest first. */
-export function drawTrack(canvas, reports) {
+/** Draw reports, which are newest first; `loaded` says whether these are all that are known. */
+export function drawTrack(canvas, reports, loaded) {
   const sheet = blank(canvas);
   const positions = reports.map(({ latitude, longitude }) => [latitude, longitude]);
   const projection = fit(positions, sheet.width, sheet.height, MARGIN);
-  if (!projection) return drawNothing(sheet, "No positions");
+  if (!projection) return drawNothing(sheet, loaded ? "No positions" : "");
   drawGraticule(sheet, projection);
   const places = positions.map(([lat, lon]) => [projection.x(lon), projection.y(lat)]).reverse();
   drawLine(sheet, places);

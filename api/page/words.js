@@ -1,13 +1,21 @@
 /** Figures and names as text. */
 
 const instants = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const times = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const VISIBLE = /[\p{L}\p{N}\p{P}\p{S}]/u;
+const BLANK = /[\u115f\u1160\u2800\u3164\uffa0]/g; // letters and signs without a glyph
 const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 
 /** Return a device's name as one visible line, whatever somebody registered it as. */
 export function nameOf(displayName) {
   // Joiners shape Indic and Arabic script and emoji; all else without a glyph only deceives.
   const name = displayName.replace(INVISIBLE, (one) => (/[\u200c\u200d]/.test(one) ? one : " "));
-  return /[\p{L}\p{N}\p{P}\p{S}]/u.test(name) ? name.trim() : "(no name)";
+  return VISIBLE.test(name.replace(BLANK, "")) ? name.trim() : "(no name)";
+}
+
+/** Return a text as it is searched in and for: whatever its case, accents and white space. */
+export function searchable(text) {
+  return text.normalize("NFKD").replace(/\p{M}/gu, "").replace(/\s+/g, " ").trim().toLocaleLowerCase();
 }
 
 /** Return an age in words; `null` is never. */
@@ -25,6 +33,11 @@ export function timeText(epochS) {
   return instants.format(epochS * 1000);
 }
 
+/** Return the time of day of an instant (epoch seconds) in the visitor's zone. */
+export function clockText(epochS) {
+  return times.format(epochS * 1000);
+}
+
 /** Return an instant (epoch seconds) for a machine. */
 export function isoText(epochS) {
   return new Date(epochS * 1000).toISOString();
@@ -33,6 +46,11 @@ export function isoText(epochS) {
 /** Return a count with separators. */
 export function countText(number) {
   return number.toLocaleString("en");
+}
+
+/** Return a count with what is counted. */
+export function countedText(number, one, many) {
+  return `${countText(number)} ${number === 1 ? one : many}`;
 }
 
 /** Return a latitude or longitude with its hemisphere, e.g. "2.35° E". */

@@ -5,9 +5,18 @@ import re
 from api.app import create_app, targets
 from api.config import Settings
 from tests.log_events import events
-from tests.pages import PAGES, ROOT
+from tests.pages import PAGES, ROOT, Page
 from tests.test_observe import PROMISED
 from tracker import Tracker
+
+
+def test_the_front_door_is_one_screen():
+    """What it is, how to try it, and where all else is; details come after."""
+    screen, _, _ = PAGES["README.md"].text.partition("\n## ")
+    assert len(screen.splitlines()) <= 50
+    assert "make demo\nmake test\n" in screen
+    pages = {name for name in PAGES if name.startswith("docs/")}
+    assert pages <= set(Page("README.md", screen).links())
 
 
 def test_every_setting_is_on_the_page_of_settings():

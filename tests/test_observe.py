@@ -353,6 +353,10 @@ async def test_no_client_makes_new_time_series(service):
             await service.call(ODD_METHODS[n % 4], f"/nowhere/{n}", key=f"wrong-{n}"),
             await service.call(ODD_METHODS[n % 4], "/api/v1/locations"),
             await service.call("GET", f"/api/v1/devices/{n}", headers=named),
+            await service.call("GET", f"/page/{n}.js"),
+            await service.call("GET", f"/api/v1/groups?{n}"),
+            await service.call("GET", f"/api/v1/locations?device_id={device_id}&limit={n + 1}"),
+            await service.call("HEAD", f"/api/v1/live?group_id=group-{n}"),
         ):
             await answer.read()
 

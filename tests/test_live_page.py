@@ -197,7 +197,7 @@ async def test_the_sparklines_show_how_the_service_fares(visitor, host, group):
     await expect(sparks.locator("dt")).to_have_text(
         ["active devices/s", *["touches/s", "coalesced", "lag", "last flush"] * 2]
     )
-    for number, figure in enumerate((r"\d+", r"\d+ %", r"\d.* m?s", r"\d.* m?s")):
+    for number, figure in enumerate((r"\d+", r"[\d.]+ %", r"\d.* m?s", r"\d.* m?s")):
         pattern = re.compile(rf"^{figure}$")
         async with asyncio.timeout(60):
             while not pattern.match(await sparks.locator(".figure").nth(1 + number).inner_text()):

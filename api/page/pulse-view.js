@@ -5,6 +5,7 @@ import { sparkline } from "./sparkline.js";
 import { countText, countedText, durationText } from "./words.js";
 
 const TARGETS = { devices: "Devices", api_keys: "API keys" };
+const LAG_OVER_S = 6; // a little more than the time between two flushes by default
 const rate = (value) => countText(Math.round(value));
 const percent = (value) => `${(100 * value).toFixed(value > 0.995 && value < 1 ? 1 : 0)} %`;
 
@@ -26,7 +27,7 @@ function serviceView(pulse) {
       <dl class="sparks">
         ${sparkline("touches/s", of(pulse, target, "touches"), rate, 4)}
         ${sparkline("coalesced", of(pulse, target, "coalesced"), percent, 1)}
-        ${sparkline("lag", of(pulse, target, "lag"), durationText, 5)}
+        ${sparkline("lag", highest(of(pulse, target, "lag")), durationText, 5)}
         ${sparkline("last flush", of(pulse, target, "flush"), durationText, 0.01)}
       </dl>
       ${trouble(pulse.service?.[target])}`,
@@ -35,6 +36,13 @@ function serviceView(pulse) {
 
 function of(pulse, target, figure) {
   return pulse.samples.map((sample) => sample[target]?.[figure] ?? null);
+}
+
+/** Return the highest of the last seconds for each: a lag rises and falls with every flush. */
+function highest(values) {
+  return values.map((value, i) =>
+    value === null ? null : Math.max(...values.slice(Math.max(0, i - LAG_OVER_S + 1), i + 1)),
+  );
 }
 
 function trouble(target) {

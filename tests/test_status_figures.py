@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.handlers.readiness import Readiness
 from api.status import findings as thresholds
 from api.status.asking import Look
 from api.status.figures import figures
@@ -158,6 +159,24 @@ def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
     assert named <= rules.keys()
 
 
+@pytest.mark.parametrize(
+    ("problem", "alert"),
+    [
+        ("database", "ActivityFlushFailing"),
+        ("migrations", "ActivityFlushPermanentError"),
+        ("revocations", "ActivityRevocationsUnseen"),
+        ("flush.devices", "ActivityFlushPermanentError"),
+    ],
+)
+def test_what_keeps_a_service_from_being_ready_leads_to_what_to_do(problem, alert):
+    """The section of the runbook that is about it."""
+    look = Look(0.0, 0.0, Readiness("not_ready", {problem: "why"}, {}), None, None, None)
+    (found,) = thresholds.findings(look, None)
+    assert (found.severity, found.alert) == ("critical", alert)
+    assert problem in found.text
+    assert found.runbook.endswith(f"RUNBOOK.md#{alert.lower()}")
+
+
 async def test_it_fits_into_80_columns_when_figures_are_large(service):
     """All lines, with all their figures."""
     text = (await (await service.client.get("/metrics")).text()).replace(" 0.0\n", " 98765432.0\n")
@@ -173,7 +192,7 @@ SOURCES = (MONITORING.parent / "status").glob("*.py")
 NAMES = sorted(
     set(
         re.findall(
-            r'"((?:activity|http|ingest|event|process|database)_\w+)"',
+            r'"((?:activity|auth|http|ingest|event|process|database)_\w+)"',
             "".join(path.read_text() for path in SOURCES),
         )
     )

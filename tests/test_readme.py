@@ -61,6 +61,7 @@ def test_figures_are_those_of_the_benchmarks():
             "writes 148,225": "ours 148,225 rows/s",
             "118 bytes of WAL": "per written row, steady | 118 B |",
         },
+        "docs/live.md": {"0.996 of the rate": "50 live streams / none | 0.996 |"},
         "docs/benchmark.md": {
             "took 0.922 of": "| heartbeats/s, ours / none | 0.922 |",
             "2.19 times": "| heartbeats/s, ours / spawned | 2.19 |",

@@ -273,6 +273,7 @@ async def test_live_streams_outlive_the_database(service, server):
                 while seen.named(mine)["seen"] == at:
                     await service.heartbeat(mine)
                     await seen.take()
+            await seen.until(lambda _: seen.blind)
             assert (await service.call("GET", "/api/v1/live?group_id=other")).status == 503
         finally:
             server.start()
@@ -288,4 +289,5 @@ async def test_live_streams_outlive_the_database(service, server):
         )
         await connection.close()
         await seen.until(lambda _: seen.named(others)["display_name"] == "Renamed")
+        await seen.until(lambda _: not seen.blind)
         assert (seen.hellos, seen.bye) == (1, "")

@@ -283,7 +283,7 @@ def _names() -> set[str]:
 def _meant(name: str, known: Iterable[str]) -> str:
     """Say what somebody may have meant who named something that there is not."""
     near = get_close_matches(name, known, n=1)
-    return f": did you mean {near[0]}?" if near else ": config.toml has all that there are"
+    return f": did you mean {near[0]}?" if near else ": see config.toml for all settings"
 
 
 def _one_line(error: ValidationError, source: str, *section: str) -> str:

@@ -29,6 +29,7 @@ from benchmarks.simulation.command import replay
 from benchmarks.simulation.command import simulate as run_simulation
 from benchmarks.suite import BENCHMARKS, FOLDER, run
 from benchmarks.synapse import PeerFailedError
+from tracker import StoreError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
@@ -49,7 +50,7 @@ def demo(
         settings = load_settings(config)
         code = uvloop.run(run_demo(settings, Console(), leave=leave))
     except (
-        *(SettingsError, ServiceFailedError, EmbeddedServerError, MigrationError),
+        *(SettingsError, ServiceFailedError, EmbeddedServerError, StoreError),
         aiohttp.ClientError,
     ) as error:
         typer.echo(f"error: {error}", err=True)

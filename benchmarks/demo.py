@@ -73,7 +73,10 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
     console.print("reading one hour of 91 aircraft over Paris ...")
     fleet, reports = read_fleet()
     with configured_server(settings.database) as dsn:
-        environment = {"ACTIVITY__DATABASE__URL": dsn}
+        environment = {
+            "ACTIVITY__DATABASE__URL": dsn,
+            "ACTIVITY__DATABASE__AUTO_MIGRATE": "true",
+        }
         async with (
             running_service(url, environment, folder / "demo.log"),
             _lent_key(settings, dsn) as key,

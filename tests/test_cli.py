@@ -247,6 +247,26 @@ async def test_who_lists_keys_of_a_database_without_a_schema_is_told_how_to_make
     assert_one_line(done, 1, "api_keys", "python -m api migrate")
 
 
+@pytest.mark.parametrize("output", ["nobody reads it", "it is closed"])
+async def test_a_key_that_nobody_can_be_shown_is_told(dsn, db, output):
+    """It is made, so it must be revoked; or it is not made to begin with."""
+    await db.execute("SELECT 1")
+    command = f"{sys.executable} -m api keys create --name unseen"
+    tail = "| (exec <&-; sleep 3)" if output == "nobody reads it" else ">&-"
+    done = await asyncio.create_subprocess_exec(
+        *("/bin/bash", "-c", f"set -o pipefail; {command} {tail}"),
+        cwd=CHECKOUT,
+        env={**os.environ, "ACTIVITY__DATABASE__URL": dsn},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, stderr = await done.communicate()
+    assert done.returncode == 1
+    made = await db.fetchval("SELECT count(*) FROM api_keys")
+    assert (b"revoke it" in stderr) == bool(made)
+    assert b"Traceback" not in stderr
+    assert stderr.splitlines()[-1].startswith(b"error: ")
+
+
 @pytest.mark.parametrize("command", [("serve",), ("migrate",), ("keys", "list")])
 def test_the_password_of_a_database_that_refuses_us_is_not_shown(dsn, command):
     """The user is named, for that is what is wrong, and nothing else of the URL."""
@@ -449,7 +469,7 @@ async def test_no_name_speaks_to_the_terminal(dsn, db):
     done = run("devices", "list", "--group", "vans", dsn=dsn)
     (_, row) = done.stdout.splitlines()
     assert row.isprintable()
-    assert row.count("]0;mine [2J next 1m") == 2
+    assert row.count("]0;mine  [2J next  1m") == 2
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_the_environment_wins_over_the_file(monkeypatch, tmp_path):
     [
         ("[server]\nprot = 1", "unknown setting 'server.prot': did you mean server.port?"),
         ("[srever]\nport = 1", "unknown setting 'srever': did you mean server?"),
-        ("[nothing]\nlike = 1", "unknown setting 'nothing': config.toml has all that there are"),
+        ("[nothing]\nlike = 1", "unknown setting 'nothing': see config.toml for all settings"),
         ("[server]\nport = '8080'", "server.port = '8080'"),
         ("[server]\nport = true", "server.port = True"),
         ("[server]\nport = 0", "server.port = 0"),

@@ -332,6 +332,46 @@ async def test_the_focus_stays_where_it_was_put(visitor, host, group):
     await expect(idle).to_be_focused()
 
 
+async def test_the_focus_stays_with_its_device(visitor, host, group):
+    """Whoever leaves before it: what the next key opens is what it was on."""
+    ids = await host.add(group, dict.fromkeys(("Ann", "Bob", "Cid", "Dan"), IDLE_S))
+    await visitor.watch(await host.make_key(), group, "?sort=name")
+    page = visitor.page
+    await page.get_by_role("columnheader", name="Device").get_by_role("link").focus()
+    while await page.evaluate("document.activeElement.innerText") != "Cid":
+        await page.keyboard.press("Tab")
+    await host.db.execute("UPDATE devices SET is_active = false WHERE device_id = $1", ids["Ann"])
+    await visitor.shows(["Bob", "Cid", "Dan"])
+    await expect(visitor.row("Cid").get_by_role("link")).to_be_focused()
+    await host.db.execute("UPDATE devices SET is_active = false WHERE device_id = $1", ids["Cid"])
+    await visitor.shows(["Bob", "Dan"])
+    await expect(page.get_by_role("heading", name=group)).to_be_focused()
+
+
+async def test_a_reader_is_told_of_an_outage_once(visitor, host, group):
+    """And not thrown to the top when it is over."""
+    await host.add(group, {"Cab": IDLE_S})
+    await visitor.watch(await host.make_key(), group)
+    await visitor.page.evaluate(
+        "window.told = []; new MutationObserver(() => told.push(announcer.textContent))"
+        ".observe(announcer, { childList: true, characterData: true, subtree: true });"
+        "document.activeElement.blur();"
+    )
+    asked = len(visitor.requests)
+    await host.stop()
+    async with asyncio.timeout(60):
+        while len(visitor.requests) < asked + 3:
+            await asyncio.sleep(0.1)
+    await host.start()
+    await visitor.live()
+    told = await visitor.page.evaluate("told")
+    assert len(told) == len(set(told))
+    assert told[0].startswith("Connection lost")
+    assert told[-1] == "Live"
+    assert await visitor.page.evaluate("document.activeElement === document.body")
+    visitor.problems.clear()
+
+
 async def test_signing_out_forgets_what_was_shown(visitor, host, group):
     """Also what only scripts could still reach."""
     ids = await host.add(group, {"Unforgettable": 0})

@@ -103,7 +103,7 @@ async def test_with_the_server_stopped_heartbeats_go_on_and_nothing_is_lost(serv
         ready = await service.call("GET", "/api/health/ready", key="")
         assert ready.status == 503
         assert (await ready.json())["problems"] == {
-            "database": "no server listens there: No such file or directory"
+            "database": "no server listens at its address: No such file or directory"
         }
         assert (await service.call("GET", "/api/health/live", key="")).status == 200
     finally:

@@ -98,6 +98,7 @@ class Journal:
         self._gap = self._old_gap = False  # whether a change was missed since the drain; before it
         self._problem: Exception | None = None  # what keeps the keeper from its work
         self._degraded = Repeats(_LOG_EVERY_S)
+        self._told = False  # that it is degraded, and not yet that it has recovered
         self._work = asyncio.Event()
         self._work.set()
 
@@ -139,6 +140,7 @@ class Journal:
     def _miss(self, error: Exception) -> None:
         if not self.gap and self._degraded.again():
             log.error("journal.degraded", target=self._name, error=str(self._problem or error))
+            self._told = True
         self._gap = True
 
     def _next_segment(self) -> Segment:
@@ -244,9 +246,11 @@ class Journal:
 
     def _covered(self) -> None:
         """Note that a crash would lose nothing of what was pending at the drain."""
-        gap, self._old_gap = self.gap, False
-        if gap and not self.gap:
+        self._old_gap = False
+        # As long as there is no room, the next change is missed again: that is no recovery.
+        if self._told and not self.gap and self._problem is None:
             log.info("journal.recovered", target=self._name)
+            self._told = False
 
     def _free(self, segments: list[Segment]) -> None:
         self._freed += segments

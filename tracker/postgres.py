@@ -68,10 +68,10 @@ def reason(error: BaseException) -> str:
     """
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
-        return f"no server listens there: {error.strerror}"
+    if isinstance(error, (FileNotFoundError, ConnectionRefusedError)) and not error.filename:
+        return f"no server listens at its address: {error.strerror}"
     if isinstance(error, OSError) and error.strerror:
-        return f"{type(error).__name__}: {error.strerror}"
+        return f"{type(error).__name__}: {error.strerror} {error.filename or ''}".rstrip()
     if isinstance(error, asyncpg.PostgresError):
         return str(error)
     return f"{type(error).__name__}: {error}"

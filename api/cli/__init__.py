@@ -4,14 +4,13 @@ Exit codes: 0 done, 1 it failed (the database is away, there is no such key), 2 
 setting is wrong. Whatever fails says so in one line on stderr.
 """
 
-import os
 import sys
 from io import TextIOWrapper
 from typing import Final
 
 import typer
 
-from api.cli.common import Config
+from api.cli.common import Config, give_up_output
 from api.cli.completion import ASKED_BY, allow_completion, completion
 from api.cli.devices import devices
 from api.cli.keys import keys
@@ -53,6 +52,8 @@ def options(context: typer.Context, config: Config = None) -> None:
 def main() -> None:
     """Run the command line."""
     allow_completion()
+    if sys.stdout is None or sys.stderr is None:
+        sys.exit("error: stdout and stderr must be open")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # what it cannot show must not be what fails
             stream.reconfigure(errors="backslashreplace")
@@ -60,5 +61,5 @@ def main() -> None:
         app(prog_name="python -m api", complete_var=ASKED_BY)
     except OSError as error:  # of the output: all others are told where they happen
         typer.echo(f"error: cannot write the output: {error.strerror or error}", err=True)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left of it
+        give_up_output()
         sys.exit(1)

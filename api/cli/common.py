@@ -5,6 +5,8 @@ the completion of a word, or for the state of a service.
 """
 
 import asyncio
+import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +46,11 @@ def fail(message: str, code: int = 1) -> NoReturn:
     raise typer.Exit(code)
 
 
+def give_up_output() -> None:
+    """Let nothing more be written to stdout, which cannot be, nor at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def settings_of(context: typer.Context, config: Path | None) -> Settings:
     """Return the settings; end with an error if one is wrong.
 
@@ -68,7 +75,7 @@ def failing_clearly() -> Iterator[None]:
     except SettingsError as error:
         fail(str(error), code=2)
     except StoreMisconfigured as error:
-        fail(f"{error}; is the schema up to date? 'python -m api migrate' brings it there")
+        fail(f"{error}; is the schema up to date? 'python -m api migrate' brings it up to date")
     except (EmbeddedServerError, MigrationError, StoreError, ConfigurationError, OSError) as error:
         fail(str(error))
 

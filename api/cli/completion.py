@@ -29,10 +29,10 @@ class Shell(StrEnum):
 
 def completion(
     shell: Annotated[
-        Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_default=False)
+        Shell, typer.Argument(metavar="SHELL", help="What to print it for.", show_default=False)
     ],
 ) -> None:
-    """Print what makes a shell complete these commands with the tab key."""
+    """Print what makes a shell complete commands with the tab key."""
     for name, value in (("python", sys.executable), ("checkout", str(_CHECKOUT))):
         typer.echo(_ASSIGNMENT[shell].format(f"_activity_{name}", _quoted(value, shell)))
     typer.echo(Path(__file__).with_suffix(f".{shell}").read_text(encoding="utf-8"), nl=False)

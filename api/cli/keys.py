@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from api.access.keys import KeyName, StoredKey, create_key, find_keys, list_keys, revoke_key
-from api.cli.common import Config, check, fail, length_s, settings_of, with_database
+from api.cli.common import Config, check, fail, give_up_output, length_s, settings_of, with_database
 from api.cli.tables import DATE_COLUMNS, cell, new_table, print_json, print_table, shown
 from api.fleet.devices import GroupId
 
@@ -57,8 +57,11 @@ def create(
     try:
         typer.echo(key)
     except OSError as error:
-        what = f"{error.strerror}; nobody knows the key, so revoke it and make another"
-        raise OSError(error.errno, what) from error
+        give_up_output()
+        fail(
+            f"cannot write the output: {error.strerror}; nobody knows the key, so revoke it and "
+            "make another"
+        )
 
 
 @keys.command(
@@ -91,7 +94,9 @@ def revoke(
     key: Annotated[
         str,
         typer.Argument(
-            help="An id, a prefix or a name as listed, or the key itself.", show_default=False
+            metavar="KEY",
+            help="An id, a prefix or a name as listed, or the key itself.",
+            show_default=False,
         ),
     ],
     config: Config = None,

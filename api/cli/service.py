@@ -36,7 +36,7 @@ def migrate(context: typer.Context, config: Config = None) -> None:
     """Bring the database's schema up to date.
 
     The database is that of database.url, set by ACTIVITY__DATABASE__URL or in config.toml; without
-    one it is the embedded server. `serve` does so as well, unless database.auto_migrate is false.
+    one it is the embedded server. Other commands do so, too, unless database.auto_migrate is false.
     """
     settings = settings_of(context, config)
     from api.postgres.embedded import configured_server

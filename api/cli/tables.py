@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from api.printable import printable
+from api.printable import without_controls
 
 DATE_COLUMNS: Final = 10
 """A time is broken between date and time of day where there is no room for both."""
@@ -53,7 +53,7 @@ def print_json(things: Iterable[object]) -> None:
 
 def cell(text: str) -> Text:
     """Return a text from elsewhere as it may be shown on a terminal."""
-    return Text(printable(text))
+    return Text(without_controls(text))
 
 
 def shown(at: datetime | None) -> str:

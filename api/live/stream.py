@@ -124,10 +124,8 @@ class Stream(Payload):
             if not group.remembers(number):
                 return
         await self._send(READY)
-        while told := await group.told(number):
-            await self._send(told.group)
-            if self._all_groups:
-                await self._send(told.service)
+        while (told := await group.told(number)) is not None:
+            await self._send(told.group + told.service if self._all_groups else told.group)
             number += 1
 
     async def _send(self, data: bytes) -> None:

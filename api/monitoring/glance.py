@@ -28,8 +28,8 @@ def at_a_glance() -> list[stat.Panel]:
         ),
         number(
             "Processes down",
-            "Scraped within the last hour, and not now.",
-            "count(up{P} == 0 and on (job, instance) last_over_time(activity_build_info{P}[1h]))"
+            "Scraped within the last day, and not now.",
+            "count(up{P} == 0 and on (job, instance) last_over_time(activity_build_info{P}[1d]))"
             " or vector(0)",
             limits=_ANY,
             alert="ActivityProcessDown",

@@ -86,7 +86,7 @@ def _losses() -> list[Panel]:
         ),
         graph(
             "Touches unaccounted for",
-            "What the books are off by. Below zero while a flush is under way; otherwise a bug.",
+            "What the books are off by: while a flush is under way or fails, or by a bug.",
             Query(_BOOKS, _EACH),
             below_zero=True,
             alert="ActivityBooksUnbalanced",
@@ -169,7 +169,7 @@ def _requests() -> list[Panel]:
             _rate(f"{requests}_count{{P}}", "status", "{{status}}"),
             unit="reqps",
             stacked=True,
-            alert="ActivityRequestsCrashed",
+            alert="ActivityRequestsUnavailable",
         ),
         graph(
             "Requests being answered",
@@ -317,6 +317,7 @@ def _process() -> list[Panel]:
             ),
             unit="s",
             width=24,
+            alert="ActivityRestartsOften",
         ),
     ]
 

@@ -30,8 +30,13 @@ const map = new FleetMap({
     showTip(document.getElementById("map-hint"), state.fleet, device, x, y),
 });
 const EMPTY = {
-  ...{ groups: null, problem: "", search: "", fleet: null, loading: null, track: null },
+  groups: null,
+  problem: "",
+  search: "",
+  fleet: null,
+  loading: null,
   selected: null,
+  track: null,
 };
 const state = { ...EMPTY, key: readKey(), busy: false, route: parseRoute(location.hash) };
 state.status = { state: "connecting" };
@@ -56,7 +61,9 @@ function draw() {
   const { key, route, fleet } = state;
   document.title = key ? titleOf(route, shown()) : "Fleet, live";
   if (!key) return render(loginView(state.problem, state.busy, signIn), root);
+  const row = document.activeElement?.closest("tbody a")?.getAttribute("href");
   render(html`${headerView(state, signOut)} ${bodyView()}`, root);
+  if (row) followRow(row);
   if (route.view === "fleet" && shown()) {
     map.show(document.getElementById("map"), fleet, state.selected.devices);
   }
@@ -67,6 +74,14 @@ function draw() {
     drawnReports = state.track.reports; // formatting thousands takes too long for every tick
     render(reportTable(fleet.find(route.device), drawnReports), table);
   }
+}
+
+/** Keep the focus with the device that has it, in whatever row it is now. */
+function followRow(href) {
+  if (document.activeElement?.getAttribute("href") === href) return;
+  const links = [...root.querySelectorAll("tbody a")];
+  const link = links.find((one) => one.getAttribute("href") === href);
+  (link ?? root.querySelector("h1"))?.focus({ preventScroll: true });
 }
 
 function titleOf(route, fleet) {
@@ -187,7 +202,7 @@ function arrive() {
   if (view !== "device") state.track = null;
   if (before.view !== view) hold.release();
   draw();
-  const turned = before.page !== state.route.page && document.activeElement?.closest(".pager");
+  const turned = before.page !== state.route.page && document.activeElement?.matches(".pager a");
   if (before.view !== view || turned) settle(before);
   findFocus();
 }
@@ -252,9 +267,10 @@ function take(event, data) {
   }
   if (event === "service") pulse.serve(data);
   if (event === "ready") {
+    const isFirst = !state.fleet;
     Object.assign(state, { fleet: state.loading, loading: null });
     draw();
-    findFocus();
+    if (isFirst) findFocus();
   }
   refresh();
 }
@@ -263,14 +279,14 @@ function notice(status) {
   if (status.state === "unauthorized") {
     return refuse("This key is no longer valid: revoked or expired.");
   }
-  const before = state.status.state;
+  const { state: before, reason } = state.status;
   // A connection that is tried again is not worth a word of its own: it is still away.
   if (before === "waiting" && status.state === "connecting") {
     state.status = { ...state.status, retryAt: null };
   } else {
     state.status = status;
-    if (status.state === "waiting") {
-      say(before === "live" ? `Connection lost. ${status.reason}` : status.reason);
+    if (status.state === "waiting" && status.reason !== reason) {
+      say(before === "connecting" ? status.reason : `Connection lost. ${status.reason}`);
     }
     if (status.state === "live") say("Live");
   }

@@ -37,7 +37,7 @@ function list(groups, search, onSearch) {
       : nothing}
     <ul class="group-list panel">${shown.map(item)}</ul>
     ${shown.length ? nothing : html`<p class="empty">No group matches.</p>`}
-    ${groups.length === MOST ? html`<p class="hint">These are the first ${countText(MOST)} by name.
+    ${groups.length === MOST ? html`<p class="hint">These are the first ${countText(MOST)} by id.
       Any other is at its address: <code>#/group/</code> and its id.</p>` : nothing}`;
 }
 

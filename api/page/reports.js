@@ -13,6 +13,7 @@ export class Track {
   more = false;
   busy = false; // asking for older ones
   #asking = false;
+  #asked = -Infinity; // up to which capture time
   #next = 0;
 
   constructor(key, deviceId, onChange) {
@@ -24,7 +25,7 @@ export class Track {
 
   /** Ask for older reports than there are. */
   async older() {
-    if (this.busy) return;
+    if (this.busy || this.#asking) return;
     this.busy = true;
     this.onChange();
     const reports = await this.#ask(this.reports.at(-1)?.timestamp);
@@ -38,9 +39,12 @@ export class Track {
 
   /** Ask for newer ones if a position is newer than all there are, but not too often. */
   moved(location) {
-    const known = this.reports[0]?.timestamp ?? -Infinity;
-    const behind = !this.loaded || (location?.[3] ?? -Infinity) > known;
-    if (behind && !this.#asking && performance.now() >= this.#next) this.#refresh();
+    const captured = location?.[3] ?? -Infinity;
+    const behind = !this.loaded || captured > Math.max(this.#asked, this.reports[0]?.timestamp ?? -Infinity);
+    if (!behind || this.#asking || this.busy || performance.now() < this.#next) return;
+    this.#refresh().then((isAnswered) => {
+      if (isAnswered) this.#asked = Math.max(this.#asked, captured);
+    });
   }
 
   async #refresh() {
@@ -57,6 +61,7 @@ export class Track {
       this.#merge(reports);
     }
     this.onChange();
+    return this.loaded && reports !== null;
   }
 
   #merge(reports) {

@@ -1,6 +1,6 @@
 /** Requests that are answered at once: the groups, and where a device has been. */
 
-export const UNAVAILABLE = "The service cannot reach its database.";
+export const UNAVAILABLE = "The service has no answer just now; its database may be away.";
 const PATIENCE_MS = 10_000;
 const WORDS = {
   unavailable: UNAVAILABLE,

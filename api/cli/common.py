@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from api.config import Settings, SettingsError, load_settings
-from api.fleet.durations import seconds
+from api.durations import seconds
 from tracker import ConfigurationError, StoreError, StoreMisconfigured
 
 if TYPE_CHECKING:

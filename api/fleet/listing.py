@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from api.durations import Duration
 from api.fleet.cursors import Position, to_cursor
 from api.fleet.devices import (
     COLUMNS,
@@ -24,7 +25,6 @@ from api.fleet.devices import (
     device_answer,
     last_seen,
 )
-from api.fleet.durations import Duration
 from api.postgres.database import Database, Records
 from tracker import View
 

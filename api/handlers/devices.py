@@ -7,9 +7,9 @@ import msgspec
 from aiohttp import web
 
 from api.access.auth import PRINCIPAL, Access, device_not_found, note_active
+from api.durations import seconds
 from api.fleet.cursors import from_cursor
 from api.fleet.devices import DeviceAnswer, Devices, KnownDevice, Registration
-from api.fleet.durations import seconds
 from api.fleet.listing import Ages, Listed, Listing, Listings
 from api.handlers.bodies import expect_later, read_body
 from api.handlers.openapi import Operation

@@ -291,6 +291,7 @@ async def test_beyond_so_many_devices_no_further_group_is_watched(service, db, m
         answer = await service.call("GET", "/api/v1/live?group_id=others")
         assert answer.status == 503
         assert int(answer.headers["Retry-After"]) > 0
+        assert (await answer.json())["error"] == "too_many_streams"
         async with live(service.client, service.key) as other:
             await other.until(lambda _: other.ticks > 1)
         ticks = seen.ticks

@@ -13,7 +13,7 @@ from api.handlers.openapi import Operation
 from api.handlers.queries import read_query
 from api.http.answers import ApiError
 from api.live.events import Hello
-from api.live.hub import Hub
+from api.live.hub import Hub, NoRoom
 from api.live.stream import CONTENT_TYPE, Ended, Stream
 from tracker import StoreError
 
@@ -58,7 +58,10 @@ class LiveHandlers:
         principal = request[PRINCIPAL]
         reached = group_id if principal.group_id in (None, group_id) else None
         self._find_room()
-        await self._hub.group(reached)
+        try:
+            await self._hub.group(reached)
+        except NoRoom as error:
+            raise _no_room(str(error)) from error
         self._find_room()  # others may have been faster
 
         def hello(now: float, devices: int, of: int) -> Hello:
@@ -88,9 +91,10 @@ class LiveHandlers:
 
     def _find_room(self) -> None:
         if self._hub.is_full:
-            raise ApiError(
-                503,
-                "too_many_streams",
-                "as many live streams are open as live.max_streams allows; try again later",
-                retry_after_s=_RETRY_AFTER_S,
-            )
+            raise _no_room("as many live streams are open as live.max_streams allows")
+
+
+def _no_room(why: str) -> ApiError:
+    return ApiError(
+        503, "too_many_streams", f"{why}; try again later", retry_after_s=_RETRY_AFTER_S
+    )

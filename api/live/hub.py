@@ -26,6 +26,10 @@ _GRACE_S: Final = 0.5
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
+class NoRoom(StoreUnavailable):
+    """As much is being watched as may be; the message is what."""
+
+
 class Watcher(Protocol):
     """Who is sent events until one of the two sides ends it."""
 
@@ -74,7 +78,8 @@ class Hub(Collector):
             group_id: which; None is one that nobody is in.
 
         Raises:
-            StoreError: the database is away or too slow, or too many devices are watched.
+            NoRoom: too many groups or devices are watched.
+            StoreError: the database is away or too slow.
         """
         if self.stopping:
             raise StoreUnavailable("the service is stopping")
@@ -99,7 +104,7 @@ class Hub(Collector):
         if not group.watchers and sum(map(len, self._tasks)) > _MOST_WATCHED:
             if group in self._tasks:
                 self._tasks[group].cancel()
-            raise StoreUnavailable("too many devices are being watched")
+            raise NoRoom("too many devices are being watched")
         return group
 
     def _make_room(self) -> None:
@@ -110,7 +115,7 @@ class Hub(Collector):
             if not group.watchers and group.loaded.done() and not task.cancelling():
                 task.cancel()
                 return
-        raise StoreUnavailable("too many groups are being asked for")
+        raise NoRoom("too many groups are being asked for")
 
     async def _run(self, group_id: str | None, group: Group) -> None:
         try:

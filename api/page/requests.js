@@ -4,7 +4,7 @@ export const UNAVAILABLE = "The service has no answer just now; its database may
 const PATIENCE_MS = 10_000;
 const WORDS = {
   unavailable: UNAVAILABLE,
-  too_many_streams: "As many pages are open as the service allows.",
+  too_many_streams: "As much is being watched as the service allows.",
 };
 
 /** An answer that is no success, in words for the visitor. */

@@ -2,8 +2,8 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,21 +37,24 @@ class BreakableServer:
     def kill(self) -> None:
         """End all of it at once, as the kernel does when memory runs out."""
         processes = self._processes()
-        for process in processes:
-            process.send_signal(signal.SIGKILL)
+        _signal(processes, signal.SIGKILL)
         psutil.wait_procs(processes, timeout=30)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let it take connections and answer nothing while the block runs."""
         processes = self._processes()
-        for process in processes:
-            process.send_signal(signal.SIGSTOP)
+        _signal(processes, signal.SIGSTOP)
         try:
             yield
         finally:
-            for process in processes:
-                process.send_signal(signal.SIGCONT)
+            _signal(processes, signal.SIGCONT)
+
+
+def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # one that Postgres has just ended itself
+            process.send_signal(number)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ async def test_a_service_that_is_well_is_shown_with_its_rates(service):
     assert second.figures.process.memory_bytes > 1_000_000
     text = shown(second)
     assert text.startswith(" READY  http://")
-    for part in ("1 of 1,000,000 keys", "95.0 %", " s ago", "4xx"):
+    for part in ("1 of 1,000,000 keys", "95.0 %", "s ago", "4xx"):
         assert part in text
 
 

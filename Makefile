@@ -28,10 +28,10 @@ bench: $(STAMP) ## Run every benchmark in under ten minutes; COMPARE=results.jso
 	$(BIN)/python -m benchmarks all $(if $(COMPARE),--compare $(COMPARE))
 
 packages: ## Install the system packages that some tests and benchmarks like to have (Debian, as root)
-	@# As command:package if these differ.
-	@for name in curl wrk pgbouncer chromium zsh fish shellcheck systemd-analyze:systemd; do \
-	  PATH="$$PATH:/usr/sbin" command -v $${name%:*} >/dev/null || \
-	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends $${name#*:}; } || \
+	@# As command:package if these differ. RUNLEVEL=1 keeps packages from starting their servers.
+	@for name in curl wrk pgbouncer haproxy nginx chromium zsh fish shellcheck systemd-analyze:systemd; do \
+	  PATH="$$PATH:/usr/sbin" command -v $${name%:*} >/dev/null || { apt-get update -qq && \
+	    RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $${name#*:}; } || \
 	  echo "not installed: $$name; tests that need it are skipped, and benchmarks do without it"; \
 	done
 	@# The binaries alone: the package as a whole would start a server.

@@ -17,15 +17,15 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
-from api.access.auth import DEVICES, KEYS, Access, who_was_active
-from api.access.cache_use import CacheUse
+from api.access.authentication import DEVICES, KEYS, Access, who_was_active
+from api.access.cache_metrics import CacheMetrics
 from api.access.keys import load_principals
 from api.access.lookup import CachedLookup
 from api.access.revocations import Revocations
 from api.background import background
 from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
+from api.fleet.batch_commit import BatchCommit
 from api.fleet.devices import Devices, load_devices
-from api.fleet.ingest import GroupCommit
 from api.fleet.listing import Listings
 from api.fleet.locations import Locations
 from api.handlers.devices import DeviceHandlers
@@ -35,22 +35,22 @@ from api.handlers.live import LiveHandlers
 from api.handlers.locations import LocationHandlers, Uploads
 from api.handlers.openapi import DocumentHandler
 from api.handlers.page import PageHandlers
-from api.http.doors import Door, DoorMetrics
-from api.http.observe import Requests
+from api.http.listener import Listener, ListenerMetrics
+from api.http.request_metrics import RequestMetrics
 from api.live.hub import Hub
-from api.live.pulse import Pulse
-from api.live.roster import Roster
+from api.live.queries import GroupQueries
+from api.live.tracker_stats import TrackerStats
 from api.loop_lag import LoopLag
+from api.postgres.clock import DatabaseClock
 from api.postgres.database import open_database
-from api.postgres.database_clock import DatabaseClock
-from api.postgres.pool_use import Owner, PoolUse
+from api.postgres.pool_metrics import Owner, PoolMetrics
 from tracker import Target, Tracker, TrackerCollector, activity_middleware, no_touches
 
 TRACKER: Final = web.AppKey("tracker", Tracker)
 """The application's tracker, for shutdown hooks and tests; absent when tracking is off."""
-DOOR: Final = web.AppKey("door", Door)
+LISTENER: Final = web.AppKey("door", Listener)
 """Where an application's clients come in, if it is served by `api.serving`."""
-REQUESTS: Final = web.AppKey("requests", Requests)
+REQUEST_METRICS: Final = web.AppKey("requests", RequestMetrics)
 """What watches all requests, for those that never become one."""
 MONITOR: Final = web.AppKey("monitor", web.Application)
 """Health and metrics on an address of their own; absent when they have none."""
@@ -80,7 +80,7 @@ def targets(settings: TrackerSettings) -> list[Target]:
             key_column="id",
             column="last_used_at",
             key_type="bigint",
-            resolution_s=settings.key_resolution_s,
+            resolution_s=settings.api_key_resolution_s,
             capacity_keys=settings.capacity_keys,
             high_water_keys=settings.high_water_keys,
         ),
@@ -98,8 +98,8 @@ def create_tracker(settings: TrackerSettings, journal: JournalSettings, dsn: str
         chunk_keys=settings.chunk_keys,
         statement_timeout_s=settings.statement_timeout_s,
         lock_timeout_s=settings.lock_timeout_s,
-        backoff_first_s=settings.backoff_first_s,
-        backoff_most_s=settings.backoff_most_s,
+        backoff_initial_s=settings.backoff_initial_s,
+        backoff_max_s=settings.backoff_max_s,
         shutdown_deadline_s=settings.shutdown_deadline_s,
         journal_dir=journal.dir if journal.enabled else None,
         journal_max_bytes=journal.max_bytes,
@@ -150,12 +150,12 @@ async def create_app(
         loop_lag = LoopLag()
         await stack.enter_async_context(background(loop_lag.measure(), "loop-lag"))
 
-        grouped = GroupCommit(
+        grouped = BatchCommit(
             Locations(database), settings.ingest, deadline_s=settings.database.statement_timeout_s
         )
         stack.push_async_callback(grouped.close)
 
-        requests = Requests()
+        requests = RequestMetrics()
         pools: dict[str, Owner] = {
             "requests": database,
             "access": access_database,
@@ -163,8 +163,8 @@ async def create_app(
         }
         if tracker is not None:
             pools["tracker"] = tracker
-        caches = CacheUse([keys, known])
-        registry = _registry(requests, loop_lag, grouped, caches, revocations, PoolUse(pools))
+        caches = CacheMetrics([keys, known])
+        registry = _registry(requests, loop_lag, grouped, caches, revocations, PoolMetrics(pools))
 
         access = Access(keys, known, clock)
         middlewares = [requests.middleware(), access.middleware()]
@@ -186,10 +186,10 @@ async def create_app(
         app.add_routes(LocationHandlers(uploads or grouped, database, access).routes())
         app.add_routes(GroupHandlers(database).routes())
         if settings.live.enabled:
-            roster, pulse = Roster(live_database, clock), Pulse(tracker)
+            roster, pulse = GroupQueries(live_database, clock), TrackerStats(tracker)
             registry.register(_add_live(app, roster, pulse, access, settings))
         health = HealthHandlers(access_database, tracker, revocations, registry)
-        registry.register(DoorMetrics(_add_doors(app, settings.server, health, requests)))
+        registry.register(ListenerMetrics(_add_doors(app, settings.server, health, requests)))
         document = DocumentHandler()
         app.add_routes(document.routes())
         document.describe(app.router.routes())
@@ -216,7 +216,11 @@ def _registry(*collectors: Collector) -> CollectorRegistry:
 
 
 def _add_live(
-    app: web.Application, roster: Roster, pulse: Pulse, access: Access, settings: Settings
+    app: web.Application,
+    roster: GroupQueries,
+    pulse: TrackerStats,
+    access: Access,
+    settings: Settings,
 ) -> Hub:
     """Let groups be watched, by the page or by whoever reads the stream that it reads."""
     # Streams stay for hours; they shall not keep all others out.
@@ -235,27 +239,29 @@ def _add_live(
 
 
 def _add_doors(
-    app: web.Application, listens: ServerSettings, health: HealthHandlers, requests: Requests
-) -> list[Door]:
+    app: web.Application, listens: ServerSettings, health: HealthHandlers, requests: RequestMetrics
+) -> list[Listener]:
     """Say where clients come in, and where those who watch: there too, or by a door of their own.
 
     Health is served at both: a load balancer should ask where it sends requests to.
     """
-    app[REQUESTS] = requests
-    app[DOOR] = Door("api", listens.host, listens.port, max_connections=listens.max_connections)
+    app[REQUEST_METRICS] = requests
+    app[LISTENER] = Listener(
+        "api", listens.host, listens.port, max_connections=listens.max_connections
+    )
     app.add_routes(health.routes())
     if not listens.monitor_port:
         app.add_routes(health.metrics_routes())
-        return [app[DOOR]]
+        return [app[LISTENER]]
     monitor = app[MONITOR] = web.Application(middlewares=[requests.middleware()])
-    monitor[DOOR] = Door(
+    monitor[LISTENER] = Listener(
         "monitor",
         listens.monitor_host,
         listens.monitor_port,
         max_connections=_MONITOR_CONNECTIONS,
     )
     monitor.add_routes([*health.routes(), *health.metrics_routes()])
-    return [app[DOOR], monitor[DOOR]]
+    return [app[LISTENER], monitor[LISTENER]]
 
 
 def spare_the_garbage_collector() -> None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES
+from tracker._journal.journal import LEAST_SEGMENTS, SEGMENT_BYTES
 
 PREFIX: Final = "ACTIVITY__"
 _HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(?::([0-9]{1,5}))?").fullmatch
@@ -45,11 +45,11 @@ class ServerSettings(_Section):
     monitor_port: int = Field(default=0, ge=0, le=65535)
     max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
     max_header_line_bytes: int = Field(default=8190, ge=256, le=1_048_576)
-    max_head_bytes: int = Field(default=32_768, ge=256, le=1_048_576)
+    max_header_bytes: int = Field(default=32_768, ge=256, le=1_048_576)
     max_body_bytes: Count = 1_048_576
-    head_timeout_s: Seconds = 10.0
+    header_timeout_s: Seconds = 10.0
     body_timeout_s: Seconds = 30.0
-    answer_timeout_s: Seconds = 30.0
+    response_timeout_s: Seconds = 30.0
     keepalive_timeout_s: Seconds = 75.0
     shutdown_timeout_s: Seconds = 5.0
 
@@ -57,8 +57,8 @@ class ServerSettings(_Section):
     def _relations(self) -> Self:
         if self.monitor_port == self.port:
             raise ValueError("monitor_port must not be port: leave it 0 to serve all on one")
-        if self.max_header_line_bytes > self.max_head_bytes:
-            raise ValueError("max_header_line_bytes must not be above max_head_bytes")
+        if self.max_header_line_bytes > self.max_header_bytes:
+            raise ValueError("max_header_line_bytes must not be above max_header_bytes")
         return self
 
 
@@ -97,9 +97,9 @@ class DatabaseSettings(_Section):
 class IngestSettings(_Section):
     """How location uploads are committed, many at a time."""
 
-    group_rows: Count = 1000
-    group_bytes: Count = 1_048_576
-    groups_in_flight: int = Field(default=2, ge=1, le=1000)
+    batch_rows: Count = 1000
+    batch_bytes: Count = 1_048_576
+    batches_in_flight: int = Field(default=2, ge=1, le=1000)
     waiting_rows: Count = 20_000
     waiting_bytes: Annotated[int, Field(ge=1, le=1 << 40)] = 67_108_864
 
@@ -109,9 +109,9 @@ class AuthSettings(_Section):
 
     refresh_s: Seconds = 30.0
     stale_limit_s: Seconds = 900.0
-    unknown_s: Seconds = 2.0
-    max_known: Count = 200_000
-    max_unknown: Count = 10_000
+    negative_ttl_s: Seconds = 2.0
+    cache_size: Count = 200_000
+    negative_cache_size: Count = 10_000
     max_waiting: Count = 10_000
     lookup_timeout_s: Seconds = 2.0
     revocation_poll_s: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)] = 0.25
@@ -132,19 +132,19 @@ class TrackerSettings(_Section):
     capacity_keys: Count = 1_000_000
     high_water_keys: Count = 500_000
     device_resolution_s: Annotated[int, Field(ge=1, le=86_400)] = 1
-    key_resolution_s: Annotated[int, Field(ge=1, le=86_400)] = 1
+    api_key_resolution_s: Annotated[int, Field(ge=1, le=86_400)] = 1
     statement_timeout_s: Seconds = 5.0
     lock_timeout_s: Seconds = 0.25
-    backoff_first_s: Seconds = 1.0
-    backoff_most_s: Seconds = 30.0
+    backoff_initial_s: Seconds = 1.0
+    backoff_max_s: Seconds = 30.0
     shutdown_deadline_s: Seconds = 10.0
 
     @model_validator(mode="after")
     def _relations(self) -> Self:
         if self.high_water_keys > self.capacity_keys:
             raise ValueError("high_water_keys must not be above capacity_keys")
-        if self.backoff_first_s > self.backoff_most_s:
-            raise ValueError("backoff_first_s must not be above backoff_most_s")
+        if self.backoff_initial_s > self.backoff_max_s:
+            raise ValueError("backoff_initial_s must not be above backoff_max_s")
         if self.lock_timeout_s >= self.statement_timeout_s:
             raise ValueError("lock_timeout_s must be below statement_timeout_s")
         return self
@@ -198,8 +198,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _groups_find_connections(self) -> Self:
-        if self.ingest.groups_in_flight > self.database.pool_size:
-            raise ValueError("ingest.groups_in_flight must not be above database.pool_size")
+        if self.ingest.batches_in_flight > self.database.pool_size:
+            raise ValueError("ingest.batches_in_flight must not be above database.pool_size")
         return self
 
     @classmethod

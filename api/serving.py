@@ -10,10 +10,10 @@ from typing import Final, cast
 import structlog
 from aiohttp import web
 
-from api.app import DOOR, MONITOR, REQUESTS, create_app, spare_the_garbage_collector
+from api.app import LISTENER, MONITOR, REQUEST_METRICS, create_app, spare_the_garbage_collector
 from api.config import ServerSettings, Settings
+from api.http.bind import listen
 from api.http.connections import Connection
-from api.http.listen import listen
 from api.http.open_files import affordable_connections
 from api.supervisor import tell_supervisor
 
@@ -41,7 +41,7 @@ async def serve(settings: Settings, dsn: str) -> None:
     settings = _within_the_limit_of_open_files(settings)
     application = await create_app(settings, dsn)
     spare_the_garbage_collector()
-    async with open_doors(application, settings.server):
+    async with open_listeners(application, settings.server):
         log.info("server.listening", url=f"http://{settings.server.host}:{settings.server.port}")
         tell_supervisor("READY=1")
         await told_to_stop.wait()
@@ -58,7 +58,9 @@ def _within_the_limit_of_open_files(settings: Settings) -> Settings:
 
 
 @asynccontextmanager
-async def open_doors(application: web.Application, limits: ServerSettings) -> AsyncIterator[None]:
+async def open_listeners(
+    application: web.Application, limits: ServerSettings
+) -> AsyncIterator[None]:
     """Let clients in while the block runs; then answer those that are in, and clean up.
 
     Args:
@@ -78,10 +80,11 @@ async def open_doors(application: web.Application, limits: ServerSettings) -> As
                 runner = web.AppRunner(app, access_log=None, shutdown_timeout=timeout_s)
                 stack.push_async_callback(runner.cleanup)
                 await runner.setup()
-                door, server = app[DOOR], cast("web.Server", runner.server)
+                door, server = app[LISTENER], cast("web.Server", runner.server)
                 listeners.append(
                     await listen(
-                        door, partial(Connection, door, limits, application[REQUESTS], server)
+                        door,
+                        partial(Connection, door, limits, application[REQUEST_METRICS], server),
                     )
                 )
             yield

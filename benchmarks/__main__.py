@@ -15,20 +15,20 @@ from rich.console import Console
 from api.config import Settings, SettingsError, load_settings
 from api.postgres.embedded import EmbeddedServerError, embedded_server
 from api.postgres.migrate import MigrationError
-from benchmarks.arena import Arena
-from benchmarks.demo import demo as run_demo
+from benchmarks.demo.demo import demo as run_demo
+from benchmarks.demo.screenshots import NoBrowserError
+from benchmarks.demo.screenshots import screenshots as take_screenshots
 from benchmarks.faults import FAULTS
 from benchmarks.faults.matrix import Plan, carry_out, page, show
 from benchmarks.fuzzing.fuzz import fuzz as run_fuzz
-from benchmarks.load import LoadFailedError
-from benchmarks.report import BenchmarkFailedError
-from benchmarks.screenshots import NoBrowserError
-from benchmarks.screenshots import screenshots as take_screenshots
-from benchmarks.service import ServiceFailedError
+from benchmarks.harness.load import LoadFailedError
+from benchmarks.harness.report import BenchmarkFailedError
+from benchmarks.harness.service import ServiceFailedError
+from benchmarks.harness.testbed import Testbed
+from benchmarks.peers.synapse import PeerFailedError
 from benchmarks.simulation.command import replay
 from benchmarks.simulation.command import simulate as run_simulation
-from benchmarks.suite import BENCHMARKS, FOLDER, run
-from benchmarks.synapse import PeerFailedError
+from benchmarks.suites.run import BENCHMARKS, FOLDER, run
 from tracker import StoreError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -76,7 +76,7 @@ def fuzz(
     console = Console(width=_width())
     try:
         with nullcontext(dsn) if dsn else embedded_server(FOLDER / "postgres") as server:
-            code = asyncio.run(run_fuzz(Arena(server), console, requests=requests, seed=first))
+            code = asyncio.run(run_fuzz(Testbed(server), console, requests=requests, seed=first))
     except (ServiceFailedError, EmbeddedServerError, MigrationError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

@@ -17,8 +17,8 @@ import pytest
 from api.config import PREFIX
 from api.postgres.embedded import embedded_server
 from api.postgres.migrate import migrate_now
-from tests.leaks import Leaks
-from tests.service import Service, running
+from tests.support.leaks import Leaks
+from tests.support.service import Service, running
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -4,11 +4,12 @@ Record touches in memory with `Tracker.touch` or `activity_middleware`; they are
 Postgres in the background, one bulk UPDATE per table.
 """
 
-from tracker.buffer import View, no_touches
+from tracker._buffer.buffer import View, no_touches
+from tracker.aiohttp import activity_middleware
 from tracker.errors import (
     ConfigurationError,
     FlushError,
-    RowRefused,
+    RowRejected,
     StoreContended,
     StoreError,
     StoreMisconfigured,
@@ -17,8 +18,7 @@ from tracker.errors import (
     TrackerError,
 )
 from tracker.keys import Key, KeyType
-from tracker.metrics import TrackerCollector
-from tracker.middleware import activity_middleware
+from tracker.prometheus import TrackerCollector
 from tracker.target import Target
 from tracker.tracker import Tracker
 
@@ -27,7 +27,7 @@ __all__ = [
     "FlushError",
     "Key",
     "KeyType",
-    "RowRefused",
+    "RowRejected",
     "StoreContended",
     "StoreError",
     "StoreMisconfigured",

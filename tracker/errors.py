@@ -8,7 +8,7 @@ TrackerError
     │   ├── StoreTimeout      the server took too long; a smaller chunk may fare better
     │   └── StoreContended    somebody else holds a lock that the write needs
     ├── StoreMisconfigured    permanent: it fails until somebody changes something
-    └── RowRefused            at least one row of the chunk is refused by the server
+    └── RowRejected            at least one row of the chunk is refused by the server
 
 The driver's error is always kept as `__cause__`.
 """
@@ -46,5 +46,5 @@ class StoreMisconfigured(StoreError):
     """The table, the column or a permission is missing: trying again helps only after a change."""
 
 
-class RowRefused(StoreError):
+class RowRejected(StoreError):
     """The server refuses a row of the chunk; the other rows are innocent."""

@@ -9,20 +9,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from tracker.backoff import Backoff
-from tracker.buffer import Buffer, View
+from tracker._buffer.buffer import Buffer, View
+from tracker._flush.backoff import Backoff
+from tracker._flush.flusher import Flusher
+from tracker._flush.loop import FlushLoop, start_flush_loop
+from tracker._journal.journal import LEAST_SEGMENTS, SEGMENT_BYTES
 from tracker.errors import ConfigurationError, FlushError
-from tracker.flush import Flush
-from tracker.flusher import Flusher, start_flusher
-from tracker.journal import LEAST_SEGMENTS, SEGMENT_BYTES
-from tracker.logs import Log
-from tracker.postgres import Connections, Pool, PostgresStore, connections, open_pool
+from tracker.instrumentation._log import Log
+from tracker.postgres._driver import Connections, Pool, PostgresStore, connections, open_pool
 from tracker.target import Target
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from tracker.adoption import Adoption
+    from tracker._journal.recovery import JournalRecovery
 
 
 _LONGEST_S: Final = 86_400
@@ -46,8 +46,8 @@ class Tracker:
         chunk_keys: the most keys in one UPDATE.
         statement_timeout_s: how long one UPDATE may take, in seconds.
         lock_timeout_s: how long an UPDATE waits for one lock, in seconds.
-        backoff_first_s: delay after the first failed flush, in seconds; it doubles from there.
-        backoff_most_s: the longest delay, in seconds.
+        backoff_initial_s: delay after the first failed flush, in seconds; it doubles from there.
+        backoff_max_s: the longest delay, in seconds.
         shutdown_deadline_s: how long the last flush may take, in seconds.
         journal_dir: a directory for journals, which processes may share; with a pool, only those
             that write to one database. What is pending is there when a process is killed, and
@@ -68,8 +68,8 @@ class Tracker:
         chunk_keys: int = 5000,
         statement_timeout_s: float = 5.0,
         lock_timeout_s: float = 0.25,
-        backoff_first_s: float = 1.0,
-        backoff_most_s: float = 30.0,
+        backoff_initial_s: float = 1.0,
+        backoff_max_s: float = 30.0,
         shutdown_deadline_s: float = 10.0,
         journal_dir: str | PathLike[str] | None = None,
         journal_max_bytes: int = 512 << 20,
@@ -79,8 +79,8 @@ class Tracker:
             "flush_interval_s": flush_interval_s,
             "statement_timeout_s": statement_timeout_s,
             "lock_timeout_s": lock_timeout_s,
-            "backoff_first_s": backoff_first_s,
-            "backoff_most_s": backoff_most_s,
+            "backoff_initial_s": backoff_initial_s,
+            "backoff_max_s": backoff_max_s,
             "shutdown_deadline_s": shutdown_deadline_s,
         }
         for name, value in seconds.items():
@@ -90,8 +90,8 @@ class Tracker:
                 )
         if lock_timeout_s >= statement_timeout_s:
             raise ConfigurationError("lock_timeout_s must be below statement_timeout_s")
-        if backoff_first_s > backoff_most_s:
-            raise ConfigurationError("backoff_first_s must not be above backoff_most_s")
+        if backoff_initial_s > backoff_max_s:
+            raise ConfigurationError("backoff_initial_s must not be above backoff_max_s")
         if isinstance(chunk_keys, bool) or not isinstance(chunk_keys, int) or chunk_keys < 1:
             raise ConfigurationError(f"chunk_keys must be a number from 1, not {chunk_keys!r}")
         least_bytes = LEAST_SEGMENTS * SEGMENT_BYTES
@@ -109,8 +109,8 @@ class Tracker:
         self._touch: dict[str, Callable[[object, float | None], None]] = {
             name: partial(self._touch_early, buffer) for name, buffer in buffers.items()
         }
-        self._flushes: dict[str, Flush] = {}
         self._flushers: dict[str, Flusher] = {}
+        self._flush_loops: dict[str, FlushLoop] = {}
         self._dsn = dsn
         self._pool = pool
         self._own_pool: Pool | None = None
@@ -118,11 +118,11 @@ class Tracker:
         self._chunk_keys = chunk_keys
         self._statement_timeout_s = statement_timeout_s
         self._lock_timeout_s = lock_timeout_s
-        self._backoff = Backoff(backoff_first_s, backoff_most_s)
+        self._backoff = Backoff(backoff_initial_s, backoff_max_s)
         self._shutdown_deadline_s = shutdown_deadline_s
         self._journal_dir = None if journal_dir is None else Path(journal_dir)
         self._journal_max_bytes = journal_max_bytes
-        self._adoption: Adoption | None = None
+        self._adoption: JournalRecovery | None = None
 
     def touch(self, target: str, key: object, at: float | None = None) -> None:
         """Record that a key was active; never blocks, never waits.
@@ -162,14 +162,14 @@ class Tracker:
         return MappingProxyType(self._buffers)
 
     @property
-    def flushes(self) -> Mapping[str, Flush]:
+    def flushers(self) -> Mapping[str, Flusher]:
         """What has been written for each target, by name; empty before the first run."""
-        return MappingProxyType(self._flushes)
+        return MappingProxyType(self._flushers)
 
     @property
-    def flushers(self) -> Mapping[str, Flusher]:
+    def flush_loops(self) -> Mapping[str, FlushLoop]:
         """The flusher of each target, by name; empty before the first run."""
-        return MappingProxyType(self._flushers)
+        return MappingProxyType(self._flush_loops)
 
     @property
     def connections(self) -> Connections:
@@ -182,9 +182,9 @@ class Tracker:
         return {} if self._adoption is None else self._adoption.recovered
 
     @property
-    def left_alone(self) -> int | None:
+    def foreign_segments(self) -> int | None:
         """How many segments of dead processes' journals are not ours to take; None: no journal."""
-        return None if self._adoption is None else self._adoption.left_alone
+        return None if self._adoption is None else self._adoption.foreign_segments
 
     async def flush(self) -> None:
         """Write everything that is pending now, for tests and shut-down hooks.
@@ -193,14 +193,14 @@ class Tracker:
             FlushError: some of it could not be written; it is still pending.
             RuntimeError: the tracker has not been started.
         """
-        if not self._flushers:
+        if not self._flush_loops:
             raise RuntimeError("the tracker is not running: use tracker.running() or .lifespan")
         outcomes = await asyncio.gather(
-            *(flusher.flush() for flusher in self._flushers.values()), return_exceptions=True
+            *(flusher.flush() for flusher in self._flush_loops.values()), return_exceptions=True
         )
         problems: list[str] = []
         cause: BaseException | None = None
-        for name, outcome in zip(self._flushers, outcomes, strict=True):
+        for name, outcome in zip(self._flush_loops, outcomes, strict=True):
             if isinstance(outcome, BaseException):
                 cause = outcome
                 problems.append(f"{name}: {outcome}")
@@ -217,7 +217,7 @@ class Tracker:
             ConfigurationError: the journals' directory cannot be written to.
             RuntimeError: the tracker ran before; make a new one.
         """
-        if self._flushers:
+        if self._flush_loops:
             raise RuntimeError("a tracker runs once: make a new one")
         self._touch_directly()
         async with AsyncExitStack() as stack:
@@ -228,12 +228,12 @@ class Tracker:
                 )
             if self._journal_dir is not None:
                 # Here, since it needs what only POSIX has, and a tracker without it does not.
-                from tracker.journal_files import Folder  # noqa: PLC0415
-                from tracker.journaling import journaling  # noqa: PLC0415
+                from tracker._journal.directory import JournalDirectory  # noqa: PLC0415
+                from tracker._journal.lifecycle import open_journals  # noqa: PLC0415
 
                 self._adoption = await stack.enter_async_context(
-                    journaling(
-                        Folder(self._journal_dir),
+                    open_journals(
+                        JournalDirectory(self._journal_dir),
                         self._buffers,
                         dsn=self._dsn,
                         max_bytes=self._journal_max_bytes,
@@ -246,9 +246,9 @@ class Tracker:
                     statement_timeout_s=self._statement_timeout_s,
                     lock_timeout_s=self._lock_timeout_s,
                 )
-                self._flushes[name] = Flush(buffer, store, chunk_keys=self._chunk_keys)
-                self._flushers[name] = start_flusher(
-                    self._flushes[name],
+                self._flushers[name] = Flusher(buffer, store, chunk_keys=self._chunk_keys)
+                self._flush_loops[name] = start_flush_loop(
+                    self._flushers[name],
                     interval_s=self._flush_interval_s,
                     deadline_s=self._shutdown_deadline_s,
                     backoff=self._backoff,
@@ -265,7 +265,7 @@ class Tracker:
 
     async def _stop(self) -> None:
         # All at once, so that the deadline is one deadline, not one for each target.
-        stopping = asyncio.gather(*(flusher.stop() for flusher in self._flushers.values()))
+        stopping = asyncio.gather(*(flusher.stop() for flusher in self._flush_loops.values()))
         try:
             await asyncio.shield(stopping)
         except asyncio.CancelledError:

@@ -14,8 +14,8 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
+from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database
-from api.postgres.database_clock import DatabaseClock
 
 _BYTES: Final = 32
 _SHAPE: Final = re.compile(r"ak_[A-Za-z0-9_-]{43}").fullmatch

@@ -77,9 +77,9 @@ class CachedLookup(Generic[K, V]):
         self._stale_limit_s = settings.stale_limit_s
         self._max_waiting = settings.max_waiting
         self._monotonic = monotonic
-        self._known: LRUCache[K, _Entry[V]] = LRUCache(settings.max_known)
+        self._known: LRUCache[K, _Entry[V]] = LRUCache(settings.cache_size)
         self._unknown: TTLCache[K, None] = TTLCache(
-            settings.max_unknown, settings.unknown_s, timer=monotonic
+            settings.negative_cache_size, settings.negative_ttl_s, timer=monotonic
         )
         self._generation = 0  # entries of an earlier one are to be looked up again
         self._waiting: dict[K, _Answer[V]] = {}  # what is known already, and is to be refreshed
@@ -253,7 +253,7 @@ class CachedLookup(Generic[K, V]):
         self._away = False
         if self._failure is not None:
             self._failure = None
-            log.info("lookup.recovered", what=self.name)
+            log.info("lookup.healthy", what=self.name)
 
     def _fail(self, batch: Mapping[K, "_Answer[V]"], error: StoreError) -> None:
         first = self._failure is None

@@ -15,8 +15,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.access.lookup import CachedLookup
+from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database
-from api.postgres.database_clock import DatabaseClock
 from tracker import StoreError, StoreMisconfigured, StoreUnavailable
 
 _MOST_PATIENCE_S: Final = 5.0
@@ -66,7 +66,7 @@ class Revocations(Collector):
                 patience_s = 2 * self._every_s
                 if self.error is not None:
                     self.error = None
-                    log.info("revocations.recovered")
+                    log.info("revocations.healthy")
                 self._keys.reached()
                 if revision != seen:
                     seen = revision

@@ -49,10 +49,10 @@ def status(
     import msgspec
     from rich.console import Console
 
-    from api.status.asking import default_url, read_url
+    from api.status.client import default_url, read_url
     from api.status.live import show
+    from api.status.sampling import look_twice
     from api.status.screen import screen
-    from api.status.watching import look_twice
 
     blamed = "server.host" if url is None else "--url"
     try:

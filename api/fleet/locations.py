@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from api.postgres.database import Database
-from tracker import RowRefused
+from tracker import RowRejected
 
 _Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=50, pattern=r"^[^\x00]*$")]
 _Positive: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
@@ -111,7 +111,7 @@ class Accepted(msgspec.Struct, frozen=True):
     processed_count: int
 
 
-class NoSuchDevice(RowRefused):
+class NoSuchDevice(RowRejected):
     """The device of an upload has no row any more."""
 
 
@@ -137,7 +137,7 @@ class Locations:
             deadline_s: how long it may take, in seconds.
 
         Raises:
-            RowRefused: a row is refused; it may be that a device has no row any more.
+            RowRejected: a row is refused; it may be that a device has no row any more.
             StoreError: the database is away, slow, or somebody holds a lock; whether the uploads
                 were stored is unknown, so store them again.
         """
@@ -162,7 +162,7 @@ class Locations:
             whose row somebody else has locked.
 
         Raises:
-            RowRefused: a report is refused; none was stored.
+            RowRejected: a report is refused; none was stored.
             StoreError: as `insert`.
         """
         asked = sorted({device_id for device_id, _ in uploads})

@@ -8,9 +8,9 @@ from uuid import UUID
 import msgspec
 from aiohttp import ClientPayloadError, HttpVersion11, hdrs, web
 
-from api.access.auth import Access
-from api.http.answers import ApiError
+from api.access.authentication import Access
 from api.http.connections import BodyTooSlow
+from api.http.responses import ApiError
 from tracker import StoreError
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], acce
         return _decode(body, decoder)
     except ApiError:
         with suppress(ApiError, StoreError):
-            await access.reach(request, str(_decode(body, _NAMED).device_id))
+            await access.authorize_device(request, str(_decode(body, _NAMED).device_id))
         raise
 
 

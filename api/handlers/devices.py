@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from api.access.auth import PRINCIPAL, Access, device_not_found, note_active
+from api.access.authentication import PRINCIPAL, Access, device_not_found, note_active
 from api.durations import seconds
 from api.fleet.cursors import from_cursor
 from api.fleet.devices import DeviceAnswer, Devices, KnownDevice, Registration
@@ -14,7 +14,7 @@ from api.fleet.listing import Ages, Listed, Listing, Listings
 from api.handlers.bodies import expect_later, read_body
 from api.handlers.openapi import Operation
 from api.handlers.queries import read_parameter, read_query
-from api.http.answers import ApiError, json_answer
+from api.http.responses import ApiError, json_response
 
 _REGISTRATION: Final = msgspec.json.Decoder(Registration)
 
@@ -56,7 +56,7 @@ class DeviceHandlers:
             raise device_not_found()
         self._access.remember(KnownDevice(device.device_id, registration.group_id))
         note_active(request, device.device_id)
-        return json_answer(device)
+        return json_response(device)
 
     @Operation(query=Listing, answers={200: Listed})
     async def _list(self, request: web.Request) -> web.Response:
@@ -69,25 +69,25 @@ class DeviceHandlers:
         after = read_parameter("cursor", wanted.cursor, from_cursor)
         own_group = request[PRINCIPAL].group_id
         if own_group is not None and wanted.group_id != own_group:
-            return json_answer(Listed([], None))  # as a group that does not exist
-        return json_answer(
+            return json_response(Listed([], None))  # as a group that does not exist
+        return json_response(
             await self._listings.page(wanted.group_id, limit=wanted.limit, after=after, ages=ages)
         )
 
     @Operation(answers={200: DeviceAnswer})
     async def _show(self, request: web.Request) -> web.Response:
         """Show an active device."""
-        reached = await self._access.reach(request, request.match_info["device_id"])
+        reached = await self._access.authorize_device(request, request.match_info["device_id"])
         device = await self._devices.one(reached.device_id)
         if device is None:
             self._access.forget(reached.device_id)
             raise device_not_found()
-        return json_answer(device)
+        return json_response(device)
 
     @Operation(answers={204: None})
     async def _deactivate(self, request: web.Request) -> web.Response:
         """Take a device out of listings and access until it registers again."""
-        reached = await self._access.reach(request, request.match_info["device_id"])
+        reached = await self._access.authorize_device(request, request.match_info["device_id"])
         was_active = await self._devices.deactivate(reached.device_id)
         self._access.forget(reached.device_id)
         if not was_active:
@@ -97,5 +97,5 @@ class DeviceHandlers:
     @Operation(answers={204: None})
     async def _heartbeat(self, request: web.Request) -> web.Response:
         """Note that a device is active, and nothing else."""
-        await self._access.reach(request, request.match_info["device_id"])
+        await self._access.authorize_device(request, request.match_info["device_id"])
         return web.Response(status=204)

@@ -2,10 +2,10 @@
 
 from aiohttp import web
 
-from api.access.auth import PRINCIPAL
+from api.access.authentication import PRINCIPAL
 from api.fleet.groups import Groups, list_groups
 from api.handlers.openapi import Operation
-from api.http.answers import json_answer
+from api.http.responses import json_response
 from api.postgres.database import Database
 
 
@@ -26,4 +26,4 @@ class GroupHandlers:
     @Operation(answers={200: Groups})
     async def _list(self, request: web.Request) -> web.Response:
         """List the groups that have active devices; a key of one group sees that one alone."""
-        return json_answer(await list_groups(self._database, request[PRINCIPAL].group_id))
+        return json_response(await list_groups(self._database, request[PRINCIPAL].group_id))

@@ -9,12 +9,12 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from api.access.auth import public
+from api.access.authentication import public
 from api.access.revocations import Revocations
 from api.handlers.exposition import exposition
 from api.handlers.openapi import Operation
 from api.handlers.readiness import Readiness
-from api.http.answers import json_answer
+from api.http.responses import json_response
 from api.postgres.database import Database
 from api.postgres.migrate import HEAD
 from tracker import StoreError, StoreMisconfigured, Tracker
@@ -71,7 +71,7 @@ class HealthHandlers:
     @Operation(answers={200: Health})
     async def _live(self, _request: web.Request) -> web.Response:
         """Tell that the event loop turns."""
-        return json_answer(Health())
+        return json_response(Health())
 
     @Operation(answers={200: Readiness, 503: Readiness})
     async def _ready(self, _request: web.Request) -> web.Response:
@@ -79,8 +79,8 @@ class HealthHandlers:
         problems = {**await self._database_problems(), **self._own_problems()}
         warnings = self._warnings()
         if problems:
-            return json_answer(Readiness("not_ready", problems, warnings), 503)
-        return json_answer(Readiness("ready", {}, warnings))
+            return json_response(Readiness("not_ready", problems, warnings), 503)
+        return json_response(Readiness("ready", {}, warnings))
 
     async def _database_problems(self) -> dict[str, str]:
         """Ask the database, once a second however many ask us: anybody may."""
@@ -107,7 +107,7 @@ class HealthHandlers:
         if isinstance(self._revocations.error, StoreMisconfigured):
             problems["revocations"] = str(self._revocations.error)
         if self._tracker is not None:
-            for name, flusher in self._tracker.flushers.items():
+            for name, flusher in self._tracker.flush_loops.items():
                 if flusher.permanent_error is not None:
                     problems[f"flush.{name}"] = str(flusher.permanent_error)
         return problems
@@ -124,7 +124,7 @@ class HealthHandlers:
             f"journal.{name}": "a crash would lose touches now: the log has said why, "
             f"with journal.degraded ({buffer.journal.missed} missed since the start)"
             for name, buffer in self._tracker.buffers.items()
-            if buffer.journal is not None and buffer.journal.gap
+            if buffer.journal is not None and buffer.journal.degraded
         }
 
     @Operation(answers={200: str})

@@ -6,12 +6,12 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from api.access.auth import PRINCIPAL, Access
+from api.access.authentication import PRINCIPAL, Access
 from api.config import LiveSettings
 from api.fleet.devices import GroupId
 from api.handlers.openapi import Operation
 from api.handlers.queries import read_query
-from api.http.answers import ApiError
+from api.http.responses import ApiError
 from api.live.events import Hello
 from api.live.hub import Hub, NoRoom
 from api.live.stream import CONTENT_TYPE, Ended, Stream

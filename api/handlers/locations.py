@@ -8,16 +8,16 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from api.access.auth import Access, device_not_found
+from api.access.authentication import Access, device_not_found
 from api.fleet.locations import Accepted, Batch, NoSuchDevice, Report, Upload
 from api.fleet.tracks import Track, TrackQuery, load_track
 from api.handlers.bodies import expect_later, read_body
 from api.handlers.openapi import Operation
 from api.handlers.queries import read_query
-from api.http.answers import ApiError, json_answer
+from api.http.responses import ApiError, json_response
 from api.postgres.database import Database
-from tracker import RowRefused
-from tracker.repeats import Repeats
+from tracker import RowRejected
+from tracker.instrumentation._throttle import LogThrottle
 
 _UPLOAD: Final = msgspec.json.Decoder(Upload)
 _BATCH: Final = msgspec.json.Decoder(Batch)
@@ -40,7 +40,7 @@ class Uploads(Protocol):
 
         Raises:
             NoSuchDevice: the device has no row any more; none is stored.
-            RowRefused: the database refuses a report; none is stored.
+            RowRejected: the database refuses a report; none is stored.
             StoreError: the database is away or too slow; whether they are stored is unknown.
         """
         ...
@@ -58,7 +58,7 @@ class LocationHandlers:
     def __init__(self, uploads: Uploads, database: Database, access: Access) -> None:
         self._uploads = uploads
         self._database = database
-        self._refused = Repeats(_LOG_EVERY_S)
+        self._refused = LogThrottle(_LOG_EVERY_S)
         self._access = access
 
     def routes(self) -> list[web.RouteDef]:
@@ -81,7 +81,7 @@ class LocationHandlers:
         batch = await read_body(request, _BATCH, self._access)
         for index, report in enumerate(batch.locations):
             if report.device_id not in (None, batch.device_id):
-                await self._access.reach(request, str(batch.device_id))
+                await self._access.authorize_device(request, str(batch.device_id))
                 raise ApiError(
                     400,
                     "invalid_body",
@@ -101,20 +101,20 @@ class LocationHandlers:
         if track is None:
             self._access.forget(device.device_id)
             raise device_not_found()
-        return json_answer(track)
+        return json_response(track)
 
     async def _store(
         self, request: web.Request, device_id: UUID, reports: Sequence[Report]
     ) -> web.Response:
-        device = await self._access.reach(request, str(device_id))
+        device = await self._access.authorize_device(request, str(device_id))
         body = await request.read()  # it has been read; this is its size
         try:
             await self._uploads.store(device.device_id, reports, size_bytes=len(body))
         except NoSuchDevice as error:  # deleted a moment ago
             self._access.forget(device.device_id)
             raise device_not_found() from error
-        except RowRefused as error:
-            if times := self._refused.again():
-                log.warning("upload.refused", times=times, error=str(error))
+        except RowRejected as error:
+            if times := self._refused.due():
+                log.warning("upload.rejected", times=times, error=str(error))
             raise ApiError(422, "refused", "the database refuses this report") from error
-        return json_answer(Accepted(success=True, processed_count=len(reports)))
+        return json_response(Accepted(success=True, processed_count=len(reports)))

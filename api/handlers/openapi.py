@@ -14,8 +14,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 from aiohttp import hdrs, web
 
-from api.access.auth import public
-from api.http.answers import Error, json_answer
+from api.access.authentication import public
+from api.http.responses import Error, json_response
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -119,7 +119,7 @@ class DocumentHandler:
     @Operation(answers={200: dict[str, Any]})
     async def _show(self, _request: web.Request) -> web.Response:
         """Answer this document."""
-        return json_answer(self._document)
+        return json_response(self._document)
 
 
 def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Final
 
 from aiohttp import ETag, web
 
-from api.access.auth import public
+from api.access.authentication import public
 from api.handlers.openapi import Operation
-from api.http.answers import ApiError, error_answer
+from api.http.responses import ApiError, error_response
 
 FOLDER: Final = Path(__file__).parent.parent / "page"
 _INDEX: Final = "index.html"
@@ -76,7 +76,7 @@ class PageHandlers:
 
     def _answer(self, request: web.Request, name: str) -> web.Response:
         if name not in self._files:
-            answer = error_answer(ApiError(404, "not_found", "the live page has no such file"))
+            answer = error_response(ApiError(404, "not_found", "the live page has no such file"))
             answer.headers.update(_HEADERS)
             return answer
         content, content_type = self._files[name]

@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from api.http.answers import ApiError
+from api.http.responses import ApiError
 
 T = TypeVar("T")
 Q = TypeVar("Q", bound=msgspec.Struct)

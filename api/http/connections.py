@@ -17,9 +17,9 @@ from aiohttp.payload import Payload
 from aiohttp.streams import StreamReader
 
 from api.config import ServerSettings
-from api.http.answers import ApiError
-from api.http.doors import Door
-from api.http.observe import Requests
+from api.http.listener import Listener
+from api.http.request_metrics import RequestMetrics
+from api.http.responses import ApiError
 
 _LINGER_S: Final = 5.0
 """How long a body that nobody wants is read, so that its sender comes to read the answer."""
@@ -63,7 +63,7 @@ class Connection(web.RequestHandler):
     )
 
     def __init__(
-        self, door: Door, limits: ServerSettings, requests: Requests, server: web.Server
+        self, door: Listener, limits: ServerSettings, requests: RequestMetrics, server: web.Server
     ) -> None:
         super().__init__(
             server,
@@ -79,7 +79,7 @@ class Connection(web.RequestHandler):
         self._door = door
         self._limits = limits
         self._requests = requests
-        self._most_head_bytes = limits.max_head_bytes
+        self._most_head_bytes = limits.max_header_bytes
         self._head_bytes = 0  # of a head that is not complete
         self._head_due: asyncio.TimerHandle | None = None
         self._body: StreamReader | None = None  # of the last request, if it did not come at once
@@ -202,7 +202,7 @@ class Connection(web.RequestHandler):
             )
 
     def _await_head(self) -> None:
-        self._head_due = self._loop.call_later(self._limits.head_timeout_s, self._head_is_late)
+        self._head_due = self._loop.call_later(self._limits.header_timeout_s, self._head_is_late)
 
     def _head_is_late(self) -> None:
         if self._current_request is not None:  # it was about to be answered when the head began
@@ -273,7 +273,7 @@ class Connection(web.RequestHandler):
 
     def _await_sent(self) -> None:
         self._sent_due = self._loop.call_later(
-            self._limits.answer_timeout_s, self.abort, "slow_answer"
+            self._limits.response_timeout_s, self.abort, "slow_answer"
         )
 
     def finish_response(

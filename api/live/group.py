@@ -17,11 +17,11 @@ from typing import Final
 
 import structlog
 
-from api.live.fleet import MOST_DEVICES, Fleet
-from api.live.pulse import Pulse
-from api.live.roster import Roster
+from api.live.queries import GroupQueries
+from api.live.snapshot import MOST_DEVICES, Fleet
+from api.live.tracker_stats import TrackerStats
 from tracker import StoreError
-from tracker.repeats import Repeats
+from tracker.instrumentation._throttle import LogThrottle
 
 TICK_S: Final = 1.0
 _LOOK_EVERY_S: Final = 2.0
@@ -39,7 +39,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Snapshot:
     """All devices of a group as events, as of a tick.
 
     Args:
@@ -58,7 +58,7 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Tick:
     """What a tick told.
 
     Args:
@@ -83,7 +83,7 @@ class Group:
         pulse: what the tracker knows.
     """
 
-    def __init__(self, group_id: str | None, roster: Roster, pulse: Pulse) -> None:
+    def __init__(self, group_id: str | None, roster: GroupQueries, pulse: TrackerStats) -> None:
         self.watchers = 0
         self.number = 0
         """Of the last tick."""
@@ -98,16 +98,16 @@ class Group:
         self._fleet = Fleet()
         self._members: int | None = None
         self._looks = 0
-        self._told: deque[Told] = deque()
+        self._told: deque[Tick] = deque()
         self._told_bytes = 0
         self._next = asyncio.Event()
-        self._picture: Picture | None = None
+        self._picture: Snapshot | None = None
         self._drawing = asyncio.Lock()
         self._earlier = pulse.pending()
         self._drains = pulse.drains()
         self._look_now = asyncio.Event()
         self._blind = False
-        self._silent = Repeats(_LOG_EVERY_S)
+        self._silent = LogThrottle(_LOG_EVERY_S)
         self.loaded = asyncio.create_task(self._load(), name=f"live-load-{group_id}")
         """Done when there is a picture; raises StoreError if the database is away."""
         self._running: asyncio.Task[None] | None = None
@@ -157,7 +157,7 @@ class Group:
         for piece in self._fleet.changes(round(self._clock.now(), 3), blind=self._blind):
             pieces.append(piece)
             await asyncio.sleep(0)
-        told = Told(b"".join(pieces), self._pulse.service())
+        told = Tick(b"".join(pieces), self._pulse.service())
         self._told.append(told)
         self._told_bytes += len(told)
         while len(self._told) > _KEPT_TICKS or self._told_bytes > _KEPT_BYTES:
@@ -192,8 +192,8 @@ class Group:
                 self._blind = False
             except StoreError as error:
                 self._blind = True
-                if times := self._silent.again():
-                    log.warning("live.blind", error=str(error), times=times)
+                if times := self._silent.due():
+                    log.warning("live.stale", error=str(error), times=times)
 
     async def _look_at_members(self) -> None:
         summary = await self._roster.summary(self._group_id)
@@ -238,7 +238,7 @@ class Group:
         for place, position in found:
             self._fleet.locate(numbers[place], position)
 
-    async def picture(self) -> Picture:
+    async def picture(self) -> Snapshot:
         """Return all devices as of a tick that `told` still knows the next one of."""
         async with self._drawing:
             if self._picture is None or not self._is_fresh(self._picture):
@@ -247,10 +247,10 @@ class Group:
                 for piece in self._fleet.pieces():
                     pieces.append(piece)
                     await asyncio.sleep(0)
-                self._picture = Picture(number, devices, of, pieces, sum(map(len, pieces)))
+                self._picture = Snapshot(number, devices, of, pieces, sum(map(len, pieces)))
             return self._picture
 
-    def _is_fresh(self, picture: Picture) -> bool:
+    def _is_fresh(self, picture: Snapshot) -> bool:
         since = self.number - picture.number
         if since > min(_SHARED_TICKS, len(self._told)):
             return False
@@ -261,7 +261,7 @@ class Group:
         """Whether all ticks from this one on are still known, or yet to come."""
         return number > self.number - len(self._told)
 
-    async def told(self, number: int) -> Told | None:
+    async def told(self, number: int) -> Tick | None:
         """Return what a tick told when it has; None if it is not known any more, or never will be.
 
         Args:

@@ -10,10 +10,10 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from api.live.group import Group
-from api.live.pulse import Pulse
-from api.live.roster import Roster
+from api.live.queries import GroupQueries
+from api.live.tracker_stats import TrackerStats
 from tracker import StoreError, StoreUnavailable
-from tracker.repeats import Repeats
+from tracker.instrumentation._throttle import LogThrottle
 
 _PATIENCE_S: Final = 5.0
 """How long the first picture of a group may take: a large one behind others takes a second."""
@@ -54,7 +54,7 @@ class Hub(Collector):
         max_streams: how many may watch at a time.
     """
 
-    def __init__(self, roster: Roster, pulse: Pulse, *, max_streams: int) -> None:
+    def __init__(self, roster: GroupQueries, pulse: TrackerStats, *, max_streams: int) -> None:
         self.clock = roster.clock
         self.streams: set[Watcher] = set()
         self.sent_bytes = 0
@@ -64,7 +64,7 @@ class Hub(Collector):
         self._max_streams = max_streams
         self._groups: dict[str | None, Group] = {}
         self._tasks: dict[Group, asyncio.Task[None]] = {}
-        self._crashes = Repeats(_LOG_EVERY_S)
+        self._crashes = LogThrottle(_LOG_EVERY_S)
 
     @property
     def is_full(self) -> bool:
@@ -124,7 +124,7 @@ class Hub(Collector):
             pass  # whoever asked for the group is told
         except Exception:
             group.crashed = True
-            if times := self._crashes.again():
+            if times := self._crashes.due():
                 log.exception("live.crashed", group_id=group_id, times=times)
         finally:
             del self._tasks[group]

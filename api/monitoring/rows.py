@@ -5,7 +5,7 @@ from typing import Final, TypeAlias
 
 from grafana_foundation_sdk.builders import stat, timeseries
 
-from api.monitoring.glance import at_a_glance
+from api.monitoring.overview import at_a_glance
 from api.monitoring.panels import Limits, Query, graph
 
 Panel: TypeAlias = stat.Panel | timeseries.Panel
@@ -147,7 +147,7 @@ def _requests() -> list[Panel]:
     requests = "http_request_duration_seconds"
     return [
         graph(
-            "Requests by route",
+            "RequestMetrics by route",
             "Route `unmatched` is a path that is none, `unread` what was no HTTP or too slow.",
             _rate(f"{requests}_count{{P}}", "method, route", "{{method}} {{route}}"),
             unit="reqps",
@@ -172,7 +172,7 @@ def _requests() -> list[Panel]:
             alert="ActivityRequestsUnavailable",
         ),
         graph(
-            "Requests being answered",
+            "RequestMetrics being answered",
             "By process; the scrape itself is one.",
             Query("http_requests_in_flight{P}", "{{instance}}"),
         ),
@@ -180,14 +180,14 @@ def _requests() -> list[Panel]:
             "Open connections",
             "Beyond server.max_connections newcomers take the place of those who wait.",
             Query("sum by (instance, door) (http_connections{P})", "{{instance}} {{door}}"),
-            alert="ActivityConnectionsCrowded",
+            alert="ActivityConnectionLimitReached",
         ),
         graph(
             "Connections that we closed",
             "For newcomers, as newcomers, or as they were too slow.",
             _rate("http_connections_closed_total{P}", "reason", "{{reason}}"),
             unit="ops",
-            alert="ActivityConnectionsCrowded",
+            alert="ActivityConnectionLimitReached",
         ),
         graph(
             "Live streams",
@@ -233,8 +233,8 @@ def _uploads() -> list[Panel]:
         ),
         graph(
             "Reports committed together",
-            "Grows by itself with the load, up to ingest.group_rows.",
-            *_quantiles("ingest_group_rows", "{P}", "", ""),
+            "Grows by itself with the load, up to ingest.batch_rows.",
+            *_quantiles("ingest_batch_rows", "{P}", "", ""),
         ),
         graph(
             "Look-ups of keys and devices that memory answers",
@@ -326,7 +326,7 @@ ROWS: Final[Mapping[str, Callable[[], Sequence[Panel]]]] = {
     "Is anything being lost, or late?": at_a_glance,
     "Since when, and how much": _losses,
     "Touches and flushes": _flushes,
-    "Requests": _requests,
+    "RequestMetrics": _requests,
     "Uploads, keys and devices": _uploads,
     "Connections and processes": _process,
 }

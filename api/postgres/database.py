@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import asyncpg
 
 from api.config import DatabaseSettings
-from tracker.postgres import Connections, Pool, borrowed, connections, open_pool, translate
+from tracker.postgres._driver import Connections, Pool, borrowed, connections, open_pool, translate
 
 if TYPE_CHECKING:
     Records: TypeAlias = list[asyncpg.Record]
@@ -46,7 +46,7 @@ class Database:
         Raises:
             StoreUnavailable: the database is away, busy or too slow.
             StoreMisconfigured: a table, a column or a permission is missing.
-            RowRefused: the database refuses the values.
+            RowRejected: the database refuses the values.
         """
         try:
             async with (

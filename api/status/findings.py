@@ -11,9 +11,9 @@ import msgspec
 
 from api.handlers.readiness import Readiness
 from api.printable import printable
-from api.status.asking import Look
-from api.status.figures import Figures, Target
-from api.status.words import count, share, span
+from api.status.client import Look
+from api.status.derived import Figures, Target
+from api.status.formatting import count, share, span
 
 FAILURES: Final = 3
 LAG_S: Final = 60
@@ -104,7 +104,7 @@ def _of_target(
         yield _finding("critical" if lately else "warning", "ActivityTouchesDropped", text)
     if target.rejected:
         text = f"Postgres has refused the rows of {count(target.rejected)} {name} since the start"
-        yield _finding("warning", "ActivityRowsRefused", text)
+        yield _finding("warning", "ActivityRowsRejected", text)
     if target.journal == "degraded" and target.pending_keys and f"journal.{name}" not in said:
         text = f"a crash would lose some of {count(target.pending_keys)} keys of {name}"
         yield _finding("warning", "ActivityJournalDegraded", text)
@@ -126,7 +126,7 @@ def _of_process(shown: Figures) -> Iterator[Finding]:
     process = shown.process
     if (process.left_alone_segments or 0) > LEFT_ALONE:
         text = f"{count(process.left_alone_segments)} segments of dead processes' journals wait"
-        yield _finding("warning", "ActivityJournalsLeftAlone", text)
+        yield _finding("warning", "ActivityForeignJournals", text)
     if (process.revocation_lag_s or 0) > UNSEEN_S:
         text = f"changes of keys have not been seen for {span(process.revocation_lag_s)}"
         yield _finding("warning", "ActivityRevocationsUnseen", text)
@@ -152,4 +152,4 @@ def _of_requests(shown: Figures) -> Iterator[Finding]:
         yield _finding("warning", "ActivityRequestsCrashed", text)
     if shown.http.crowded_out:
         text = f"{count(shown.http.crowded_out)} connections too many were closed since the start"
-        yield _finding("warning", "ActivityConnectionsCrowded", text)
+        yield _finding("warning", "ActivityConnectionLimitReached", text)

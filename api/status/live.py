@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.text import Text
 from yarl import URL
 
+from api.status.sampling import Watch, asking
 from api.status.screen import screen
-from api.status.watching import Watch, asking
 
 _REDRAW_EVERY_S: Final = 0.5
 """Ages tick, and the terminal may have another size."""

@@ -7,10 +7,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from api.status.figures import Figures, Target
+from api.status.derived import Figures, Target
 from api.status.findings import FAILURES, FULL_SHARE, LAG_S, LOOP_LAG_S
-from api.status.watching import State
-from api.status.words import UNKNOWN, count, share, size, span
+from api.status.formatting import UNKNOWN, count, share, size, span
+from api.status.sampling import State
 
 _BADGES: Final = {
     "ready": ("READY", "bold black on green"),

@@ -5,9 +5,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.faults.scene import Scene
+from benchmarks.faults.environment import Environment
 
-_Happening = Callable[[Scene], AsyncIterator[None]]
+_Happening = Callable[[Environment], AsyncIterator[None]]
 
 SOON_S: Final = 60.0
 """For what a fault itself waits for, which is done in a moment unless something is broken."""
@@ -28,7 +28,7 @@ class Fault:
 
     name: str
     what: str
-    happen: Callable[[Scene], AbstractAsyncContextManager[None]]
+    happen: Callable[[Environment], AbstractAsyncContextManager[None]]
     requests_suffer: bool
     times: int
 

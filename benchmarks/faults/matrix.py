@@ -12,10 +12,10 @@ from rich.table import Table
 
 from api.config import Settings
 from benchmarks.faults import FAULTS
-from benchmarks.faults.ordeal import Outcome, recovery_limit_s, undergo
-from benchmarks.faults.scene import scene
-from benchmarks.faults.steady import HEARTBEATS_PER_S, UPLOADS_PER_S
-from benchmarks.report import Report
+from benchmarks.faults.environment import scene
+from benchmarks.faults.load import HEARTBEATS_PER_S, UPLOADS_PER_S
+from benchmarks.faults.scenario import Outcome, recovery_limit_s, undergo
+from benchmarks.harness.report import Report
 
 _COLUMNS: Final = (
     *("heartbeats", "p99", "uploads stored", "503", "unanswered"),
@@ -26,7 +26,7 @@ _PAGE: Final = """\
 # Faults
 
 The service, as shipped, with {heartbeats} heartbeats and {uploads} uploads a second on it, while
-things go wrong around it. Written by a run:
+things go wrong around it. ChunkResult by a run:
 
 ```sh
 {command}

@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
+from benchmarks.faults.environment import Environment
 from benchmarks.faults.fault import fault
-from benchmarks.faults.scene import Scene
 
 _SLOW_BYTES_PER_S: Final = 10_000.0
 _LATE_S: Final = 2.0
 
 
 @fault()
-async def connections_cut(scene: Scene) -> AsyncIterator[None]:
+async def connections_cut(scene: Environment) -> AsyncIterator[None]:
     """All connections to the server are cut, ten times a second."""
 
     async def cut() -> None:
@@ -28,7 +28,7 @@ async def connections_cut(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def black_hole(scene: Scene) -> AsyncIterator[None]:
+async def black_hole(scene: Environment) -> AsyncIterator[None]:
     """Packets to and from the server vanish."""
     scene.proxy.swallow()
     try:
@@ -38,7 +38,7 @@ async def black_hole(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def latency(scene: Scene) -> AsyncIterator[None]:
+async def latency(scene: Environment) -> AsyncIterator[None]:
     """Each answer of the server is two seconds late."""
     scene.proxy.delay_s = _LATE_S
     try:
@@ -48,7 +48,7 @@ async def latency(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def narrow_network(scene: Scene) -> AsyncIterator[None]:
+async def narrow_network(scene: Environment) -> AsyncIterator[None]:
     """10 kB pass in a second, for all connections together."""
     scene.proxy.bytes_per_s = _SLOW_BYTES_PER_S
     try:
@@ -58,7 +58,7 @@ async def narrow_network(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def half_a_reply(scene: Scene) -> AsyncIterator[None]:
+async def half_a_reply(scene: Environment) -> AsyncIterator[None]:
     """Whatever is committed, the connection is cut in the middle of the server saying so."""
     scene.proxy.halving = True
     try:

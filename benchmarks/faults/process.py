@@ -5,15 +5,15 @@ import signal
 from collections.abc import AsyncIterator
 from typing import Final
 
+from benchmarks.faults.environment import Environment
 from benchmarks.faults.fault import SOON_S, fault
-from benchmarks.faults.scene import Scene
 
 _STALL_S: Final = 3.0
 _SLOWLY_S: Final = 0.05
 
 
 @fault()
-async def clock_ahead(scene: Scene) -> AsyncIterator[None]:
+async def clock_ahead(scene: Environment) -> AsyncIterator[None]:
     """The clock of the service's host is an hour ahead."""
     scene.service.process.send_signal(signal.SIGUSR1)
     try:
@@ -26,7 +26,7 @@ async def clock_ahead(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def clock_back(scene: Scene) -> AsyncIterator[None]:
+async def clock_back(scene: Environment) -> AsyncIterator[None]:
     """The clock of the service's host is an hour back."""
     # What is acknowledged meanwhile is an hour older by the service's clock: it moves nothing.
     scene.load.trusting = False
@@ -40,7 +40,7 @@ async def clock_back(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault(requests_suffer=True)
-async def event_loop_blocked(scene: Scene) -> AsyncIterator[None]:
+async def event_loop_blocked(scene: Environment) -> AsyncIterator[None]:
     """The service does nothing at all for three seconds (SIGSTOP)."""
     process = scene.service.process
     process.send_signal(signal.SIGSTOP)
@@ -52,7 +52,7 @@ async def event_loop_blocked(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault(requests_suffer=True)
-async def sigterm(scene: Scene) -> AsyncIterator[None]:
+async def sigterm(scene: Environment) -> AsyncIterator[None]:
     """The service is told to stop under load, and started again."""
     await _end(scene, signal.SIGTERM)
     scene.problems += await scene.unwritten(scene.load.owed())
@@ -61,7 +61,7 @@ async def sigterm(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault(requests_suffer=True)
-async def sigterm_twice(scene: Scene) -> AsyncIterator[None]:
+async def sigterm_twice(scene: Environment) -> AsyncIterator[None]:
     """The service is told to stop twice under load, and started again."""
     scene.proxy.delay_s = _SLOWLY_S  # so that it has not ended when it is told again
     await _end(scene, signal.SIGTERM, signal.SIGTERM)
@@ -72,7 +72,7 @@ async def sigterm_twice(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault(requests_suffer=True)
-async def sigterm_without_database(scene: Scene) -> AsyncIterator[None]:
+async def sigterm_without_database(scene: Environment) -> AsyncIterator[None]:
     """The server is stopped, then the service is told to stop; both are started again."""
     await asyncio.to_thread(scene.server.stop)
     try:
@@ -83,14 +83,14 @@ async def sigterm_without_database(scene: Scene) -> AsyncIterator[None]:
     await _start(scene)
 
 
-async def _start(scene: Scene) -> None:
+async def _start(scene: Environment) -> None:
     """Start the service, and let it know who is there: of strangers it has to ask the server."""
     await scene.service.start()
     for device in set(scene.fleet.devices) - scene.load.silent:
         await scene.load.heartbeat(device)
 
 
-async def _end(scene: Scene, *signals: signal.Signals) -> None:
+async def _end(scene: Environment, *signals: signal.Signals) -> None:
     process = scene.service.process
     for number in signals:
         process.send_signal(number)

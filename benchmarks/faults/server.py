@@ -6,13 +6,13 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 
-from benchmarks.arena import connected
+from benchmarks.faults.environment import ROLE, Environment
 from benchmarks.faults.fault import SOON_S, fault
-from benchmarks.faults.scene import ROLE, Scene
+from benchmarks.harness.testbed import connected
 
 
 @fault()
-async def server_stopped(scene: Scene) -> AsyncIterator[None]:
+async def server_stopped(scene: Environment) -> AsyncIterator[None]:
     """An administrator stops the server, which ends all sessions."""
     await asyncio.to_thread(scene.server.stop)
     try:
@@ -22,7 +22,7 @@ async def server_stopped(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def server_killed(scene: Scene) -> AsyncIterator[None]:
+async def server_killed(scene: Environment) -> AsyncIterator[None]:
     """All of the server's processes are ended with SIGKILL."""
     await asyncio.to_thread(scene.server.kill)
     try:
@@ -32,14 +32,14 @@ async def server_killed(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def server_paused(scene: Scene) -> AsyncIterator[None]:
+async def server_paused(scene: Environment) -> AsyncIterator[None]:
     """The server takes connections and answers nothing (SIGSTOP)."""
     with scene.server.paused():
         yield
 
 
 @fault()
-async def too_many_connections(scene: Scene) -> AsyncIterator[None]:
+async def too_many_connections(scene: Environment) -> AsyncIterator[None]:
     """Another client takes all of the server's connections."""
     dsn = scene.fleet.dsn.replace("//postgres:@", "//stranger@")
     async with AsyncExitStack() as taken, asyncio.timeout(SOON_S + scene.seconds):
@@ -56,7 +56,7 @@ async def too_many_connections(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def role_limit_reached(scene: Scene) -> AsyncIterator[None]:
+async def role_limit_reached(scene: Environment) -> AsyncIterator[None]:
     """The service's role may have no more connections, and loses those that it has."""
     await scene.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")
     await scene.disconnect()
@@ -67,7 +67,7 @@ async def role_limit_reached(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def read_only(scene: Scene) -> AsyncIterator[None]:
+async def read_only(scene: Environment) -> AsyncIterator[None]:
     """A fail-over leads to a server that takes no writes, and another one back."""
     await scene.execute(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on")
     await scene.disconnect()
@@ -78,7 +78,7 @@ async def read_only(scene: Scene) -> AsyncIterator[None]:
         await scene.disconnect()
 
 
-async def _sessions(scene: Scene) -> int:
+async def _sessions(scene: Environment) -> int:
     async with connected(scene.fleet.dsn) as connection:
         sessions: int = await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", ROLE

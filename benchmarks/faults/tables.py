@@ -5,9 +5,9 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Final
 
-from benchmarks.arena import connected
+from benchmarks.faults.environment import ROLE, Environment
 from benchmarks.faults.fault import SOON_S, fault
-from benchmarks.faults.scene import ROLE, Scene
+from benchmarks.harness.testbed import connected
 
 _REFUSE: Final = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$
@@ -15,7 +15,7 @@ CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RET
 
 
 @fault(times=6)
-async def row_locked(scene: Scene) -> AsyncIterator[None]:
+async def row_locked(scene: Environment) -> AsyncIterator[None]:
     """For six times as long, somebody's open transaction has locked the row of one device."""
     row = "devices WHERE device_id = $1"
     async with connected(scene.fleet.dsn) as connection, connection.transaction():
@@ -24,7 +24,7 @@ async def row_locked(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def table_locked(scene: Scene) -> AsyncIterator[None]:
+async def table_locked(scene: Environment) -> AsyncIterator[None]:
     """Somebody's migration has locked the table of devices."""
     async with connected(scene.fleet.dsn) as connection, connection.transaction():
         await connection.execute("LOCK TABLE devices IN ACCESS EXCLUSIVE MODE")
@@ -32,7 +32,7 @@ async def table_locked(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def table_renamed(scene: Scene) -> AsyncIterator[None]:
+async def table_renamed(scene: Environment) -> AsyncIterator[None]:
     """The table of devices has another name."""
     await scene.execute("ALTER TABLE devices RENAME TO devices_away")
     try:
@@ -42,7 +42,7 @@ async def table_renamed(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def column_type_changed(scene: Scene) -> AsyncIterator[None]:
+async def column_type_changed(scene: Environment) -> AsyncIterator[None]:
     """The tracked column of devices becomes text."""
     change = "ALTER TABLE devices ALTER last_seen_at TYPE"
     await scene.execute(f"{change} text")
@@ -53,7 +53,7 @@ async def column_type_changed(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def permission_revoked(scene: Scene) -> AsyncIterator[None]:
+async def permission_revoked(scene: Environment) -> AsyncIterator[None]:
     """The service may not use its tables any more."""
     tables = "ON devices, api_keys, locations"
     await scene.execute(f"REVOKE ALL {tables} FROM {ROLE}")
@@ -64,7 +64,7 @@ async def permission_revoked(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def disk_full(scene: Scene) -> AsyncIterator[None]:
+async def disk_full(scene: Environment) -> AsyncIterator[None]:
     """The server has no room for any row, new or changed."""
     body = "RAISE 'could not extend file: No space left on device' USING ERRCODE = '53100';"
     tables = ("devices", "api_keys", "locations")
@@ -85,7 +85,7 @@ async def disk_full(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def row_refused(scene: Scene) -> AsyncIterator[None]:
+async def row_refused(scene: Environment) -> AsyncIterator[None]:
     """A trigger refuses the row of one device."""
     await scene.execute(
         _REFUSE.format(
@@ -102,7 +102,7 @@ async def row_refused(scene: Scene) -> AsyncIterator[None]:
 
 
 @fault()
-async def device_deleted(scene: Scene) -> AsyncIterator[None]:
+async def device_deleted(scene: Environment) -> AsyncIterator[None]:
     """A device's row is deleted while touches of it are pending."""
     device = str(uuid.uuid4())
     await _register(scene, device)
@@ -117,7 +117,7 @@ async def device_deleted(scene: Scene) -> AsyncIterator[None]:
     del scene.load.seen[device]
 
 
-async def _register(scene: Scene, device: str) -> None:
+async def _register(scene: Environment, device: str) -> None:
     body = {"device_id": device, "display_name": "short-lived", "group_id": "fleet"}
     headers = {"X-API-Key": scene.fleet.keys[0]}
     status = 503
@@ -130,5 +130,5 @@ async def _register(scene: Scene, device: str) -> None:
         scene.problems.append(f"a registration was answered {status}")
 
 
-async def _missing(scene: Scene) -> float:
+async def _missing(scene: Environment) -> float:
     return (await scene.metrics()).total("activity_flush_keys_total", outcome="missing")

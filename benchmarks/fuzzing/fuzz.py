@@ -18,11 +18,11 @@ import aiohttp
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks.arena import Arena
 from benchmarks.fuzzing.contract import Found, Sent, explore
 from benchmarks.fuzzing.mutation import attack, broken
-from benchmarks.scrape import scrape
-from benchmarks.service import running_service
+from benchmarks.harness.metrics import scrape
+from benchmarks.harness.service import running_service
+from benchmarks.harness.testbed import Testbed
 
 LOG: Final = Path(".activity/benchmarks/fuzz.log")
 """What the service said."""
@@ -36,25 +36,25 @@ _DEVICES: Final = 50
 
 
 @asynccontextmanager
-async def target(arena: Arena) -> AsyncIterator[tuple[str, str]]:
+async def target(testbed: Testbed) -> AsyncIterator[tuple[str, str]]:
     """Run the service on a database of its own while the block runs; yield its URL and a key."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     LOG.parent.mkdir(parents=True, exist_ok=True)
-    async with arena.fleet(_DEVICES) as fleet:
+    async with testbed.fleet(_DEVICES) as fleet:
         settings = {"ACTIVITY__DATABASE__URL": fleet.dsn, "ACTIVITY__SERVER__PORT": str(port)}
         async with running_service(url, settings, LOG):
             yield url, fleet.keys[0]
 
 
 async def fuzz(
-    arena: Arena, console: Console, *, requests: int, seed: int, examples: int = EXAMPLES
+    testbed: Testbed, console: Console, *, requests: int, seed: int, examples: int = EXAMPLES
 ) -> int:
     """Fuzz the service.
 
     Args:
-        arena: where its database is made.
+        testbed: where its database is made.
         console: where progress and the summary go.
         requests: at least how many to send.
         seed: of the first round; the next one has the next.
@@ -67,7 +67,7 @@ async def fuzz(
         ServiceFailedError: the service did not come up.
     """
     started, found = time.monotonic(), Found()
-    async with target(arena) as (url, key):
+    async with target(testbed) as (url, key):
         for number in itertools.count(seed):
             console.print(f"seed {number}: making requests of the document")
             explored, accepted = await asyncio.to_thread(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from benchmarks.simulation.ledger import Ledger
-from tracker.journal import Disk
-from tracker.records import Segment, header, read, read_header
+from tracker._journal.format import Segment, header, read, read_header
+from tracker._journal.journal import Disk
 
 _TAIL_BYTES: Final = 12
 
@@ -87,7 +87,7 @@ class Home:
         """Return where segments come from."""
         return HomeDisk(self, header(owner))
 
-    def dead(self) -> list["DeadHome"]:
+    def orphans(self) -> list["DeadHome"]:
         """Return the homes of processes that are gone, for this one alone."""
         if self.deserted:
             return []

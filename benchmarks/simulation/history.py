@@ -7,19 +7,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from benchmarks.simulation.aftermath import Aftermath
 from benchmarks.simulation.disk import Machine
 from benchmarks.simulation.faults import FAULTS, Surroundings
-from benchmarks.simulation.knobs import turned
+from benchmarks.simulation.final_check import FinalCheck
 from benchmarks.simulation.ledger import EPOCH, LawBroken, Ledger
+from benchmarks.simulation.log_capture import speaking_to
 from benchmarks.simulation.loop import VirtualLoop
 from benchmarks.simulation.network import Network
 from benchmarks.simulation.options import some_options
+from benchmarks.simulation.parameters import turned
 from benchmarks.simulation.process import Process
 from benchmarks.simulation.server import Server
-from benchmarks.simulation.silence import speaking_to
 from benchmarks.simulation.watch import Watch
-from tracker.records import Segment
+from tracker._journal.format import Segment
 
 _LOOK_EVERY: Final = 16
 """Steps between two looks at what costs more to check."""
@@ -97,7 +97,7 @@ class History:
         self._crash_at = 0
         for kind in list(self._ends):
             self._lift(kind)
-        aftermath = Aftermath(self._options, self._ledger, self._machine, self._living())
+        aftermath = FinalCheck(self._options, self._ledger, self._machine, self._living())
         await aftermath.everything_ends_well(self._start)
         for watch in self._watches:
             self._is_over(watch.process)

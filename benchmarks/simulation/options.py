@@ -15,8 +15,8 @@ class Options:
     chunk_keys: int
     statement_timeout_s: float
     lock_timeout_s: float
-    backoff_first_s: float
-    backoff_most_s: float
+    backoff_initial_s: float
+    backoff_max_s: float
     deadline_s: float
     journaled: bool
     most_segments: int
@@ -25,7 +25,7 @@ class Options:
 def some_options(chance: random.Random) -> Options:
     """Return options that nobody would choose, but might."""
     capacity = chance.choice((4, 10, 1000))
-    backoff_first_s = chance.uniform(0.05, 0.5)
+    backoff_initial_s = chance.uniform(0.05, 0.5)
     statement_timeout_s = chance.uniform(0.3, 2)
     return Options(
         target=Target(
@@ -42,8 +42,8 @@ def some_options(chance: random.Random) -> Options:
         chunk_keys=chance.choice((1, 2, 5, 20)),
         statement_timeout_s=statement_timeout_s,
         lock_timeout_s=statement_timeout_s * chance.uniform(0.05, 0.5),
-        backoff_first_s=backoff_first_s,
-        backoff_most_s=backoff_first_s * chance.choice((1, 4, 16)),
+        backoff_initial_s=backoff_initial_s,
+        backoff_max_s=backoff_initial_s * chance.choice((1, 4, 16)),
         deadline_s=chance.uniform(0.2, 5),
         journaled=chance.random() < 0.85,
         most_segments=chance.choice((8, 16)),

@@ -6,18 +6,18 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, cast
 
 from benchmarks.simulation.disk import Home, Machine
+from benchmarks.simulation.invariants import CheckedBuffer, CheckedStore
 from benchmarks.simulation.ledger import EPOCH, Ledger
 from benchmarks.simulation.loop import OWNER, OwnedTask
 from benchmarks.simulation.network import Network, Pool
 from benchmarks.simulation.options import Options
-from benchmarks.simulation.witness import WitnessedBuffer, WitnessedStore
 from tracker import StoreError
-from tracker.backoff import Backoff
-from tracker.flush import Flush
-from tracker.flusher import Flusher
-from tracker.journal import SEGMENT_BYTES
-from tracker.journaling import journaling
-from tracker.postgres import PostgresStore
+from tracker._flush.backoff import Backoff
+from tracker._flush.flusher import Flusher
+from tracker._flush.loop import FlushLoop
+from tracker._journal.journal import SEGMENT_BYTES
+from tracker._journal.lifecycle import open_journals
+from tracker.postgres._driver import PostgresStore
 
 _CANCEL_GRACE_S: Final = 1.0
 _MOMENT_S: Final = 0.1
@@ -50,7 +50,7 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._pool = Pool(network)
         self._stop = asyncio.Event()
-        self.buffer = WitnessedBuffer(
+        self.buffer = CheckedBuffer(
             options.target,
             self._ledger,
             network.server.rows.get,
@@ -63,8 +63,8 @@ class Process:
             statement_timeout_s=options.statement_timeout_s,
             lock_timeout_s=options.lock_timeout_s,
         )
-        self.store = WitnessedStore(f"process {number}", store, self._ledger)
-        self.flush = Flush(
+        self.store = CheckedStore(f"process {number}", store, self._ledger)
+        self.flush = Flusher(
             self.buffer,
             self.store,
             chunk_keys=options.chunk_keys,
@@ -72,7 +72,7 @@ class Process:
             monotonic=self._loop.time,
         )
         self.store.begin(self.flush.counts)
-        self.flusher: Flusher | None = None
+        self.flusher: FlushLoop | None = None
         self.task = self._own(self._run())
 
     def _clock(self) -> float:
@@ -91,18 +91,18 @@ class Process:
             adoption = None
             if options.journaled:
                 adoption = await stack.enter_async_context(
-                    journaling(
+                    open_journals(
                         self.home,
                         {options.target.name: self.buffer},
                         dsn=None,
                         max_bytes=options.most_segments * SEGMENT_BYTES,
                     )
                 )
-            self.flusher = Flusher(
+            self.flusher = FlushLoop(
                 self.flush,
                 interval_s=options.interval_s,
                 deadline_s=options.deadline_s,
-                backoff=Backoff(options.backoff_first_s, options.backoff_most_s),
+                backoff=Backoff(options.backoff_initial_s, options.backoff_max_s),
                 monotonic=self._loop.time,
             )
             stack.push_async_callback(self._end, self.flusher)
@@ -110,7 +110,7 @@ class Process:
                 await stack.enter_async_context(adoption.running())
             await self._stop.wait()
 
-    async def _end(self, flusher: Flusher) -> None:
+    async def _end(self, flusher: FlushLoop) -> None:
         self.stopping = True
         began = self._loop.time()
         stopping = asyncio.ensure_future(flusher.stop())
@@ -190,7 +190,7 @@ class Process:
         for key, second in pending.items():
             if kept.get(key, -1) >= second:
                 continue
-            if journal is not None and not journal.gap:
+            if journal is not None and not journal.degraded:
                 self._ledger.broken(f"key {key} at {second} is not in a journal without a gap")
             if journal is None or (key, second) in self.buffer.missed:
                 self._ledger.forgive(key, second, "no journal has it")

@@ -9,7 +9,7 @@ import asyncpg
 
 from benchmarks.simulation.ledger import Ledger
 from tracker import Target
-from tracker.sql import begin, statements
+from tracker.postgres._statements import begin, statements
 
 _KEEPS_ORDER: Final = ("hashjoin", "mergejoin", "seqscan", "bitmapscan")
 """With any of these plans a server would lock rows in an order of its own."""

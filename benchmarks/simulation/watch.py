@@ -21,7 +21,7 @@ class Watch:
         self.process = process
         self._ledger = ledger
         self._loop = asyncio.get_running_loop()
-        self._flushes = self._successes = self._failures = 0
+        self._flushers = self._successes = self._failures = 0
         self._succeeded = False  # whether the last flush was a success
         self._rest_until = 0.0
         self._full_since: float | None = None
@@ -38,10 +38,10 @@ class Watch:
         process = self.process
         counts, flusher = process.flush.counts, process.flusher
         flushes = counts.success + counts.partial + counts.failed
-        if flushes != self._flushes:
+        if flushes != self._flushers:
             # One may have followed the other within the same step.
-            self._succeeded = counts.success - self._successes == flushes - self._flushes
-            self._flushes, self._successes = flushes, counts.success
+            self._succeeded = counts.success - self._successes == flushes - self._flushers
+            self._flushers, self._successes = flushes, counts.success
             self._full_since = None
             process.store.check_rejected()
         if flusher is not None and flusher.failures != self._failures:
@@ -72,7 +72,7 @@ class Watch:
 
     def _note_failures(self, failures: int) -> None:
         process = self.process
-        first_s, most_s = process.options.backoff_first_s, process.options.backoff_most_s
+        first_s, most_s = process.options.backoff_initial_s, process.options.backoff_max_s
         self._failures = failures
         self._rest_until = 0.0
         explicit = process.explicit_flushes or process.explicit_at == self._loop.time()

@@ -1,0 +1,166 @@
+"""Who is asking, and about which devices: authentication, reach, and what tracking asks for.
+
+The middleware runs inside the tracking middleware, which calls `who_was_active` when the answer is
+ready; a request that was not authenticated leaves nothing there to find.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from api.access.keys import Principal, hash_key
+from api.access.lookup import CachedLookup
+from api.access.rate_limit import RateLimiter
+from api.fleet.devices import KnownDevice
+from api.http.responses import ApiError
+from api.postgres.clock import DatabaseClock
+from tracker import StoreError
+from tracker.keys import uuid_key
+
+KEYS: Final = "api_keys"
+DEVICES: Final = "devices"
+"""The targets' names: in touches, metrics and logs."""
+
+PRINCIPAL: Final = web.RequestKey("principal", Principal)
+ACTIVE: Final = web.RequestKey("active", list[tuple[str, object]])
+"""What a request is a sign of life of, as (target, key): its API key first, then devices."""
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def public(handler: _F) -> _F:
+    """Let a handler be reached without a key; its requests touch nothing."""
+    handler.__dict__["is_public"] = True
+    return handler
+
+
+def device_not_found() -> ApiError:
+    """Return the answer for a device that is not there, or not for this key to know of."""
+    return ApiError(404, "device_not_found", "no such device: register it first")
+
+
+class Access:
+    """Decides who may reach what, from cached keys and devices.
+
+    Args:
+        keys: principals by the hash of their key.
+        devices: active devices by their id.
+        clock: what keys expire by.
+    """
+
+    def __init__(
+        self,
+        keys: CachedLookup[bytes, Principal],
+        devices: CachedLookup[str, KnownDevice],
+        clock: DatabaseClock,
+    ) -> None:
+        self._keys = keys
+        self._devices = devices
+        self._clock = clock
+        self._refusals = RateLimiter()
+
+    def middleware(self) -> Middleware:
+        """Make the middleware that lets no request without a valid key reach a handler."""
+
+        @web.middleware
+        async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if getattr(request.match_info.handler, "is_public", False):
+                return await handler(request)
+            try:
+                principal = await self.principal(request)
+            except (ApiError, StoreError):
+                await self._refusals.wait()
+                raise
+            request[PRINCIPAL] = principal
+            active: list[tuple[str, object]] = [(KEYS, principal.key_id)]
+            request[ACTIVE] = active
+            devices = request.headers.getall("X-Device-ID", ())
+            if len(devices) > 1:
+                raise ApiError(400, "invalid_device_id", "send one X-Device-ID")
+            for device_id in devices:
+                await self.authorize_device(request, device_id)
+            return await handler(request)
+
+        return authenticate
+
+    async def principal(self, request: web.Request) -> Principal:
+        """Return whom a request is from, by what is known now.
+
+        Raises:
+            ApiError: 401 if its key is missing, unknown, revoked or expired.
+            StoreError: the key is not cached, and the database is away.
+        """
+        keys = request.headers.getall("X-API-Key", ())
+        if len(keys) != 1:
+            raise ApiError(401, "unauthorized", "send one API key as X-API-Key")
+        hashed = hash_key(keys[0])
+        principal = hashed and (self._keys.cached(hashed) or await self._keys.get(hashed))
+        # Whatever the cache may serve, however old: the clock goes on while the database is away.
+        if not principal or principal.expires_at <= self._clock.now():
+            raise ApiError(401, "unauthorized", "this API key is unknown, revoked or expired")
+        return principal
+
+    async def authorize_device(self, request: web.Request, device_id: str) -> KnownDevice:
+        """Return a device that a request is from or about, and note that it was active.
+
+        Args:
+            request: an authenticated request.
+            device_id: the device's id in any spelling of a uuid.
+
+        Raises:
+            ApiError: as `find`.
+            StoreError: it is not cached, and the database is away.
+        """
+        device = await self.find(request, device_id)
+        note_active(request, device.device_id)
+        return device
+
+    async def find(self, request: web.Request, device_id: str) -> KnownDevice:
+        """Return a device that a request only asks about: to be looked at is no sign of life.
+
+        Args:
+            request: an authenticated request.
+            device_id: the device's id in any spelling of a uuid.
+
+        Raises:
+            ApiError: 400 if it is no uuid, 404 if it is unknown or in a group that the key may
+                not reach: the answer is the same, so that it tells nothing.
+            StoreError: it is not cached, and the database is away.
+        """
+        try:
+            device_id = uuid_key(device_id)
+        except ValueError as error:
+            raise ApiError(400, "invalid_device_id", "the device id is no uuid") from error
+        device = self._devices.cached(device_id) or await self._devices.get(device_id)
+        group_id = request[PRINCIPAL].group_id
+        if device is None or (group_id is not None and group_id != device.group_id):
+            raise device_not_found()
+        return device
+
+    def remember(self, device: KnownDevice) -> None:
+        """Take note of a device that has just been registered."""
+        self._devices.put(device.device_id, device)
+
+    def forget(self, device_id: str) -> None:
+        """Take note of a device that has just been deactivated."""
+        self._devices.discard(device_id)
+
+
+def note_active(request: web.Request, device_id: str) -> None:
+    """Note that a request is from or about a device, for the tracking middleware.
+
+    Args:
+        request: an authenticated request.
+        device_id: the device's id in canonical form.
+    """
+    active, device = request[ACTIVE], (DEVICES, device_id)
+    if device not in active:
+        active.append(device)
+
+
+def who_was_active(request: web.Request) -> Sequence[tuple[str, object]]:
+    """Return the key and the devices that a request is a sign of life of, as (target, key)."""
+    active: Sequence[tuple[str, object]] = request.get(ACTIVE, ())
+    return active

@@ -1,0 +1,317 @@
+"""Group commit: uploads that arrive while a write is under way share the next one.
+
+An upload is answered when its group is committed. An idle service writes one at once; under load
+groups grow by themselves to what arrives during a write, so nothing is ever delayed to fill one.
+
+A group is first written in the cheapest way. If a row of it is refused, or somebody holds a lock
+that it needs, it is written again by the statement that steps around both: an upload whose device
+is gone fails alone, one whose device is locked waits for that alone, and a refused report is found
+by halves. BatchProgress twice does no harm, for a report is known by its device and capture time.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from api.config import IngestSettings
+from api.fleet.locations import Locations, NoSuchDevice, Report
+from tracker import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
+from tracker.instrumentation._histogram import Histogram
+from tracker.instrumentation._throttle import LogThrottle
+
+_PATIENCE: Final = 0.1
+"""Share of the deadline after which the cheap write counts as stuck behind a lock."""
+_CAREFUL_FOR_S: Final = 10.0
+"""How long groups are written carefully after one was stuck: the lock may still be held."""
+_LOCKED_RETRY_S: Final = 0.05
+_EXPIRE_EVERY_S: Final = 0.1
+"""All that wait are looked at, so not for each of them: an answer may be so much late."""
+_LOG_EVERY_S: Final = 10.0
+_DURATION_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_ROWS_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Upload:
+    """An upload whose sender waits."""
+
+    device_id: str
+    reports: Sequence[Report]
+    size_bytes: int
+    due: float
+    answer: "asyncio.Future[None]"
+
+
+class BatchCommit(Collector):
+    """Stores uploads in groups, and tells Prometheus about them.
+
+    Args:
+        locations: where they are stored.
+        settings: sizes and limits.
+        deadline_s: how long an upload may wait for its commit, in seconds.
+        monotonic: monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        locations: Locations,
+        settings: IngestSettings,
+        *,
+        deadline_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._locations = locations
+        self._settings = settings
+        self._deadline_s = deadline_s
+        self._monotonic = monotonic
+        self._waiting: deque[_Upload] = deque()
+        self._locked: list[_Upload] = []  # wait for somebody to let go of their devices' rows
+        self._waiting_rows = self._waiting_bytes = 0  # the locked ones included
+        self._in_flight: list[list[_Upload]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writers = 0  # that have not yet found nothing to do; a task's end is noticed later
+        self._closed = False
+        self._starting = False  # a writer that has not taken its first group yet
+        self._careful_until = float("-inf")
+        self._crashes = LogThrottle(_LOG_EVERY_S, monotonic)
+        self._expiry: asyncio.TimerHandle | None = None
+        self._outcomes = Counter(dict.fromkeys(("stored", "refused", "unavailable", "shed"), 0))
+        self._batch_rows = Histogram(_ROWS_BOUNDS)
+        self._write_s = Histogram(_DURATION_BOUNDS_S)
+
+    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> None:
+        """See `Uploads.store`."""
+        settings = self._settings
+        if self._closed:
+            raise StoreUnavailable("the service is stopping")
+        if self._waiting_rows and (  # one alone is let in, however large
+            self._waiting_rows + len(reports) > settings.waiting_rows
+            or self._waiting_bytes + size_bytes > settings.waiting_bytes
+        ):
+            self._outcomes["shed"] += 1
+            raise StoreUnavailable("too many uploads are waiting to be committed")
+        loop = asyncio.get_running_loop()
+        due = self._monotonic() + self._deadline_s
+        upload = _Upload(device_id, reports, size_bytes, due, loop.create_future())
+        self._count(upload, 1)
+        self._waiting.append(upload)
+        self._start_writer()
+        if self._expiry is None:
+            self._expiry = loop.call_later(self._deadline_s, self._expire)
+        await upload.answer
+
+    async def close(self) -> None:
+        """Break off what is under way; its senders are told to try again."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._fail([*self._waiting, *self._locked], StoreUnavailable("the service is stopping"))
+
+    def _count(self, upload: _Upload, sign: int) -> None:
+        self._waiting_rows += sign * len(upload.reports)
+        self._waiting_bytes += sign * upload.size_bytes
+
+    def _start_writer(self) -> None:
+        # At most one that has not begun: what else arrives in this turn of the loop goes with it.
+        # And a further one only for a full group: small ones side by side cost more than they save.
+        full = self._waiting_rows >= self._settings.batch_rows
+        most = self._settings.batches_in_flight if full else 1
+        if not self._closed and not self._starting and self._writers < most:
+            self._starting = True
+            # In a context of its own: it works for more requests than the one that starts it.
+            task = asyncio.create_task(self._write(), name="ingest-writer", context=Context())
+            self._writers += 1
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _write(self) -> None:
+        self._starting = False
+        while group := self._take():
+            self._in_flight.append(group)
+            started = self._monotonic()
+            try:
+                await self._commit(group)
+            except asyncio.CancelledError:
+                self._fail(group, StoreUnavailable("the service is stopping"))
+                raise
+            except Exception as error:
+                self._fail(group, StoreUnavailable(f"{type(error).__name__}: {error}"))
+                if times := self._crashes.due():
+                    with suppress(Exception):  # a log that cannot be written stops no writer
+                        log.exception("ingest.crashed", times=times)
+            finally:
+                self._in_flight.remove(group)
+                self._write_s.observe(self._monotonic() - started)
+        self._writers -= 1
+
+    def _take(self) -> list[_Upload]:
+        """Return the uploads that waited longest, as many as go into one group."""
+        group: list[_Upload] = []
+        rows_left, bytes_left = self._settings.batch_rows, self._settings.batch_bytes
+        while self._waiting:
+            upload = self._waiting[0]
+            rows_left -= len(upload.reports)
+            bytes_left -= upload.size_bytes
+            if group and (rows_left < 0 or bytes_left < 0):
+                break
+            self._count(self._waiting.popleft(), -1)
+            if not upload.answer.done():
+                group.append(upload)
+        return group
+
+    async def _commit(self, group: list[_Upload]) -> None:
+        self._batch_rows.observe(sum(len(upload.reports) for upload in group))
+        if self._monotonic() >= self._careful_until:
+            try:
+                await self._locations.insert(_rows(group), deadline_s=_PATIENCE * self._deadline_s)
+            except RowRejected:
+                pass
+            except StoreUnavailable:
+                self._careful_until = self._monotonic() + _CAREFUL_FOR_S
+            except StoreMisconfigured as error:
+                self._fail(group, error)
+                return
+            else:
+                self._succeed(group)
+                return
+        await self._commit_carefully(group)
+
+    async def _commit_carefully(self, group: list[_Upload]) -> None:
+        parts = [group]
+        while parts:
+            part = [upload for upload in parts.pop() if not upload.answer.done()]
+            if not part:
+                continue
+            try:
+                left = await self._locations.insert_reachable(
+                    _rows(part), deadline_s=self._deadline_s
+                )
+            except RowRejected as error:
+                middle = len(part) // 2
+                if middle:
+                    parts += [part[middle:], part[:middle]]
+                else:
+                    self._fail(part, error)
+            except StoreError as error:
+                for one in (part, *parts):
+                    self._fail(one, error)
+                return
+            else:
+                self._settle(part, left)
+
+    def _settle(self, part: list[_Upload], left: dict[str, bool]) -> None:
+        if not left:
+            self._succeed(part)
+            return
+        self._succeed([upload for upload in part if upload.device_id not in left])
+        gone = [upload for upload in part if left.get(upload.device_id) is False]
+        self._fail(gone, NoSuchDevice("the device has no row"))
+        locked = [upload for upload in part if left.get(upload.device_id) is True]
+        if locked:
+            self._careful_until = self._monotonic() + _CAREFUL_FOR_S
+            if not self._locked:
+                loop = asyncio.get_running_loop()
+                loop.call_later(_LOCKED_RETRY_S, self._retry_locked)
+            self._locked += locked
+            for upload in locked:
+                self._count(upload, 1)
+
+    def _retry_locked(self) -> None:
+        self._waiting.extendleft(reversed(self._locked))
+        self._locked = []
+        self._start_writer()
+
+    def _succeed(self, uploads: list[_Upload]) -> None:
+        for upload in uploads:
+            if not upload.answer.done():  # its sender may have left, or been told to try again
+                self._outcomes["stored"] += 1
+                upload.answer.set_result(None)
+
+    def _fail(self, uploads: Sequence[_Upload], error: StoreError) -> None:
+        outcome = "refused" if isinstance(error, RowRejected) else "unavailable"
+        for upload in uploads:
+            if not upload.answer.done():
+                self._outcomes[outcome] += 1
+                # A new one for each: tracebacks would pile up on a shared one.
+                upload.answer.set_exception(type(error)(str(error)))
+
+    def _expire(self) -> None:
+        """Answer those whose time is up, wherever they are, and come back for the next."""
+        self._expiry = None
+        now = self._monotonic()
+        unanswered = [
+            upload
+            for uploads in (self._waiting, self._locked, *self._in_flight)
+            for upload in uploads
+            if not upload.answer.done()
+        ]
+        self._fail(
+            [upload for upload in unanswered if upload.due <= now],
+            StoreUnavailable("not committed in time"),
+        )
+        while self._waiting and self._waiting[0].answer.done():  # they make room
+            self._count(self._waiting.popleft(), -1)
+        left_s = [upload.due - now for upload in unanswered if upload.due > now]
+        if left_s:
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(max(min(left_s), _EXPIRE_EVERY_S), self._expire)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric families."""
+        uploads = CounterMetricFamily(
+            "ingest_uploads",
+            "Uploads by what became of them; shed is one that found too many waiting.",
+            labels=["outcome"],
+        )
+        for outcome, count in self._outcomes.items():
+            uploads.add_metric([outcome], count)
+        yield uploads
+        yield GaugeMetricFamily(
+            "ingest_waiting_rows", "Reports waiting for a write.", value=self._waiting_rows
+        )
+        yield GaugeMetricFamily(
+            "ingest_waiting_bytes",
+            "Bytes of the bodies that wait for a write.",
+            value=self._waiting_bytes,
+        )
+        yield GaugeMetricFamily(
+            "ingest_capacity_rows",
+            "The most reports that may wait; beyond it uploads are shed.",
+            value=self._settings.waiting_rows,
+        )
+        yield GaugeMetricFamily(
+            "ingest_capacity_bytes",
+            "The most bytes that may wait; beyond it uploads are shed.",
+            value=self._settings.waiting_bytes,
+        )
+        for name, documentation, histogram in (
+            ("ingest_batch_rows", "Reports committed together.", self._batch_rows),
+            ("ingest_write_duration_seconds", "Time to commit a group.", self._write_s),
+        ):
+            family = HistogramMetricFamily(name, documentation)
+            family.add_metric([], histogram.buckets(), histogram.total)
+            yield family
+
+
+def _rows(uploads: list[_Upload]) -> list[tuple[str, Sequence[Report]]]:
+    return [(upload.device_id, upload.reports) for upload in uploads]

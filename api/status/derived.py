@@ -1,0 +1,269 @@
+"""What two looks at a service show: figures of now, rates in between; None is what is not known.
+
+RequestMetrics for health and metrics are left out: among them are our own.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+
+from api.printable import printable
+from api.status.client import Look
+from api.status.scrape import Metrics, quantile
+
+_OUR_OWN: Final = ("/metrics", "/api/health")
+_MOST_TARGETS: Final = 8
+_DURATION: Final = "http_request_duration_seconds"
+_UNREAD: Final = "unread"
+"""The route of what never became a request: it took no time."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """How the touches of a target fare."""
+
+    pending_keys: float | None
+    capacity_keys: float | None
+    lag_s: float | None
+    touches_per_s: float | None
+    coalesced_share: float | None
+    dropped: dict[str, float]
+    """Since the start, by reason."""
+    dropped_lately: float | None
+    rejected: float
+    """Since the start: keys whose rows Postgres refused."""
+    last_flush_age_s: float | None
+    """None if nothing was written since the start."""
+    failures_in_a_row: float | None
+    permanent_error: bool
+    journal: Literal["ok", "degraded", "off"]
+    journal_bytes: float | None
+    journal_capacity_bytes: float | None
+
+
+class Uploads(msgspec.Struct, frozen=True):
+    """How uploads of locations fare."""
+
+    per_s: dict[str, float | None]
+    """By outcome."""
+    shed: float
+    """Since the start."""
+    unavailable_share: float | None
+    """Of all uploads lately."""
+    waiting_rows: float | None
+    capacity_rows: float | None
+
+
+class Http(msgspec.Struct, frozen=True):
+    """How requests fare."""
+
+    per_s: float | None
+    p50_s: float | None
+    p99_s: float | None
+    per_s_by_class: dict[str, float | None]
+    """By the first digit of the status: 2xx, 4xx, 5xx."""
+    in_flight: float | None
+    connections: dict[str, float]
+    """By door."""
+    crowded_out: float
+    """Connections of clients that were closed since the start as too many were open."""
+    crashed: float
+    """Requests that were answered with 500 since the start."""
+    unavailable_share: float | None
+    """Of all requests lately: answered with 503."""
+
+
+class Process(msgspec.Struct, frozen=True):
+    """How the process fares."""
+
+    version: str
+    uptime_s: float | None
+    cpu_share: float | None
+    """Of one core."""
+    memory_bytes: float | None
+    event_loop_lag_s: float | None
+    database_connections: dict[str, str]
+    """In use of those that there may be, by pool."""
+    revocation_lag_s: float | None
+    """For how long changes of keys have not been seen."""
+    left_alone_segments: float | None
+    """Of dead processes' journals that this one may not take over."""
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """All of it."""
+
+    over_s: float | None
+    """Seconds that rates are of."""
+    targets: dict[str, Target]
+    uploads: Uploads
+    http: Http
+    process: Process
+
+
+def has_restarted(earlier: Metrics, later: Metrics) -> bool:
+    """Return whether two scrapes are of two processes."""
+    name = "process_start_time_seconds"
+    return earlier.get(name) != later.get(name)
+
+
+def figures(earlier: Look | None, later: Look) -> Figures | None:
+    """Return what two looks show; None if there is nothing to see.
+
+    Args:
+        earlier: what rates are since; None if there is none.
+        later: the newest look.
+    """
+    now = later.metrics
+    if now is None:
+        return None
+    if earlier is not None and (earlier.metrics is None or has_restarted(earlier.metrics, now)):
+        earlier = None
+    before = earlier.metrics if earlier is not None else None
+    over_s = None if earlier is None else later.monotonic_s - earlier.monotonic_s
+    interval = _Interval(before, now, over_s, later.at)
+    names = list(now.by("target", "activity_touches_total"))[:_MOST_TARGETS]
+    return Figures(
+        over_s,
+        {printable(name): interval.target(name) for name in names},
+        interval.uploads(),
+        interval.http(),
+        interval.process(),
+    )
+
+
+class _Interval:
+    """Two scrapes, of which the first may be missing."""
+
+    def __init__(
+        self, before: Metrics | None, now: Metrics, over_s: float | None, at: float
+    ) -> None:
+        self._before = before
+        self._now = now
+        self._over_s = over_s
+        self._at = at
+
+    def _increase(self, name: str, **labels: str) -> float | None:
+        now = self._now.get(name, **labels)
+        if self._before is None or now is None:
+            return None
+        grown = now - self._before.total(name, **labels)
+        return grown if grown >= 0 else None
+
+    def _rate(self, name: str, **labels: str) -> float | None:
+        return self._per_s(self._increase(name, **labels))
+
+    def _per_s(self, increase: float | None) -> float | None:
+        return increase / self._over_s if increase is not None and self._over_s else None
+
+    def _age(self, since: float | None) -> float | None:
+        return max(0.0, self._at - since) if since else None
+
+    def target(self, name: str) -> Target:
+        now = self._now
+        touches = self._increase("activity_touches_total", target=name)
+        coalesced = self._increase("activity_touches_coalesced_total", target=name)
+        degraded = now.get("activity_journal_degraded", target=name)
+        dropped = now.by("reason", "activity_touches_dropped_total", target=name)
+        return Target(
+            pending_keys=now.get("activity_buffer_keys", target=name),
+            capacity_keys=now.get("activity_buffer_capacity_keys", target=name),
+            lag_s=now.get("activity_lag_seconds", target=name),
+            touches_per_s=self._per_s(touches),
+            coalesced_share=coalesced / touches if touches and coalesced is not None else None,
+            dropped={printable(why): count for why, count in dropped.items() if count},
+            dropped_lately=self._increase("activity_touches_dropped_total", target=name),
+            rejected=now.total("activity_flush_keys_total", target=name, outcome="rejected"),
+            last_flush_age_s=self._age(
+                now.get("activity_last_flush_success_timestamp_seconds", target=name)
+            ),
+            failures_in_a_row=now.get("activity_flush_consecutive_failures", target=name),
+            permanent_error=now.get("activity_flush_permanent_error", target=name) == 1,
+            journal="off" if degraded is None else "degraded" if degraded else "ok",
+            journal_bytes=now.get("activity_journal_bytes", target=name),
+            journal_capacity_bytes=now.get("activity_journal_capacity_bytes", target=name),
+        )
+
+    def uploads(self) -> Uploads:
+        outcomes = ("stored", "refused", "unavailable", "shed")
+        unavailable = self._increase("ingest_uploads_total", outcome="unavailable")
+        lately = sum(self._increase("ingest_uploads_total", outcome=name) or 0 for name in outcomes)
+        return Uploads(
+            {name: self._rate("ingest_uploads_total", outcome=name) for name in outcomes},
+            self._now.total("ingest_uploads_total", outcome="shed"),
+            unavailable / lately if unavailable is not None and lately else None,
+            self._now.get("ingest_waiting_rows"),
+            self._now.get("ingest_capacity_rows"),
+        )
+
+    def http(self) -> Http:
+        def of(first: str) -> Callable[[dict[str, str]], bool]:
+            return lambda labels: labels.get("status", "").startswith(first)
+
+        buckets = self._requests("_bucket", "le", lambda labels: labels.get("route") != _UNREAD)
+        cumulative = {_number(bound): count for bound, count in buckets.items()}
+        counted = sum(self._requests("_count", "route", lambda _: True).values())
+        classes = {
+            f"{first}xx": self._per_s(sum(self._requests("_count", "route", of(first)).values()))
+            for first in "245"
+        }
+        return Http(
+            self._per_s(counted),
+            quantile(0.5, cumulative),
+            quantile(0.99, cumulative),
+            classes if self._before is not None else dict.fromkeys(classes),
+            self._now.get("http_requests_in_flight"),
+            {printable(door): n for door, n in self._now.by("door", "http_connections").items()},
+            sum(
+                self._now.total("http_connections_closed_total", door="api", reason=reason)
+                for reason in ("connection_limit", "refused")
+            ),
+            self._now.total(f"{_DURATION}_count", status="500"),
+            sum(self._requests("_count", "route", of("503")).values()) / counted
+            if counted
+            else None,
+        )
+
+    def _requests(
+        self, suffix: str, by: str, counts: Callable[[dict[str, str]], bool]
+    ) -> dict[str, float]:
+        """Return how much some series of requests have grown, by a label."""
+        grown: dict[str, float] = {}
+        if self._before is None:
+            return grown
+        for (name, having), value in self._now.samples.items():
+            if name != _DURATION + suffix:
+                continue
+            labels = dict(having)
+            if labels.get("route", "").startswith(_OUR_OWN) or not counts(labels):
+                continue
+            since = value - self._before.samples.get((name, having), 0.0)
+            grown[labels.get(by, "")] = grown.get(labels.get(by, ""), 0.0) + max(0.0, since)
+        return grown
+
+    def process(self) -> Process:
+        now = self._now
+        in_use = now.by("pool", "database_in_use_connections")
+        return Process(
+            printable(next(iter(now.by("version", "activity_build_info")), "unknown")),
+            self._age(now.get("process_start_time_seconds")),
+            self._rate("process_cpu_seconds_total"),
+            now.get("process_resident_memory_bytes"),
+            now.get("event_loop_lag_seconds"),
+            {
+                printable(pool): f"{used:.0f} of "
+                f"{now.total('database_max_open_connections', pool=pool):.0f}"
+                for pool, used in in_use.items()
+            },
+            now.get("auth_revocation_lag_seconds"),
+            now.get("activity_journal_foreign_segments"),
+        )
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return math.inf
+    return math.inf if math.isnan(number) else number

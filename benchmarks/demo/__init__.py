@@ -1,0 +1,1 @@
+"""The demo: the sample fleet, replayed through the whole service."""

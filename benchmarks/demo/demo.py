@@ -1,0 +1,262 @@
+"""The demo: the whole service on the sample fleet's real reports, and what became of them.
+
+Every report is posted on its own, as the fleet would; the service runs in a process of its own, on
+an embedded server or on the one that ACTIVITY__DATABASE__URL names.
+"""
+
+import asyncio
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.table import Table
+
+from api.access.keys import create_key, find_keys, revoke_key
+from api.config import Settings
+from api.postgres.database import open_database
+from api.postgres.embedded import configured_server
+from benchmarks.demo.sample_fleet import GROUP, Aircraft, read_fleet
+from benchmarks.harness.metrics import Metrics, scrape
+from benchmarks.harness.service import running_service
+
+_CLIENTS: Final = 16
+_KEY_NAME: Final = "demo"
+_KEY_VALID_S: Final = 86_400
+_SETTLED_WITHIN_S: Final = 30
+_OK: Final = 200
+_TARGETS: Final = ("devices", "api_keys")
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Replay:
+    """What the service answered to the replayed reports."""
+
+    reports: int
+    started_at: int = field(default_factory=lambda: int(time.time()))
+    statuses: Counter[int] = field(default_factory=Counter)
+    seconds: float = 0.0
+    worst_lag_s: float = 0.0
+
+
+async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
+    """Run the demo.
+
+    Args:
+        settings: the service's settings; its server and its database.
+        console: where to show what happens.
+        leave: end when done, instead of staying up until Ctrl-C.
+
+    Returns:
+        0 if every report was accepted, every aircraft is listed as seen, and the books balance;
+        else 1.
+
+    Raises:
+        ServiceFailedError: the service did not come up.
+        EmbeddedServerError: the embedded server did not start.
+        StoreError: the database cannot be used.
+    """
+    url = f"http://{settings.server.host}:{settings.server.port}"
+    folder = Path(settings.database.data_dir).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    console.print("reading one hour of 91 aircraft over Paris ...")
+    fleet, reports = read_fleet()
+    with configured_server(settings.database) as dsn:
+        environment = {
+            "ACTIVITY__DATABASE__URL": dsn,
+            "ACTIVITY__DATABASE__AUTO_MIGRATE": "true",
+        }
+        async with (
+            running_service(url, environment, folder / "demo.log"),
+            _lent_key(settings, dsn) as key,
+            aiohttp.ClientSession(url, headers={"X-API-Key": key}) as session,
+        ):
+            console.print(f"the service answers at {url}, its log is {folder / 'demo.log'}")
+            await _register(session, fleet)
+            replay = await _replay(session, reports, console)
+            metrics = await _settled(session)
+            listing = await _listing(session)
+            problems = find_problems(replay, fleet, listing, metrics)
+            _show_listing(console, listing)
+            _show_replay(console, replay, metrics)
+            for problem in problems:
+                console.print(f"[red]problem:[/red] {problem}")
+            if not leave:
+                _show_try_it(console, url, key, fleet[0])
+                await _interrupted()
+            return 1 if problems else 0
+
+
+@asynccontextmanager
+async def _lent_key(settings: Settings, dsn: str) -> AsyncIterator[str]:
+    """Give a key that is revoked in the end; if there is none, it expires within a day."""
+    async with open_database(dsn, settings.database, connections=1) as database:
+        key = await create_key(database, _KEY_NAME, None, valid_s=_KEY_VALID_S)
+        try:
+            yield key
+        finally:
+            for found in await find_keys(database, key):
+                await revoke_key(database, found.id)
+
+
+async def _register(session: aiohttp.ClientSession, fleet: Sequence[Aircraft]) -> None:
+    for aircraft in fleet:
+        async with session.post("/api/v1/devices/register", json=aircraft.registration) as answer:
+            answer.raise_for_status()
+
+
+async def _replay(
+    session: aiohttp.ClientSession, reports: Sequence[dict[str, Any]], console: Console
+) -> Replay:
+    replay = Replay(len(reports))
+    bodies = iter([_encode(report) for report in reports])
+    headers = {"Content-Type": "application/json"}
+
+    async def client() -> None:
+        for body in bodies:  # shared by all clients: each takes the next one
+            async with session.post("/api/v1/locations", data=body, headers=headers) as answer:
+                await answer.read()
+                replay.statuses[answer.status] += 1
+
+    async def watch() -> None:
+        columns = ("replaying", BarColumn(), MofNCompleteColumn(), "reports", TimeRemainingColumn())
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("replaying", total=len(reports))
+            while not progress.finished:
+                metrics = await scrape(session, "")
+                lag_s = max(metrics.total("activity_lag_seconds", target=t) for t in _TARGETS)
+                replay.worst_lag_s = max(replay.worst_lag_s, lag_s)
+                progress.update(bar, completed=replay.statuses.total())
+                await asyncio.sleep(0.5)
+
+    started = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch())
+        clients = [group.create_task(client()) for _ in range(_CLIENTS)]
+        await asyncio.wait(clients)
+        replay.seconds = time.monotonic() - started
+        await watching
+    return replay
+
+
+async def _settled(session: aiohttp.ClientSession) -> Metrics:
+    """Wait until everything is in the table, or long enough; the last scrape either way."""
+    deadline = time.monotonic() + _SETTLED_WITHIN_S
+    while True:
+        metrics = await scrape(session, "")
+        if metrics.total("activity_buffer_keys") == 0 or time.monotonic() > deadline:
+            return metrics
+        await asyncio.sleep(0.2)
+
+
+async def _listing(session: aiohttp.ClientSession) -> list[dict[str, Any]]:
+    async with session.get("/api/v1/devices", params={"group_id": GROUP}) as answer:
+        answer.raise_for_status()
+        devices: list[dict[str, Any]] = (await answer.json())["devices"]
+        return devices
+
+
+def find_problems(
+    replay: Replay,
+    fleet: Sequence[Aircraft],
+    listing: Sequence[dict[str, Any]],
+    metrics: Metrics,
+) -> list[str]:
+    """Return what is not as it should be after a replay, in words; nothing if all is well.
+
+    Args:
+        replay: what the service answered.
+        fleet: the aircraft that were replayed.
+        listing: the devices that the service lists.
+        metrics: the service's own numbers, when nothing should be pending.
+    """
+    problems = []
+    if replay.statuses.keys() != {_OK} or replay.statuses[_OK] != replay.reports:
+        problems.append(f"not every report was accepted: {dict(replay.statuses)}")
+    seen = {
+        device["device_id"]
+        for device in listing
+        if device["last_seen_at"] is not None
+        and datetime.fromisoformat(device["last_seen_at"]).timestamp() >= replay.started_at
+        and device["last_location"] is not None
+    }
+    unseen = [one.callsign for one in fleet if one.device_id not in seen]
+    if unseen:
+        problems.append(f"not listed as seen: {', '.join(unseen)}")
+    problems += [
+        f"the books of {target} do not balance, or are not at rest"
+        for target in _TARGETS
+        if metrics.balance(target) or metrics.total("activity_buffer_keys", target=target)
+    ]
+    return problems
+
+
+def _show_listing(console: Console, listing: Sequence[dict[str, Any]]) -> None:
+    table = Table(title=f"GET /api/v1/devices?group_id={GROUP}", box=None, title_justify="left")
+    for column in ("aircraft", "last_seen_at", "latitude", "longitude", "captured"):
+        right = column.endswith("itude")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    for device in listing:
+        at = device["last_location"]
+        where = (
+            (f"{at['latitude']:.4f}", f"{at['longitude']:.4f}", at["timestamp"])
+            if at
+            else ("-", "-", "-")
+        )
+        table.add_row(device["display_name"], device["last_seen_at"] or "never", *where)
+    console.print()
+    console.print(table)
+
+
+def _show_replay(console: Console, replay: Replay, metrics: Metrics) -> None:
+    accepted = replay.statuses[_OK]
+    console.print(
+        f"\n{accepted:,} reports accepted in {replay.seconds:.1f} s "
+        f"({accepted / replay.seconds:,.0f} a second)"
+    )
+    table = Table(box=None)
+    for column in ("target", "touches", "row writes", "UPDATEs", "lost", "lag now"):
+        table.add_column(column, justify="left" if column == "target" else "right")
+    for target in _TARGETS:
+        figures = (
+            metrics.total("activity_touches_total", target=target),
+            metrics.total("activity_flush_keys_total", target=target, outcome="written"),
+            metrics.total("activity_flush_chunk_rows_count", target=target),
+            metrics.total("activity_touches_dropped_total", target=target),
+        )
+        lag_s = metrics.total("activity_lag_seconds", target=target)
+        table.add_row(target, *(f"{figure:,.0f}" for figure in figures), f"{lag_s:.1f} s")
+    console.print(table)
+    console.print(f"lag during the replay: at most {replay.worst_lag_s:.1f} s")
+
+
+def _show_try_it(console: Console, url: str, key: str, aircraft: Aircraft) -> None:
+    console.print(
+        f"\nThe service stays up until Ctrl-C.\n  URL  {url}\n  key  {key}\n"
+        f"Open the URL in a browser, where the key shows you the fleet, or try\n"
+        f"  curl -H 'X-API-Key: {key}' '{url}/api/v1/devices?group_id={GROUP}&limit=3'\n"
+        f"  curl -H 'X-API-Key: {key}' -X POST -i "
+        f"'{url}/api/v1/devices/{aircraft.device_id}/heartbeat'\n"
+        f"  curl {url}/metrics",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+async def _interrupted() -> None:
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, event.set)
+    await event.wait()

@@ -1,0 +1,191 @@
+"""The scene of the faults: a server, a proxy before it, the service, and load on it."""
+
+import asyncio
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+
+from api.background import background
+from api.config import PREFIX, Settings
+from benchmarks.faults.invariants import LOOK, InvariantChecker
+from benchmarks.faults.load import Steady
+from benchmarks.faults.proxy import Proxy, proxying
+from benchmarks.harness.metrics import Metrics, scrape
+from benchmarks.harness.server import BreakableServer, breakable_server
+from benchmarks.harness.service import running_service
+from benchmarks.harness.testbed import Fleet, Testbed, connected
+
+ROLE: Final = "service"
+"""Whom the service connects as: nobody special, so that limits and permissions hold for it."""
+_DEVICES: Final = 50
+_MAX_CONNECTIONS: Final = 40
+_STORED: Final = """
+SELECT device_id::text, (extract(epoch FROM captured_at) * 1000)::bigint FROM locations
+"""
+
+
+class Service:
+    """The service as a process that may be ended and started again.
+
+    Args:
+        url: where it answers.
+        settings: its environment.
+        folder: for its logs.
+    """
+
+    def __init__(self, url: str, settings: Mapping[str, str], folder: Path) -> None:
+        self.url = url
+        self._settings = settings
+        self._folder = folder
+        self._starts = 0
+        self._stack = AsyncExitStack()
+        self.process: asyncio.subprocess.Process
+
+    async def start(self) -> None:
+        """Start it and wait until it is ready."""
+        self._starts += 1
+        log_file = self._folder / f"service-{self._starts}.log"
+        command = ("-m", "benchmarks.faults.skewed", "serve")
+        self.process = await self._stack.enter_async_context(
+            running_service(self.url, self._settings, log_file, command=command)
+        )
+
+    async def stop(self) -> None:
+        """Stop it gently, if it runs."""
+        await self._stack.aclose()
+
+
+@dataclass(slots=True)
+class Environment:
+    """What a fault may lay hands on.
+
+    Attributes:
+        server: the database server.
+        proxy: what is between the service and the server.
+        service: the service.
+        settings: the service's.
+        fleet: its database, past the proxy and as superuser, and who is in it.
+        load: what is sent to it.
+        witness: what the table showed.
+        session: for requests to the service.
+        seconds: how long a fault lasts.
+        victim: the device that suffers, where a fault is about one.
+        problems: what should not have happened, in words.
+    """
+
+    server: BreakableServer
+    proxy: Proxy
+    service: Service
+    settings: Settings
+    fleet: Fleet
+    load: Steady
+    witness: InvariantChecker
+    session: aiohttp.ClientSession
+    seconds: float
+    victim: str = ""
+    problems: list[str] = field(default_factory=list)
+
+    async def execute(self, *statements: str) -> None:
+        """Run statements as superuser, each in a transaction of its own."""
+        async with connected(self.fleet.dsn) as connection:
+            for statement in statements:
+                await connection.execute(statement)
+
+    async def disconnect(self) -> None:
+        """End all sessions of the service, from within the server."""
+        await self.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'"
+        )
+
+    async def unwritten(self, owed: Mapping[str, int]) -> list[str]:
+        """Return what was acknowledged and is not in the table, in words.
+
+        Args:
+            owed: what the load was owed at a time at which all should be written.
+        """
+        answered = self.load.stored.copy()
+        async with connected(self.fleet.dsn) as connection:
+            seen = {row[0]: row[1] for row in await connection.fetch(LOOK)}
+            stored = await connection.fetch(_STORED)
+        late = [key for key, at in owed.items() if seen.get(key, 0) < at]
+        gone = answered - {(row[0], row[1]) for row in stored}
+        return [
+            *(f"{key} was seen at {owed[key]}, the table has {seen.get(key)}" for key in late[:3]),
+            *([f"... and {len(late) - 3} more"] if len(late) > 3 else ()),
+            *([f"{len(gone)} uploads that were answered 200 are not stored"] if gone else ()),
+        ]
+
+    async def metrics(self) -> Metrics:
+        """Scrape the service."""
+        return await scrape(self.session, "")
+
+
+@asynccontextmanager
+async def scene(settings: Settings, *, seconds: float) -> AsyncIterator[Environment]:
+    """Set everything up, with the load running, while the block runs.
+
+    Args:
+        settings: the service's; where it listens and its database are ours to say.
+        seconds: how long a fault lasts.
+    """
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="activity-faults-")))
+        server = stack.enter_context(breakable_server(folder))
+        await _prepare(server)
+        fleet = await stack.enter_async_context(Testbed(server.dsn).fleet(_DEVICES))
+        async with connected(fleet.dsn) as connection:
+            await connection.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {ROLE}")
+        (socket_folder,) = parse_qs(urlsplit(server.dsn).query)["host"]
+        proxy = await stack.enter_async_context(proxying(f"{socket_folder}/.s.PGSQL.5432"))
+        port = _free_port()
+        dsn = urlsplit(fleet.dsn)._replace(netloc=f"{ROLE}@127.0.0.1:{proxy.port}", query="")
+        environment = _environment(settings) | {
+            f"{PREFIX}SERVER__PORT": str(port),
+            f"{PREFIX}DATABASE__URL": dsn.geturl(),
+            f"{PREFIX}DATABASE__AUTO_MIGRATE": "false",
+            f"{PREFIX}JOURNAL__DIR": str(folder / "journal"),
+        }
+        service = Service(f"http://127.0.0.1:{port}", environment, folder)
+        stack.push_async_callback(service.stop)
+        await service.start()
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(service.url, connector=aiohttp.TCPConnector(limit=0))
+        )
+        load = Steady(session, fleet)
+        witness = InvariantChecker(fleet.dsn)
+        await stack.enter_async_context(background(witness.watch(), "witness"))
+        await stack.enter_async_context(background(load.run(), "load"))
+        yield Environment(server, proxy, service, settings, fleet, load, witness, session, seconds)
+
+
+async def _prepare(server: BreakableServer) -> None:
+    async with connected(server.dsn) as connection:
+        await connection.execute(f"CREATE ROLE {ROLE} LOGIN")
+        await connection.execute("CREATE ROLE stranger LOGIN")
+        await connection.execute(f"ALTER SYSTEM SET max_connections = {_MAX_CONNECTIONS}")
+        await connection.execute("ALTER SYSTEM SET fsync = off")  # the machine does not crash
+    await asyncio.to_thread(server.stop)
+    await asyncio.to_thread(server.start)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    sections: dict[str, dict[str, Any]] = settings.model_dump(exclude_defaults=True)
+    return {
+        f"{PREFIX}{section}__{name}".upper(): str(value)
+        for section, values in sections.items()
+        for name, value in values.items()
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

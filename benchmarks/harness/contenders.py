@@ -1,0 +1,213 @@
+"""What this project is measured against: the same application with another way to track.
+
+`python -m benchmarks.harness.contenders NAME` serves one of them, with the service's own settings
+from the environment. All have the same routes, the same authentication and the same Postgres.
+
+- none: nothing is tracked; what is lost against it is what tracking costs.
+- ours: as shipped.
+- unjournaled: as ours, but what is pending is in memory alone.
+- awaited: each request waits for an UPDATE of the device and one of the key.
+- spawned: a task of its own makes them after the request; the design that this project replaces.
+- throttled: as spawned, but at most once in 60 s for each device and each key.
+- no-database: as ours, but uploads are validated and answered, and stored nowhere.
+- insert: as ours, but each upload is an INSERT of its own, in the form that is fastest for one row.
+- any other name: as none.
+
+SIGUSR1 makes `ours` flush as many keys as the table has devices, as its own loop does, one flush
+right after the other for `STORM_S` seconds: what a large flush does to requests is measured then.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import asyncpg
+import uvloop
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from api.access.authentication import DEVICES, KEYS, who_was_active
+from api.app import TRACKER, create_app, spare_the_garbage_collector
+from api.config import Settings, load_settings
+from api.fleet.locations import Report
+from api.handlers.locations import Uploads
+from api.postgres.database import Database, open_database
+from api.serving import open_listeners
+from tracker import StoreError, Tracker
+from tracker.postgres._driver import Pool, open_pool
+
+STORM_S: Final = 4.0
+SPREAD_S: Final = 2.5
+"""What the service gives a flush by default: half of its interval."""
+_CONNECTIONS: Final = 10
+_THROTTLE_S: Final = 60.0
+_SLICE: Final = 250
+_UPDATES: Final = {
+    DEVICES: "UPDATE devices SET last_seen_at = date_trunc('second', now()) WHERE device_id = $1",
+    KEYS: "UPDATE api_keys SET last_used_at = date_trunc('second', now()) WHERE id = $1",
+}
+_INSERT: Final = """
+INSERT INTO locations (device_id, captured_at, latitude, longitude, accuracy, altitude, bearing,
+                       speed, provider, battery_level, network_type)
+VALUES ($1, timestamptz 'epoch' + $2::bigint * interval '1 millisecond', $3, $4, $5, $6, $7, $8, $9,
+        $10, $11)
+ON CONFLICT (device_id, captured_at) DO NOTHING
+"""
+
+
+async def _update(pool: Pool, active: Sequence[tuple[str, object]]) -> None:
+    async with pool.acquire() as connection:
+        for target, key in active:
+            await connection.execute(_UPDATES[target], key)
+
+
+def awaited(pool: Pool) -> Middleware:
+    """Update before the answer leaves."""
+
+    @web.middleware
+    async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        await _update(pool, list(who_was_active(request)))
+        return response
+
+    return track
+
+
+def spawned(pool: Pool) -> Middleware:
+    """Update in a task of its own."""
+    tasks = set()
+
+    @web.middleware
+    async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        task = asyncio.create_task(_update(pool, list(who_was_active(request))))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return response
+
+    return track
+
+
+def throttled(pool: Pool) -> Middleware:
+    """Update in a task of its own, unless that was done within the last minute."""
+    tasks = set()
+    last: dict[tuple[str, object], float] = {}
+
+    @web.middleware
+    async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        now = time.monotonic()
+        due = [
+            one
+            for one in who_was_active(request)
+            if now - last.get(one, float("-inf")) >= _THROTTLE_S
+        ]
+        if due:
+            last.update(dict.fromkeys(due, now))
+            task = asyncio.create_task(_update(pool, due))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        return response
+
+    return track
+
+
+class Nowhere:
+    """Uploads that are answered and forgotten."""
+
+    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> None:
+        """Do nothing."""
+
+
+class InsertPerRequest:
+    """Uploads that are each a statement of their own.
+
+    Args:
+        database: where they are stored.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> None:
+        """Insert the one report of an upload."""
+        del size_bytes
+        (one,) = reports
+        await self._database.fetch(
+            _INSERT,
+            *(device_id, one.timestamp, one.latitude, one.longitude, one.accuracy, one.altitude),
+            *(one.bearing, one.speed, one.provider, one.battery_level, one.network_type),
+        )
+
+
+_TRACKED: Final = ("ours", "unjournaled", "no-database", "insert")
+_TRACKING: Final = {"awaited": awaited, "spawned": spawned, "throttled": throttled}
+
+
+@asynccontextmanager
+async def contender(name: str, settings: Settings) -> AsyncIterator[web.Application]:
+    """Build the application of a contender."""
+    dsn = settings.database.url
+    uploads: Uploads | None = None
+    async with (
+        open_pool(dsn, connections=_CONNECTIONS, statement_cache_size=100) as pool,
+        open_database(dsn, settings.database, connections=settings.database.pool_size) as database,
+    ):
+        if name == "no-database":
+            uploads = Nowhere()
+        elif name == "insert":
+            uploads = InsertPerRequest(database)
+        app = await create_app(settings, dsn, uploads=uploads)
+        if name in _TRACKING:
+            app.middlewares.insert(1, _TRACKING[name](pool))
+        elif name == "ours":
+            keys = [row[0] for row in await pool.fetch("SELECT device_id::text FROM devices")]
+            _storm_on_signal(app[TRACKER], keys)
+        yield app
+
+
+def _storm_on_signal(tracker: Tracker, keys: list[str]) -> None:
+    storms = []
+
+    async def storm() -> None:
+        touch, flush = tracker.buffers[DEVICES].touch, tracker.flushers[DEVICES]
+        ends = time.monotonic() + STORM_S
+        while time.monotonic() < ends:
+            for start in range(0, len(keys), _SLICE):  # as requests would: a few in each turn
+                for key in keys[start : start + _SLICE]:
+                    touch(key)
+                await asyncio.sleep(0)
+            with suppress(StoreError):
+                await flush(within_s=SPREAD_S)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: storms.append(loop.create_task(storm())))
+
+
+async def serve(name: str) -> None:
+    """Serve a contender until SIGTERM.
+
+    Args:
+        name: which one.
+    """
+    settings = load_settings()
+    tracked = settings.tracker.model_copy(update={"enabled": name in _TRACKED})
+    journal = settings.journal.model_copy(update={"enabled": name != "unjournaled"})
+    settings = settings.model_copy(update={"tracker": tracked, "journal": journal})
+    told_to_stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told_to_stop.set)
+    async with contender(name, settings) as application:
+        spare_the_garbage_collector()
+        async with open_listeners(application, settings.server):
+            await told_to_stop.wait()
+
+
+if __name__ == "__main__":
+    with suppress(asyncpg.InterfaceError):  # a backlog that is cut off at the end
+        uvloop.run(serve(sys.argv[1]))
+    os._exit(0)

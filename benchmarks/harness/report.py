@@ -1,0 +1,263 @@
+"""What a run of the benchmarks found: one table, results.json, and how another run compares."""
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Final, Literal
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmarks.harness.pairs import LEAST_ROUNDS, Ratio, ratio
+
+_THOUSAND: Final = 1000
+_SIGNS: Final = {"higher": ">=", "lower": "<="}
+
+
+class BenchmarkFailedError(Exception):
+    """A benchmark's own result is wrong, so its figures are worth nothing; the message says how."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the table.
+
+    Attributes:
+        benchmark: which one found it.
+        what: what is compared, e.g. "heartbeats/s, ours / none".
+        value: the median, or a single figure where there is nothing to compare with.
+        low: the lowest of the rounds.
+        high: the highest.
+        rounds: how many there were.
+        goal: what it should be at least or at most; None where it is only reported.
+        better: which way is good.
+        absolute: the medians that the ratio is of, with units, for people.
+        unit: of the value; empty for a ratio.
+    """
+
+    benchmark: str
+    what: str
+    value: float
+    low: float
+    high: float
+    rounds: int
+    goal: float | None
+    better: Literal["higher", "lower"]
+    absolute: str = ""
+    unit: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; None if there is none."""
+        if self.goal is None:
+            return None
+        return self.value >= self.goal if self.better == "higher" else self.value <= self.goal
+
+
+class Results(msgspec.Struct):
+    """A run: what results.json holds.
+
+    Attributes:
+        at: when it began, in UTC.
+        machine: what it ran on.
+        findings: the lines of the table.
+        series: named lists of numbers, for the plots.
+        notes: what a reader should know about the run.
+    """
+
+    at: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
+    machine: dict[str, str] = msgspec.field(default_factory=dict)
+    findings: list[Finding] = msgspec.field(default_factory=list)
+    series: dict[str, dict[str, list[float]]] = msgspec.field(default_factory=dict)
+    notes: list[str] = msgspec.field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one contender did in each round, for people to read beside a ratio.
+
+    Args:
+        name: the contender.
+        values: one for each round.
+        unit: of the values.
+    """
+
+    name: str
+    values: Sequence[float]
+    unit: str
+
+    def __str__(self) -> str:
+        """Name, median and unit."""
+        return f"{self.name} {figure(median(self.values))} {self.unit}"
+
+
+class Report:
+    """Collects the findings of a run."""
+
+    def __init__(self) -> None:
+        self.results = Results(machine=_machine())
+
+    def compare(
+        self,
+        benchmark: str,
+        what: str,
+        ours: Measured,
+        theirs: Measured,
+        *,
+        goal: float | None = None,
+        better: Literal["higher", "lower"] = "higher",
+    ) -> Ratio:
+        """Add the ratio of two contenders that were measured in alternation.
+
+        Args:
+            benchmark: which one found it.
+            what: what is compared; the ratio is of `ours` to `theirs`.
+            ours: one value a round.
+            theirs: the same rounds.
+            goal: what the median should be at least or at most.
+            better: which way is good.
+        """
+        found = ratio(ours.values, theirs.values)
+        self._add(
+            Finding(
+                benchmark,
+                what,
+                found.median,
+                found.low,
+                found.high,
+                len(ours.values),
+                goal,
+                better,
+                absolute=f"{ours}; {theirs}",
+            )
+        )
+        return found
+
+    def state(
+        self,
+        benchmark: str,
+        what: str,
+        values: Sequence[float],
+        unit: str,
+        *,
+        goal: float | None = None,
+        better: Literal["higher", "lower"] = "lower",
+    ) -> None:
+        """Add a figure that there is nothing to compare with."""
+        spread = (median(values), min(values), max(values))
+        self._add(Finding(benchmark, what, *spread, len(values), goal, better, unit=unit))
+
+    def _add(self, finding: Finding) -> None:
+        self.results.findings.append(finding)
+
+    def series(self, plot: str, name: str, values: Sequence[float]) -> None:
+        """Keep numbers for a plot."""
+        self.results.series.setdefault(plot, {})[name] = list(values)
+
+    def note(self, text: str | None) -> None:
+        """Keep what a reader should know; nothing for None, and nothing twice."""
+        if text and text not in self.results.notes:
+            self.results.notes.append(text)
+
+
+def _machine() -> dict[str, str]:
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return {
+        "cpu": model,
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def figure(value: float) -> str:
+    """Return a number with as many digits as mean something."""
+    if abs(value) >= _THOUSAND:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"
+
+
+def show(results: Results, console: Console, earlier: Results | None = None) -> None:
+    """Print the table of a run.
+
+    Args:
+        results: the run.
+        console: where to.
+        earlier: a run to print beside it.
+    """
+    before = {(one.benchmark, one.what): one for one in earlier.findings} if earlier else {}
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("", "what", "median", "low - high", "goal", ""):
+        table.add_column(column, justify="left" if column in ("", "what") else "right")
+    if earlier:
+        table.add_column("before", justify="right")
+    table.add_column("medians")
+    for one in results.findings:
+        goal = "" if one.goal is None else f"{_SIGNS[one.better]} {figure(one.goal)}"
+        met = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[one.met]
+        few = "" if one.rounds >= LEAST_ROUNDS or one.rounds == 1 else f" ({one.rounds} rounds)"
+        line = [
+            one.benchmark,
+            escape(one.what),
+            f"{figure(one.value)} {one.unit}".strip(),
+            "" if one.rounds == 1 else f"{figure(one.low)} - {figure(one.high)}{few}",
+            goal,
+            met,
+        ]
+        if earlier:
+            then = before.get((one.benchmark, one.what))
+            line.append("new" if then is None else f"{figure(then.value)} {then.unit}".strip())
+        table.add_row(*line, one.absolute)
+    machine = ", ".join(f"{name} {value}" for name, value in results.machine.items())
+    console.print(f"\n{results.at:%Y-%m-%d %H:%M} UTC; {machine}", highlight=False)
+    if earlier:
+        console.print(f"before: {earlier.at:%Y-%m-%d %H:%M} UTC", highlight=False)
+    console.print(table, highlight=False, soft_wrap=True)
+    for note in results.notes:
+        console.print(f"note: {note}", highlight=False)
+
+
+def markdown(results: Results) -> str:
+    """Return the table of a run in Markdown."""
+    machine = ", ".join(f"{name} {value}" for name, value in results.machine.items())
+    lines = [
+        f"{results.at:%Y-%m-%d}; {machine}.",
+        "",
+        "| | what | median | low - high | goal | | medians |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in results.findings:
+        goal = "" if one.goal is None else f"{_SIGNS[one.better]} {figure(one.goal)}"
+        met = {True: "met", False: "**missed**", None: ""}[one.met]
+        spread = "" if one.rounds == 1 else f"{figure(one.low)} - {figure(one.high)}"
+        value = f"{figure(one.value)} {one.unit}".strip()
+        cells = (one.benchmark, one.what, value, spread, goal, met, one.absolute)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def read_results(file: Path) -> Results:
+    """Read an earlier run.
+
+    Raises:
+        BenchmarkFailedError: there is none in that file.
+    """
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Results)
+    except (OSError, msgspec.DecodeError) as error:
+        raise BenchmarkFailedError(f"cannot read earlier results from {file}: {error}") from error
+
+
+def write_results(results: Results, file: Path) -> None:
+    """Write a run, for plots and for later comparisons."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")

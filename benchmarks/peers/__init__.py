@@ -1,0 +1,1 @@
+"""Other systems that track activity in batches."""

@@ -1,0 +1,150 @@
+"""Eyes on a process: a buffer and a store that do what they do, and note what that means."""
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.simulation.ledger import Ledger
+from tracker import RowRejected, Target
+from tracker._buffer.buffer import Buffer
+from tracker._flush.flusher import FlushCounts
+from tracker._flush.store import Chunk, ChunkResult, Store
+
+
+class CheckedBuffer(Buffer):
+    """A buffer that notes in the ledger what it takes, and what it says it loses."""
+
+    __slots__ = ("_now", "_stored", "ledger", "missed")
+
+    def __init__(
+        self,
+        target: Target,
+        ledger: Ledger,
+        stored: Callable[[int], int | None],
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        super().__init__(target, clock=clock, monotonic=monotonic)
+        self.missed: set[tuple[int, int]] = set()
+        """The changes that its journal did not take."""
+        self.ledger = ledger
+        self._stored = stored
+        self._now = clock
+
+    def touch(self, key: object, at: Any = None) -> None:
+        """Touch, and note that this is owed from now on, unless it is counted as dropped."""
+        dropped, missed = sum(self.dropped.values()), self._missed_changes()
+        super().touch(key, at)
+        if len(self) > self.target.capacity_keys:
+            self.ledger.broken(f"{len(self)} keys are more than the capacity")
+        if sum(self.dropped.values()) != dropped:
+            return
+        second = int(self._now()) if at is None else min(int(at), int(self._now()))
+        number = int(key)  # type: ignore[call-overload]
+        second -= second % self.target.resolution_s
+        self.ledger.touched(number, second, self._stored(number))
+        if self._missed_changes() != missed:
+            self.missed.add((number, second))
+
+    def recover(self, key: object, second: int) -> None:
+        """Recover, which adds nothing to what is owed, and nothing to what may be lost."""
+        dropped = sum(self.dropped.values())
+        super().recover(key, second)
+        if sum(self.dropped.values()) != dropped:
+            self.ledger.broken(f"key {key} is dropped while it is taken over: {self.dropped}")
+
+    def _missed_changes(self) -> int:
+        return self.journal.missed if self.journal is not None else 0
+
+    def close(self) -> int:
+        """Close, and let go of what it says is lost."""
+        pending, dropped = self.pending(), self.dropped["shutdown"]
+        left = super().close()
+        if left or self.dropped["shutdown"] != dropped:
+            if left != len(pending) or self.dropped["shutdown"] != dropped + left:
+                self.ledger.broken(f"{left} of {len(pending)} pending keys are lost at the stop")
+            for key, second in pending.items():
+                self.ledger.forgive(key, second, "lost at the stop")
+        return left
+
+    def pending(self) -> dict[int, int]:
+        """Return the latest second of each key that is pending."""
+        view = self.view()
+        keys = {*self._live, *self._in_flight}
+        return {int(key): view.get(key) or 0 for key in sorted(keys)}
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether something is in flight."""
+        return bool(self._in_flight)
+
+    @property
+    def live_keys(self) -> int:
+        """How many keys came since the last drain, or were restored."""
+        return len(self._live)
+
+
+class CheckedStore:
+    """A store that notes which keys may leave the buffer unwritten.
+
+    Args:
+        name: whose it is.
+        store: the tracker's own.
+        ledger: where it is noted.
+    """
+
+    def __init__(self, name: str, store: Store, ledger: Ledger) -> None:
+        self._name = name
+        self._store = store
+        self.ledger = ledger
+        self.on_flush: Callable[[], None] = lambda: None
+        """Called at the first chunk of each flush."""
+        self._flushers = -1
+        self._advanced = False
+        self._refused: dict[int, int] = {}
+        self._rejected = 0
+
+    def begin(self, counts: FlushCounts) -> None:
+        """Set what counts flushes."""
+        self.counts = counts
+
+    async def write(self, chunk: Chunk) -> ChunkResult:
+        """Write, and note what became of the chunk."""
+        flushes = self.counts.success + self.counts.partial + self.counts.failed
+        if flushes != self._flushers:
+            self.check_rejected()
+            self._flushers, self._advanced, self._refused = flushes, False, {}
+            self.on_flush()
+        try:
+            written = await self._store.write(chunk)
+        except BaseException as error:
+            if self.ledger.trace is not None:
+                self.ledger.say(f"{self._name} fails to write {chunk}: {error!r}")
+            if isinstance(error, RowRejected) and len(chunk) == 1:
+                self._refused.update(_entries(chunk))
+            raise
+        if self.ledger.trace is not None:
+            self.ledger.say(f"{self._name} writes {chunk}: {written}")
+        entries = _entries(chunk)
+        for key in map(int, written.missing):
+            if key not in self.ledger.missing:
+                self.ledger.broken(f"key {key} is said to be missing, and never was")
+            self.ledger.forgive(key, entries[key], "missing")
+        self._refused.update((int(key), entries[int(key)]) for key in written.refused)
+        left = len(written.missing) + len(written.refused) + len(written.locked)
+        self._advanced |= len(chunk) > left + written.unchanged
+        return written
+
+    def check_rejected(self) -> None:
+        """Let what was rejected be lost, if it was right to reject it."""
+        rejected, self._rejected = self.counts.rejected - self._rejected, self.counts.rejected
+        if not rejected:
+            return
+        if rejected != len(self._refused) or not self._advanced:
+            self.ledger.broken(f"{rejected} keys are rejected, {len(self._refused)} were refused")
+        for key, second in self._refused.items():
+            self.ledger.forgive(key, second, "rejected")
+
+
+def _entries(chunk: Chunk) -> dict[int, int]:
+    return {int(key): second for key, second in chunk.entries()}

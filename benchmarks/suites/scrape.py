@@ -1,0 +1,174 @@
+"""What a scrape of a service costs that has much to write: itself, and whoever else is served.
+
+The application runs in this process, where its event loop can be watched, and is scraped by another
+one. Before that it has been asked for all kinds of things, so that there are as many time series as
+a busy service has.
+"""
+
+import asyncio
+import socket
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+
+from api.access.authentication import DEVICES
+from api.app import LISTENER, TRACKER, create_app
+from api.config import Settings
+from api.serving import open_listeners
+from benchmarks.harness.metrics import parse_metrics
+from benchmarks.harness.report import BenchmarkFailedError, Report
+from benchmarks.harness.stall import Stall, longest_stall
+from benchmarks.harness.testbed import Testbed
+
+FEW: Final = 1000
+MANY: Final = 1_000_000
+_ROUNDS: Final = 5
+_SCRAPES: Final = 10
+_SLICE: Final = 1000
+_LEAST_SAMPLES: Final = 500
+_HOUR_S: Final = 3600.0
+_METHODS: Final = ("GET", "POST", "DELETE", "PUT")
+_PATHS: Final = (
+    "/api/health",
+    "/api/health/ready",
+    "/api/openapi.json",
+    "/api/v1/devices",
+    "/api/v1/devices?group_id=fleet",
+    "/api/v1/devices/register",
+    f"/api/v1/devices/{uuid.UUID(int=0)}",
+    f"/api/v1/devices/{uuid.UUID(int=0)}/heartbeat",
+    "/api/v1/locations",
+    "/api/v1/locations/batch",
+    "/nowhere",
+)
+_SCRAPER: Final = """
+import http.client, sys, time
+host, port, times = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+connection = http.client.HTTPConnection(host, port)
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(times):
+    started = time.perf_counter()
+    connection.request("GET", "/metrics")
+    answer = connection.getresponse()
+    text = answer.read()
+    print((time.perf_counter() - started) * 1e3)
+    assert answer.status == 200
+    time.sleep(0.02)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Scraped:
+    """What scrapes took, in milliseconds, and each round's longest stall of the loop."""
+
+    times_ms: Sequence[float]
+    stalls: Sequence[Stall]
+
+
+async def scraping(
+    testbed: Testbed, report: Report, advance: Callable[[], None], *, many: int = MANY
+) -> None:
+    """Run the benchmark.
+
+    Args:
+        testbed: where a database is made.
+        report: where findings go.
+        advance: called as it gets on.
+        many: how many keys are pending in the end.
+
+    Raises:
+        BenchmarkFailedError: a scrape does not show what is pending.
+    """
+    async with testbed.fleet(1) as fleet, _served(fleet.dsn, many) as (app, url):
+        await _make_series(url, fleet.keys[0])
+        advance()
+        await _fill(app, FEW)
+        few = await _scraped(url, FEW)
+        advance()
+        await _fill(app, many)
+        scraped = await _scraped(url, many)
+        buffer = app[TRACKER].buffers[DEVICES]
+        buffer.drain()
+        buffer.settle({})  # they are of no device, so no flush has to find that out
+        advance()
+    report.state("scrape", f"time of one, {FEW:,} keys", few.times_ms, "ms")
+    report.state("scrape", f"time of one, {many:,} keys", scraped.times_ms, "ms", goal=50)
+    report.state(
+        *("scrape", "longest stall of the event loop meanwhile"),
+        *([stall.wall_ms for stall in scraped.stalls], "ms"),
+        goal=5,
+    )
+    report.state("scrape", "of which CPU", [stall.cpu_ms for stall in scraped.stalls], "ms")
+
+
+@asynccontextmanager
+async def _served(dsn: str, keys: int) -> AsyncIterator[tuple[web.Application, str]]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with TemporaryDirectory(prefix="activity-scrape-") as folder:
+        settings = Settings(
+            server={"port": port},
+            journal={"dir": folder},
+            tracker={
+                "flush_interval_s": _HOUR_S,
+                "capacity_keys": 2 * keys,
+                "high_water_keys": 2 * keys,
+            },
+        )
+        app = await create_app(settings, dsn)
+        async with open_listeners(app, settings.server):
+            yield app, f"http://{app[LISTENER].host}:{app[LISTENER].port}"
+
+
+async def _make_series(url: str, key: str) -> None:
+    """Ask for everything in every way, with a key and without."""
+    async with aiohttp.ClientSession(url) as session:
+        for headers in ({"X-API-Key": key}, {}):
+            for method in _METHODS:
+                for path in _PATHS:
+                    async with session.request(method, path, headers=headers) as answer:
+                        await answer.read()
+
+
+async def _fill(app: web.Application, keys: int) -> None:
+    """Let so many keys be pending, a slice in a turn: the journal gets its room in between."""
+    buffer = app[TRACKER].buffers[DEVICES]
+    while len(buffer) < keys:
+        for _ in range(min(_SLICE, keys - len(buffer))):
+            buffer.touch(str(uuid.uuid4()))
+        await asyncio.sleep(0)
+
+
+async def _scraped(url: str, keys: int) -> _Scraped:
+    host, _, port = url.removeprefix("http://").partition(":")
+    command = [sys.executable, "-c", _SCRAPER, host, port, str(_SCRAPES)]
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as answer:
+        samples = parse_metrics(await answer.text())
+    if samples.total("activity_buffer_keys", target=DEVICES) != keys:
+        raise BenchmarkFailedError(f"a scrape shows other than {keys:,} pending keys")
+    if len(samples.samples) < _LEAST_SAMPLES:
+        raise BenchmarkFailedError(
+            f"{len(samples.samples)} samples are not those of a busy service"
+        )
+    times_ms, stalls = [], []
+    for _ in range(_ROUNDS):
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        await process.stdout.readline()  # it has started, which takes a core
+        async with longest_stall() as stall:
+            printed, _ = await process.communicate(b"go\n")
+        if process.returncode:
+            raise BenchmarkFailedError("the scraper failed")
+        times_ms += [float(line) for line in printed.split()]
+        stalls.append(stall)
+    return _Scraped(times_ms, stalls)

@@ -1,0 +1,327 @@
+"""Group commit: uploads share writes, and each still has a fate of its own."""
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from api.config import IngestSettings, Settings
+from api.fleet.batch_commit import BatchCommit
+from tests.support.sample_table import locking
+from tests.support.service import REPORT, Service, running
+from tracker import StoreUnavailable
+
+
+async def stored_devices(db) -> list[str]:
+    rows = await db.fetch("SELECT device_id::text FROM locations ORDER BY received_at, 1")
+    return [row[0] for row in rows]
+
+
+async def groups(service: Service) -> int:
+    return int((await service.metrics()).total("ingest_batch_rows_count"))
+
+
+async def outcomes(service: Service) -> dict[str, int]:
+    metrics = await service.metrics()
+    return {
+        outcome: int(metrics.total("ingest_uploads_total", outcome=outcome))
+        for outcome in ("stored", "refused", "unavailable", "shed")
+    }
+
+
+async def until_waiting(service: Service, rows: int) -> None:
+    """Return when so many reports wait for a write."""
+    async with asyncio.timeout(30):
+        while (await service.metrics()).total("ingest_waiting_rows") < rows:
+            await asyncio.sleep(0.01)
+
+
+async def under_way(service: Service, count: int) -> None:
+    """Return when so many requests are being answered, the one that asks not counted."""
+    async with asyncio.timeout(30):
+        while (await service.metrics()).total("http_requests_in_flight") < count + 1:
+            await asyncio.sleep(0.01)
+
+
+async def statuses(uploads) -> list[int]:
+    return [answer.status for answer in await asyncio.gather(*uploads)]
+
+
+async def test_uploads_that_arrive_during_a_write_share_the_next(dsn, db):
+    """One is being written, thirty wait: they are committed together, and all are there."""
+    async with running(dsn, ingest={"batches_in_flight": 1}) as service:
+        devices = [await service.register() for _ in range(31)]
+        async with locking(dsn, "LOCK TABLE locations"):
+            first = asyncio.create_task(service.upload(devices[0]))
+            await under_way(service, 1)
+            rest = [asyncio.create_task(service.upload(device)) for device in devices[1:]]
+            await until_waiting(service, 30)
+            assert not first.done()
+        assert await statuses([first, *rest]) == [200] * 31
+        assert await groups(service) == 2
+        assert sorted(await stored_devices(db)) == sorted(devices)
+        assert await outcomes(service) == {"stored": 31, "refused": 0, "unavailable": 0, "shed": 0}
+
+
+async def test_an_upload_right_after_another_was_answered_finds_a_writer():
+    """The writer that has just found nothing more to do is not waited for."""
+
+    class AtOnce:
+        async def insert(self, *_uploads: object, **_deadline: object) -> None:
+            pass
+
+    grouped = BatchCommit(AtOnce(), IngestSettings(), deadline_s=60)
+    async with asyncio.timeout(20):
+        for _ in range(10):
+            await grouped.store("device", [None], size_bytes=1)
+    await grouped.close()
+
+
+async def test_an_upload_to_an_idle_service_waits_for_no_other(service, db):
+    """Alone, each is a group of its own."""
+    device_id = await service.register()
+    for number in range(3):
+        assert (await service.upload(device_id, timestamp=number)).status == 200
+    assert await groups(service) == 3
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [({"batch_rows": 10}, 4), ({"batch_bytes": 2000}, None), ({"batch_rows": 1}, 31)],
+)
+async def test_a_group_is_as_large_as_it_may_be(dsn, db, limits, expected):
+    """Rows and bytes are limited; what does not fit goes with the next group."""
+    async with running(dsn, ingest={"batches_in_flight": 1, **limits}) as service:
+        device_id = await service.register()
+        async with locking(dsn, "LOCK TABLE locations"):
+            uploads = [asyncio.create_task(service.upload(device_id, timestamp=0))]
+            await under_way(service, 1)
+            uploads += [
+                asyncio.create_task(service.upload(device_id, timestamp=n)) for n in range(1, 31)
+            ]
+            await until_waiting(service, 30)
+        assert await statuses(uploads) == [200] * 31
+        assert len(await stored_devices(db)) == 31
+        if expected is None:  # a body of about 150 bytes: some 13 in 2,000
+            assert 3 <= await groups(service) <= 5
+        else:
+            assert await groups(service) == expected
+
+
+async def test_a_batch_larger_than_a_group_still_goes(dsn, db):
+    """A limit below the size of one upload does not starve it."""
+    async with running(dsn, ingest={"batch_rows": 10, "batch_bytes": 10}) as service:
+        device_id = await service.register()
+        reports = [{**REPORT, "timestamp": n} for n in range(50)]
+        body = {"device_id": device_id, "locations": reports}
+        answer = await service.call("POST", "/api/v1/locations/batch", json=body)
+        assert (answer.status, len(await stored_devices(db))) == (200, 50)
+
+
+async def in_one_group(service: Service, dsn: str, uploads) -> list[int]:
+    """Send uploads so that they meet in one group; return what they are answered."""
+    opener = await service.register()
+    async with locking(dsn, "LOCK TABLE locations"):
+        first = asyncio.create_task(service.upload(opener))
+        await under_way(service, 1)
+        rest = [asyncio.create_task(upload) for upload in uploads]
+        await until_waiting(service, len(rest))
+    assert (await first).status == 200
+    return await statuses(rest)
+
+
+async def test_an_upload_of_a_device_that_is_gone_fails_alone(dsn, db):
+    """A device deleted behind the service's back is 404; the group it was in is stored."""
+    async with running(dsn, ingest={"batches_in_flight": 1}) as service:
+        devices = [await service.register() for _ in range(20)]
+        await db.execute("DELETE FROM devices WHERE device_id = ANY($1::uuid[])", devices[5:7])
+        answered = await in_one_group(service, dsn, [service.upload(one) for one in devices])
+        assert answered == [404 if one in devices[5:7] else 200 for one in devices]
+        assert set(devices) - set(await stored_devices(db)) == set(devices[5:7])
+        assert (await service.heartbeat(devices[5])).status == 404  # and it is forgotten
+        assert (await outcomes(service))["refused"] == 2
+
+
+async def test_a_report_that_the_database_refuses_fails_alone(dsn, db):
+    """Whatever rule the table has, only who breaks it is told, and it is no 500."""
+    await db.execute("ALTER TABLE locations ADD CHECK (latitude <> 13)")
+    async with running(dsn, ingest={"batches_in_flight": 1}) as service:
+        devices = [await service.register() for _ in range(20)]
+        bad = {devices[3], devices[17]}
+        uploads = [service.upload(one, latitude=13 if one in bad else 14) for one in devices]
+        answered = await in_one_group(service, dsn, uploads)
+        assert answered == [422 if one in bad else 200 for one in devices]
+        assert set(devices) - set(await stored_devices(db)) == bad
+        answer = await service.upload(devices[3], latitude=13)
+        assert (await answer.json())["error"] == "refused"
+
+
+async def test_a_device_whose_row_is_locked_holds_up_no_other(dsn, db):
+    """Somebody's open transaction on one device delays the uploads of that device alone."""
+    async with running(dsn, ingest={"batches_in_flight": 1}) as service:
+        held, *others = [await service.register() for _ in range(10)]
+        lock = f"SELECT 1 FROM devices WHERE device_id = '{held}' FOR UPDATE"
+        async with locking(dsn, lock):
+            late = asyncio.create_task(service.upload(held))
+            for number in range(3):
+                uploads = [service.upload(one, timestamp=number) for one in others]
+                assert await statuses(uploads) == [200] * 9
+            assert not late.done()
+        assert (await late).status == 200
+        assert held in await stored_devices(db)
+
+
+async def test_an_upload_of_a_device_that_stays_locked_is_503_in_time(dsn, db):
+    """Its sender is told to try again, and nobody else notices."""
+    async with running(dsn, database={"statement_timeout_s": 0.5}) as service:
+        held, other = await service.register(), await service.register()
+        lock = f"SELECT 1 FROM devices WHERE device_id = '{held}' FOR UPDATE"
+        async with locking(dsn, lock):
+            answer = await service.upload(held)
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+            assert (await service.upload(other)).status == 200
+        assert held not in await stored_devices(db)
+        assert (await service.upload(held)).status == 200
+
+
+async def test_beyond_what_may_wait_uploads_are_refused_at_once(dsn, db):
+    """Memory is bounded; who was let in is answered, and all that was answered 200 is there."""
+    limits = {"batches_in_flight": 1, "waiting_rows": 5}
+    async with running(dsn, ingest=limits) as service:
+        device_id = await service.register()
+        async with locking(dsn, "LOCK TABLE locations"):
+            uploads = [asyncio.create_task(service.upload(device_id, timestamp=0))]
+            await under_way(service, 1)
+            uploads += [
+                asyncio.create_task(service.upload(device_id, timestamp=n)) for n in range(1, 6)
+            ]
+            await until_waiting(service, 5)
+            shed = await service.upload(device_id, timestamp=6)
+            assert (shed.status, (await shed.json())["error"]) == (503, "unavailable")
+            assert shed.headers["Retry-After"] == "2"
+            assert not any(upload.done() for upload in uploads)
+        assert await statuses(uploads) == [200] * 6
+        assert len(await stored_devices(db)) == 6
+        assert await outcomes(service) == {"stored": 6, "refused": 0, "unavailable": 0, "shed": 1}
+        assert (await service.upload(device_id, timestamp=7)).status == 200
+
+
+async def test_large_bodies_may_not_fill_the_memory_while_they_wait(dsn):
+    """Blanks count too: what is limited is what is held."""
+    async with running(dsn, ingest={"batches_in_flight": 1, "waiting_bytes": 150_000}) as service:
+        device_id = await service.register()
+        body = b" " * 100_000 + b'{"device_id":"%s","timestamp":%d,"latitude":1,"longitude":1,'
+        body += b'"accuracy":1}'
+
+        def send(number: int):
+            data = body % (device_id.encode(), number)
+            headers = {"Content-Type": "application/json"}
+            return service.call("POST", "/api/v1/locations", data=data, headers=headers)
+
+        async with locking(dsn, "LOCK TABLE locations"):
+            uploads = [asyncio.create_task(send(0))]
+            await under_way(service, 1)
+            uploads.append(asyncio.create_task(send(1)))
+            await until_waiting(service, 1)
+            assert (await send(2)).status == 503
+        assert await statuses(uploads) == [200, 200]
+
+
+async def test_a_client_that_leaves_does_not_harm_its_group(dsn, db):
+    """Its own upload may be stored or not; the others are."""
+    async with running(dsn, ingest={"batches_in_flight": 1}) as service:
+        devices = [await service.register() for _ in range(10)]
+        async with locking(dsn, "LOCK TABLE locations"):
+            first = asyncio.create_task(service.upload(devices[0]))
+            await under_way(service, 1)
+            rest = [asyncio.create_task(service.upload(one)) for one in devices[1:]]
+            await until_waiting(service, 9)
+            first.cancel()
+            rest[3].cancel()
+        left = [*rest[:3], *rest[4:]]
+        assert await statuses(left) == [200] * 8
+        assert {*devices[1:4], *devices[5:]} <= set(await stored_devices(db))
+        assert (await service.upload(devices[0])).status == 200
+
+
+async def test_uploads_that_wait_too_long_are_503_and_make_room(dsn, db):
+    """With the table locked for longer than they may wait, nobody hangs and nothing is kept."""
+    async with running(
+        dsn,
+        database={"statement_timeout_s": 0.5},
+        ingest={"batches_in_flight": 1, "waiting_rows": 10},
+    ) as service:
+        device_id = await service.register()
+        async with locking(dsn, "LOCK TABLE locations"):
+            for _ in range(2):
+                started = time.monotonic()
+                uploads = [service.upload(device_id, timestamp=n) for n in range(10)]
+                assert set(await statuses(uploads)) == {503}
+                assert time.monotonic() - started < 20  # ten one after the other would be more
+        async with asyncio.timeout(30):
+            while (await service.upload(device_id)).status != 200:
+                pass
+        assert (await service.metrics()).total("ingest_waiting_rows") == 0
+
+
+async def test_senders_that_wait_at_shutdown_are_told_to_try_again(dsn):
+    """The end of the service is no reason to let a client hang."""
+    async with running(dsn, ingest={"batches_in_flight": 1}) as service:
+        device_id = await service.register()
+        async with locking(dsn, "LOCK TABLE locations"):
+            uploads = [asyncio.create_task(service.upload(device_id, timestamp=0))]
+            await under_way(service, 1)
+            uploads.append(asyncio.create_task(service.upload(device_id, timestamp=1)))
+            await until_waiting(service, 1)
+            await service.client.app.cleanup()
+            assert await statuses(uploads) == [503, 503]
+
+
+async def test_many_uploads_at_once_are_all_stored(service, db):
+    """Five hundred devices, two groups in flight, some reports twice: each row once."""
+    devices = [await service.register() for _ in range(20)]
+    uploads = [service.upload(devices[n % 20], timestamp=(n // 20) % 20) for n in range(500)]
+    assert await statuses(uploads) == [200] * 500
+    assert len(await stored_devices(db)) == 400
+    assert await groups(service) < 500
+
+
+def test_groups_must_find_connections():
+    """More groups in flight than connections would only wait for each other."""
+    with pytest.raises(ValueError, match=r"batches_in_flight must not be above"):
+        Settings(database={"pool_size": 2}, ingest={"batches_in_flight": 3})
+
+
+class Broken:
+    """Locations whose every write is a bug."""
+
+    async def insert(self, *_uploads: object, **_deadline: object) -> None:
+        raise ZeroDivisionError
+
+
+async def test_a_bug_in_a_write_is_an_answer_even_if_it_cannot_be_logged(monkeypatch):
+    """A closed pipe on standard output lets no client hang, and the next upload is tried."""
+
+    def broken(*_args: object, **_more: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("api.fleet.batch_commit.log", SimpleNamespace(exception=broken))
+    grouped = BatchCommit(Broken(), IngestSettings(), deadline_s=60)
+    async with asyncio.timeout(20):
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="ZeroDivisionError"):
+                await grouped.store("device", [None], size_bytes=1)
+    await grouped.close()
+    with pytest.raises(StoreUnavailable, match="stopping"):
+        await grouped.store("device", [None], size_bytes=1)
+
+
+async def test_an_upload_larger_than_what_may_wait_still_goes_when_nothing_waits(dsn, db):
+    """Small limits make nobody try for ever."""
+    async with running(dsn, ingest={"waiting_rows": 1, "waiting_bytes": 1}) as service:
+        device_id = await service.register()
+        reports = [{**REPORT, "timestamp": n} for n in range(50)]
+        body = {"device_id": device_id, "locations": reports}
+        answer = await service.call("POST", "/api/v1/locations/batch", json=body)
+        assert (answer.status, len(await stored_devices(db))) == (200, 50)

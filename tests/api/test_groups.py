@@ -1,0 +1,61 @@
+"""Groups over HTTP: which there are, how many active devices each has, when one was last seen."""
+
+from typing import Any
+
+from tests.support.service import Service, seconds
+
+
+async def groups(service: Service, **options: Any) -> list[dict[str, Any]]:
+    answer = await service.call("GET", "/api/v1/groups", **options)
+    assert answer.status == 200, await answer.text()
+    return (await answer.json())["groups"]
+
+
+async def test_groups_are_listed_by_id_with_their_active_devices(service):
+    """A device that was deactivated counts no more, nor does a group that only it was in."""
+    for group in ("zz", "aa", "aa", "left"):
+        device_id = await service.register(group)
+    assert (await service.call("DELETE", f"/api/v1/devices/{device_id}")).status == 204
+    assert [(one["group_id"], one["devices"]) for one in await groups(service)] == [
+        ("aa", 2),
+        ("zz", 1),
+    ]
+
+
+async def test_a_group_was_seen_when_its_newest_active_device_was(service, db):
+    """In whole seconds; infinity is no time, and who was deactivated says nothing."""
+    for name, seen, active in (
+        ("older", "2020-01-01 00:00:00+00", True),
+        ("newer", "2021-01-01 00:00:00.75+00", True),
+        ("gone", "2022-01-01 00:00:00+00", False),
+        ("for ever", "infinity", True),
+    ):
+        await db.execute(
+            "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at, "
+            f"is_active) VALUES (gen_random_uuid(), $1, 'family', 'android', '{seen}', $2)",
+            name,
+            active,
+        )
+    (group,) = await groups(service)
+    assert (group["devices"], seconds(group["last_seen_at"])) == (3, 1_609_459_200)
+    assert group["last_seen_at"] == "2021-01-01T00:00:00Z"
+
+
+async def test_a_group_whose_devices_were_never_seen_says_so(service, db):
+    """Null, not the epoch."""
+    await service.register()
+    await db.execute("UPDATE devices SET last_seen_at = NULL")
+    assert await groups(service) == [{"group_id": "family", "devices": 1, "last_seen_at": None}]
+
+
+async def test_no_more_than_a_thousand_groups_are_listed(service, db):
+    """The first ones by id; a key of one group still sees its own."""
+    await db.execute(
+        "INSERT INTO devices (device_id, display_name, group_id, platform) "
+        "SELECT gen_random_uuid(), 'Phone', 'g' || lpad(n::text, 4, '0'), 'android' "
+        "FROM generate_series(1, 1001) n"
+    )
+    found = await groups(service)
+    assert [one["group_id"] for one in found] == [f"g{n:04}" for n in range(1, 1001)]
+    (last,) = await groups(service, key=await service.make_key("g1001"))
+    assert (last["group_id"], last["devices"]) == ("g1001", 1)

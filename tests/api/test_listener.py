@@ -1,0 +1,361 @@
+"""Clients that take their time, come in crowds or never leave: they harm nobody else."""
+
+import asyncio
+import gzip
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import AsyncExitStack
+
+import aiohttp
+import pytest
+import structlog
+
+from api.config import SettingsError, load_settings
+from api.http.open_files import affordable_connections
+from tests.api.test_cli import CHECKOUT, assert_one_line, run, serving
+from tests.support.raw_client import PATIENCE_S, free_port, listening
+from tests.support.service import REPORT
+
+SOON_S = 0.3
+"""A limit that a test waits for."""
+
+
+async def test_a_head_that_comes_slowly_is_408_and_ends(dsn):
+    """A byte now and then buys no more time: what counts is when the head is complete."""
+    async with listening(dsn, header_timeout_s=SOON_S) as service, service.client() as client:
+        ended = asyncio.create_task(client.answers())
+        head = service.heartbeat()[:-2]
+        for byte in head:
+            await client.send(bytes([byte]))
+            done, _ = await asyncio.wait([ended], timeout=0.01)
+            if done:
+                break
+        (answer,) = await ended
+        assert (answer.status, answer.error) == (408, "request_timeout")
+        assert answer.headers["connection"] == "close"
+        assert not service.was_touched(service.device_id)
+        await service.assert_serves()
+
+
+async def test_a_second_head_on_a_connection_has_its_time_too(dsn):
+    """The limit is not for newcomers only."""
+    async with listening(dsn, header_timeout_s=SOON_S) as service, service.client() as client:
+        await client.send(service.heartbeat())
+        assert (await client.answer()).status == 204
+        await client.send(b"POST /api")
+        (answer,) = await client.answers()
+        assert answer.status == 408
+
+
+async def test_who_says_nothing_is_closed_without_an_answer(dsn):
+    """An answer would be taken for that to a request which is on its way."""
+    async with listening(dsn, header_timeout_s=SOON_S) as service, service.client() as client:
+        assert await client.answers() == []
+        metrics = await service.metrics()
+        assert metrics.total("http_connections_closed_total", reason="slow_head") == 1
+
+
+async def test_an_idle_connection_is_closed_after_its_time(dsn):
+    """A head's time does not begin before its first byte, so idle ones get the longer limit."""
+    async with (
+        listening(dsn, header_timeout_s=0.1, keepalive_timeout_s=1.0) as service,
+        service.client() as client,
+    ):
+        await client.send(service.heartbeat())
+        assert (await client.answer()).status == 204
+        await asyncio.sleep(0.5)  # longer than a head may take
+        await client.send(service.heartbeat())
+        assert (await client.answer()).status == 204
+        assert await client.answers() == []
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+async def test_a_body_that_comes_slowly_is_408_and_ends(dsn, framing):
+    """By length or in chunks without an end, a byte now and then buys no time."""
+    async with listening(dsn, body_timeout_s=SOON_S) as service, service.client() as client:
+        ended = asyncio.create_task(client.answers())
+        await client.send(service.upload(framing))
+        async with asyncio.timeout(PATIENCE_S):
+            while not ended.done():
+                await client.send(b"1\r\n \r\n")
+                await asyncio.sleep(0.01)
+        (answer,) = await ended
+        assert (answer.status, answer.error) == (408, "request_timeout")
+        metrics = await service.metrics()
+        assert metrics.total("http_connections_closed_total", reason="slow_body") == 1
+        assert metrics.total("http_request_duration_seconds_count", status="408") == 1
+        await service.assert_serves()
+
+
+async def test_chunks_without_end_are_bounded_by_size_too(dsn):
+    """Who sends fast enough is stopped by the limit for bodies."""
+    async with listening(dsn, max_body_bytes=10_000) as service, service.client() as client:
+        await client.send(service.upload("Transfer-Encoding: chunked"))
+        for _ in range(20):
+            await client.send(b"400\r\n" + b" " * 1024 + b"\r\n")
+        answer = await client.answer()
+        assert (answer.status, answer.error) == (413, "body_too_large")
+        await service.assert_serves()
+
+
+async def test_who_does_not_read_the_answers_is_closed(dsn):
+    """Answers that nobody takes are not kept for long, nor are their requests read on."""
+    async with listening(dsn, response_timeout_s=SOON_S) as service:
+        with socket.create_connection(("127.0.0.1", service.port)) as deaf:
+            deaf.setblocking(False)  # noqa: FBT003 - the only way to say it
+            metrics = b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n" * 100
+            async with asyncio.timeout(PATIENCE_S):
+                while not service.door.closed["slow_answer"]:
+                    try:
+                        deaf.send(metrics)
+                    except BlockingIOError:
+                        pass
+                    except ConnectionError:
+                        break
+                    await asyncio.sleep(0.001)
+        await service.assert_serves()
+        assert service.door.closed["slow_answer"] == 1
+
+
+async def test_a_crowd_of_idle_connections_keeps_nobody_out(dsn):
+    """The one that has waited longest goes first, whoever has just been served stays."""
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(listening(dsn, max_connections=5))
+        with structlog.testing.capture_logs() as logs:
+            regular = await stack.enter_async_context(service.client())
+            idle = [await stack.enter_async_context(service.client()) for _ in range(4)]
+            await regular.send(service.heartbeat())
+            assert (await regular.answer()).status == 204
+            for _ in range(4):
+                newcomer = await stack.enter_async_context(service.client())
+                await newcomer.send(service.heartbeat())
+                assert (await newcomer.answer()).status == 204
+            for each in idle:
+                assert await each.answers() == []
+            await regular.send(service.heartbeat())
+            assert (await regular.answer()).status == 204
+            for _ in range(50):  # far beyond the limit
+                await stack.enter_async_context(service.client())
+            await service.assert_serves()
+        assert len(service.door.open) <= 5
+        assert [entry["event"] for entry in logs] == ["server.connection_limit"]
+        assert service.door.closed["connection_limit"] >= 54
+
+
+async def test_slow_heads_do_not_keep_their_place_in_a_crowd(dsn):
+    """A trickle of bytes makes nobody look busy."""
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(listening(dsn, max_connections=5))
+        for _ in range(20):
+            slow = await stack.enter_async_context(service.client())
+            await slow.send(b"POST /api")
+            await service.assert_serves()
+
+
+async def test_when_all_are_being_answered_a_newcomer_is_closed(dsn):
+    """Nobody who is being answered is let down for somebody who may not even ask."""
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(listening(dsn, max_connections=3))
+        uploading = [await stack.enter_async_context(service.client()) for _ in range(3)]
+        body = json.dumps({"device_id": service.device_id, **REPORT}).encode()
+        for client in uploading:
+            await client.send(service.upload(f"Content-Length: {len(body)}") + body[:-1])
+        async with asyncio.timeout(PATIENCE_S):
+            while service.door.waiting:
+                await asyncio.sleep(0.01)
+        newcomer = await stack.enter_async_context(service.client())
+        assert await newcomer.answers() == []
+        assert service.door.closed["refused"] == 1
+        for client in uploading:
+            await client.send(body[-1:])
+            assert (await client.answer()).status == 200
+
+
+@pytest.mark.parametrize("ahead", ["", "Connection: upgrade\r\nUpgrade: websocket\r\n"])
+async def test_a_slow_body_behind_another_request_is_a_slow_body(dsn, ahead):
+    """What is sent ahead of it, or would be another protocol, takes nobody's time limit away."""
+    async with listening(dsn, body_timeout_s=0.5) as service, service.client() as client:
+        first = f"GET /api/health HTTP/1.1\r\nHost: here\r\n{ahead}\r\n".encode()
+        await client.send(first + service.upload("Content-Length: 100") + b"{")
+        answers = [answer.status for answer in await client.answers()]
+        assert answers == ([200] if ahead else [200, 408])
+        async with asyncio.timeout(PATIENCE_S):
+            while service.door.open:
+                await asyncio.sleep(0.01)
+
+
+async def test_an_expected_body_is_not_asked_for_of_a_client_that_does_not_know_how(dsn):
+    """HTTP/1.0 had no interim answers."""
+    async with listening(dsn) as service, service.client() as client:
+        await service.assert_serves()  # now the key is cached: nothing is between head and body
+        body = json.dumps({"device_id": service.device_id, **REPORT}).encode()
+        head = service.upload("Expect: 100-continue", f"Content-Length: {len(body)}")
+        await client.send(head.replace(b"HTTP/1.1", b"HTTP/1.0") + body[:-1])
+        async with asyncio.timeout(PATIENCE_S):
+            while service.door.waiting or not service.door.open:  # until the head is read
+                await asyncio.sleep(0.01)
+        await client.send(body[-1:])
+        assert [answer.status for answer in await client.answers()] == [200]
+
+
+async def test_who_watches_has_a_door_of_their_own(dsn):
+    """Metrics are there alone, health is at both; a crowd at one is none at the other."""
+    async with AsyncExitStack() as stack:
+        watched = free_port()
+        service = await stack.enter_async_context(
+            listening(dsn, max_connections=1, monitor_port=watched)
+        )
+        for _ in range(5):
+            await stack.enter_async_context(service.client())
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        before = service.touches()
+        for port, path, status in (
+            (watched, "/metrics", 200),
+            (watched, "/api/health", 200),
+            (watched, "/api/health/live", 200),
+            (watched, "/api/health/ready", 200),
+            (watched, "/api/v1/devices?group_id=family", 404),
+            (watched, "/nowhere", 404),
+            (service.port, "/metrics", 404),
+            (service.port, "/api/health", 200),
+            (service.port, "/api/health/ready", 200),
+        ):
+            url, headers = f"http://127.0.0.1:{port}{path}", {}
+            if status == 404 and port == service.port:
+                headers = {"X-API-Key": service.key}
+            async with session.get(url, headers=headers) as answer:
+                assert (answer.status, "X-Request-ID" in answer.headers) == (status, True), path
+        assert service.touches()["devices"] == before["devices"]
+        async with session.get(f"http://127.0.0.1:{watched}/metrics") as answer:
+            text = await answer.text()
+        assert text.count("# TYPE http_connections gauge") == 1
+        assert 'http_connections{door="monitor"}' in text
+
+
+async def test_a_body_that_is_expected_is_asked_for_when_it_is_wanted(dsn):
+    """Not before the key is known, nor if it is too large; and then it is read."""
+    async with listening(dsn) as service:
+        body = json.dumps({"device_id": service.device_id, **REPORT}).encode()
+        expected = service.upload("Expect: 100-continue", f"Content-Length: {len(body)}")
+        async with service.client() as client:
+            await client.send(expected)
+            assert (await client.answer()).status == 100
+            await client.send(body + service.heartbeat())
+            assert [(await client.answer()).status for _ in range(2)] == [200, 204]
+        for head, status, code in (
+            (expected.replace(service.key.encode(), b"wrong"), 401, "unauthorized"),
+            (
+                service.upload("Expect: 100-continue", "Content-Length: 10000000"),
+                413,
+                "body_too_large",
+            ),
+            (service.upload("Expect: a miracle", "Content-Length: 1"), 417, "expectation_failed"),
+            (
+                b"POST /nowhere HTTP/1.1\r\nHost: here\r\nExpect: a miracle\r\n\r\n",
+                417,
+                "expectation_failed",
+            ),
+        ):
+            async with service.client() as client:
+                await client.send(head)
+                answer = await client.answer()
+                assert (answer.status, answer.error) == (status, code)
+
+
+async def test_a_compressed_body_is_inflated_once_and_not_beyond_the_limit(dsn):
+    """The server leaves it to whoever knows the limit, also behind these doors."""
+    async with listening(dsn, max_body_bytes=10_000) as service, service.client() as client:
+        report = json.dumps({"device_id": service.device_id, **REPORT}).encode()
+        for content, status in ((report, 200), (report + b" " * 1_000_000, 413)):
+            body = gzip.compress(content)
+            head = service.upload("Content-Encoding: gzip", f"Content-Length: {len(body)}")
+            await client.send(head + body)
+            assert (await client.answer()).status == status
+
+
+async def test_stopping_waits_for_nobody_beyond_its_deadline(dsn):
+    """Idle clients and slow ones, half a head and half a body: SIGTERM ends them all in time."""
+    timeout = {"ACTIVITY__SERVER__SHUTDOWN_TIMEOUT_S": "2"}
+    async with serving(dsn, **timeout) as (process, session), AsyncExitStack() as stack:
+        host, port = session._base_url.host, session._base_url.port
+        key = session.headers["X-API-Key"].encode()
+        half_a_body = (
+            b"POST /api/v1/locations HTTP/1.1\r\nHost: here\r\nX-API-Key: " + key + b"\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        )
+        for data in [b""] * 1000 + [b"POST /api"] * 25 + [half_a_body] * 25:
+            client = stack.enter_context(socket.create_connection((host, port)))
+            client.sendall(data)
+        async with session.get("/api/health") as answer:
+            assert answer.status == 200
+        loop = asyncio.get_running_loop()
+        told_at = loop.time()
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(60):
+            _, stderr = await process.communicate()
+        assert (process.returncode, stderr) == (0, b"")
+        assert loop.time() - told_at < 2 + 10 + 5  # as the guarantees say
+
+
+def test_a_monitor_port_that_is_taken_is_said_in_one_line(dsn):
+    """The API is not served without those who watch it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = str(listener.getsockname()[1])
+        done = run(
+            "serve",
+            dsn=dsn,
+            ACTIVITY__SERVER__PORT=str(free_port()),
+            ACTIVITY__SERVER__MONITOR_PORT=taken,
+        )
+    assert_one_line(done, 1, taken)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("MONITOR_PORT", "8080", "monitor_port must not be port"),
+        ("MAX_HEAD_BYTES", "1000", "max_header_line_bytes must not be above max_header_bytes"),
+    ],
+)
+def test_limits_that_contradict_each_other_stop_the_start(monkeypatch, name, value, message):
+    """In one line."""
+    monkeypatch.setenv(f"ACTIVITY__SERVER__{name}", value)
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+@pytest.mark.parametrize(("most", "is_enough"), [(1024, False), (4000, False), (12_000, True)])
+def test_the_limit_of_open_files_is_raised_or_spoken_of(dsn, most, is_enough):
+    """Where fewer files may be open than connections, fewer are let in, in one clear line."""
+    limited = f'ulimit -Sn 512 && ulimit -Hn {most} && exec "$@"'
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", limited, "sh", sys.executable, "-m", "api", "serve"],
+        cwd=CHECKOUT,
+        env={
+            **os.environ,
+            "ACTIVITY__DATABASE__URL": dsn,
+            "ACTIVITY__SERVER__PORT": str(free_port()),
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = json.loads(process.stdout.readline())
+        if not is_enough:
+            assert (said["event"], said["hard_limit"]) == ("server.few_open_files", most)
+            assert 0 < said["max_connections"] < most
+            said = json.loads(process.stdout.readline())
+        assert said["event"] == "server.listening"
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE_S)
+
+
+def test_too_few_open_files_for_anybody_stop_the_start():
+    """Not to be found out by the first client."""
+    with pytest.raises(OSError, match="files may be open"):
+        affordable_connections(100_000_000, others=100_000_000)

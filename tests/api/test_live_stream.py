@@ -1,0 +1,395 @@
+"""The live stream: what is seen of a group while one watches, and what it may not cost."""
+
+import asyncio
+import time
+import uuid
+from contextlib import AsyncExitStack
+
+import pytest
+from structlog.testing import capture_logs
+
+from api.live import group, hub, queries, snapshot
+from api.live.snapshot import Fleet
+from tests.support.service import REPORT, running
+from tests.support.sse import PATIENCE_S, live
+
+LONG_AGO = 1000
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(request, monkeypatch):
+    """Only one test is about the pace itself."""
+    if "real_pace" not in request.fixturenames:
+        monkeypatch.setattr(group, "TICK_S", 0.1)
+        monkeypatch.setattr(group, "_LOOK_EVERY_S", 0.2)
+
+
+@pytest.fixture
+def real_pace() -> None:
+    """As shipped."""
+
+
+async def stored(db, *names: str, group_id: str = "family") -> list[str]:
+    """Store devices that were seen long ago, and return their ids."""
+    return [
+        await db.fetchval(
+            "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
+            "VALUES (gen_random_uuid(), $1, $2, 'android', to_timestamp($3)) "
+            "RETURNING device_id::text",
+            *(name, group_id, LONG_AGO),
+        )
+        for name in names
+    ]
+
+
+async def test_a_heartbeat_is_seen_with_a_tick(service, db, real_pace):
+    """Watchers have all devices at once, and see one that is active with one of the next ticks."""
+    (device_id,) = await stored(db, "Phone")
+    async with live(service.client, service.key) as seen:
+        assert seen.hello["devices"] == seen.hello["of"] == 1
+        assert seen.named(device_id) == {
+            "n": 0,
+            "device_id": device_id,
+            "display_name": "Phone",
+            "platform": "android",
+            "seen": LONG_AGO,
+            "location": None,
+        }
+        await service.heartbeat(device_id)
+        await seen.until(lambda _: seen.named(device_id)["seen"] >= time.time() - 5)
+
+
+async def test_a_touch_that_is_written_between_two_ticks_is_seen(service, db, monkeypatch):
+    """However short it was pending: one flush is seen in memory, more of them in the table."""
+    monkeypatch.setattr(group, "_LOOK_EVERY_S", 3600)
+    ids = await stored(db, "one", "two", "three")
+    async with live(service.client, service.key) as seen:
+        for flushes, device_id in enumerate(ids):
+            ticks = seen.ticks
+            for _ in range(flushes + 1):
+                service.tracker.touch("devices", str(uuid.uuid4()))
+                service.tracker.touch("devices", device_id)
+                await service.tracker.flush()
+            await seen.until(lambda _: seen.named(device_id)["seen"] > LONG_AGO)  # noqa: B023
+            assert seen.ticks - ticks <= 4
+
+
+async def test_a_touch_is_seen_that_only_memory_knows_of(service, db, monkeypatch):
+    """Without a look at the database: it comes by the next tick, though a flush came before it."""
+    monkeypatch.setattr(group, "_LOOK_EVERY_S", 3600)
+    (device_id,) = await stored(db, "Phone")
+    async with live(service.client, service.key) as seen:
+        ticks = seen.ticks
+        await seen.until(lambda _: seen.ticks > ticks)
+        service.tracker.touch("devices", device_id)
+        await service.tracker.flush()
+        assert service.tracker.pending("devices").get(device_id) is None
+        await seen.until(lambda _: seen.named(device_id)["seen"] > LONG_AGO)
+
+
+async def test_what_other_processes_write_is_seen(service, db):
+    """Touches, registrations, renames and positions, and who leaves; a device keeps its number."""
+    ann, bob = await stored(db, "Ann", "Bob")
+    async with live(service.client, service.key) as seen:
+        number = seen.named(bob)["n"]
+        await db.execute(
+            "UPDATE devices SET last_seen_at = to_timestamp(2000) WHERE device_id=$1", bob
+        )
+        await seen.until(lambda _: seen.named(bob)["seen"] == 2000)
+        assert seen.named(ann)["seen"] == LONG_AGO
+        (cid,) = await stored(db, "Aaron")
+        await seen.until(lambda _: seen.named(cid))
+        await db.execute("UPDATE devices SET display_name = 'Zoe' WHERE device_id = $1", ann)
+        await seen.until(lambda _: seen.named(ann)["display_name"] == "Zoe")
+        await db.execute("UPDATE devices SET is_active = false WHERE device_id = $1", bob)
+        await seen.until(lambda _: not seen.named(bob))
+        await db.execute("UPDATE devices SET is_active = true WHERE device_id = $1", bob)
+        await seen.until(lambda _: seen.named(bob))
+        assert seen.named(bob) == {
+            "n": number,
+            "device_id": bob,
+            "display_name": "Bob",
+            "platform": "android",
+            "seen": 2000,
+            "location": None,
+        }
+        await db.execute(
+            "UPDATE devices SET last_seen_at = to_timestamp(3000) WHERE device_id=$1", ann
+        )
+        await seen.until(lambda _: seen.named(ann)["seen"] == 3000)  # whose place has changed
+        await db.execute("UPDATE devices SET group_id = 'others' WHERE device_id = $1", cid)
+        await seen.until(lambda _: not seen.named(cid))
+        assert seen.hellos == 1
+
+
+async def test_positions_are_seen_to_begin_with_and_as_they_come(service, db):
+    """The newest by capture time, in degrees, metres and milliseconds."""
+    (device_id,) = await stored(db, "Phone")
+    await service.upload(device_id, timestamp=5000, latitude=1.5)
+    async with live(service.client, service.key) as seen:
+        assert seen.named(device_id)["location"] == [1.5, REPORT["longitude"], 10, 5000]
+        await db.execute(
+            "INSERT INTO locations (device_id, captured_at, latitude, longitude, accuracy) "
+            "VALUES ($1, to_timestamp(7), 7, 8, 9), ($1, to_timestamp(6), 1, 2, 3)",
+            device_id,
+        )
+        await db.execute("UPDATE devices SET last_seen_at = now() + interval '1 s'")
+        await seen.until(lambda _: seen.named(device_id)["location"] == [7, 8, 9, 7000])
+
+
+@pytest.mark.parametrize("how", [{"device_resolution_s": 600}, {"enabled": False}], ids=str)
+async def test_a_device_that_moves_without_a_later_touch_is_seen_to_move(dsn, how):
+    """Its touches are rounded down to the same time, or there are none."""
+    async with running(dsn, tracker=how) as service:
+        device_id = await service.register()
+        async with live(service.client, service.key) as seen:
+            for second in (1, 2, 3):
+                await service.upload(device_id, timestamp=second * 1000, latitude=second)
+                here = [second, REPORT["longitude"], 10, second * 1000]
+                await seen.until(lambda _: seen.named(device_id)["location"] == here)  # noqa: B023
+
+
+async def test_what_touches_are_rounded_down_by_makes_nobody_idle(dsn):
+    """A device that was seen just now may be said to have been seen so long ago."""
+    async with (
+        running(dsn, tracker={"device_resolution_s": 600}) as service,
+        live(service.client, service.key) as seen,
+    ):
+        assert (seen.hello["online_within_s"], seen.hello["silent_after_s"]) == (719, 1499)
+
+
+async def test_a_group_is_watched_alone(service, db):
+    """Nothing of another group is told, whatever happens there."""
+    (mine,), (theirs,) = await stored(db, "A"), await stored(db, "B", group_id="others")
+    async with live(service.client, service.key) as seen:
+        service.tracker.touch("devices", theirs)
+        service.tracker.touch("devices", mine)
+        await db.execute("UPDATE devices SET display_name = 'C' WHERE device_id = $1", theirs)
+        await seen.until(lambda _: seen.named(mine)["seen"] > LONG_AGO)
+        ticks = seen.ticks
+        await seen.until(lambda _: seen.ticks > ticks + 3)
+        assert [one["device_id"] for one in seen.devices.values()] == [mine]
+        assert seen.hello["all_groups"] is True
+        await seen.until(lambda _: seen.service)
+        assert seen.service["devices"]["touches"] == 2
+        assert seen.service["api_keys"]["failures"] == 0
+
+
+async def test_a_bound_key_sees_its_group_and_nothing_of_the_service(service, db):
+    """Another group is an empty one to it, and how many others are active is not its business."""
+    (mine,) = await stored(db, "A", group_id="mine")
+    await stored(db, "B")
+    key = await service.make_key("mine")
+    async with live(service.client, key, "mine") as seen:
+        assert list(seen.devices) == [seen.named(mine)["n"]]
+        assert seen.hello["all_groups"] is False
+        await seen.until(lambda _: seen.ticks > 2)
+        assert seen.service is None
+    async with (
+        live(service.client, key, "family") as refused,
+        live(service.client, key, "nowhere") as empty,
+    ):
+        for seen in (refused, empty):
+            await seen.until(lambda seen: seen.ticks > 1)
+            assert seen.devices == {}
+            assert seen.service is None
+        told = {k: v for k, v in refused.hello.items() if k != "now"}
+        assert told == {k: v for k, v in empty.hello.items() if k != "now"} | {"group_id": "family"}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("revoked_at = now()", "unauthorized"),
+        ("expires_at = now() + interval '1 second'", "unauthorized"),
+        ("group_id = 'others'", "unavailable"),
+    ],
+)
+async def test_a_key_that_is_no_longer_valid_ends_the_stream(service, db, change, reason):
+    """It is told why; a stream of another key goes on."""
+    key = await service.make_key(name="short")
+    async with live(service.client, key) as seen, live(service.client, service.key) as other:
+        await db.execute(f"UPDATE api_keys SET {change} WHERE name = 'short'")
+        assert await seen.ends() == reason
+        ticks = other.ticks
+        await other.until(lambda _: other.ticks > ticks + 2)
+
+
+async def test_opening_a_stream_is_the_keys_touch_and_no_devices(service, db):
+    """At the opening, once, and not when it ends; nor is it a request that takes that long."""
+    await stored(db, "A")
+    async with live(service.client, service.key) as seen:
+        assert service.touches() == {"devices": 0, "api_keys": 1}
+        await seen.until(lambda _: seen.ticks > 1)
+        metrics = await service.metrics()
+        labels = {"method": "GET", "route": "/api/v1/live", "status": "200"}
+        assert metrics.total("http_request_duration_seconds_count", **labels) == 1
+        assert metrics.total("http_requests_in_flight") == 1  # the scrape itself
+        assert metrics.total("live_streams") == 1
+        assert metrics.total("live_capacity_streams") == 200
+        assert metrics.total("live_sent_bytes_total") > 100
+    await nobody_watches(service)
+    assert service.touches() == {"devices": 0, "api_keys": 1}
+
+
+async def nobody_watches(service) -> None:
+    """Wait until it has been noticed that all have left."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await service.metrics()).total("live_streams"):
+            await asyncio.sleep(0.05)
+
+
+async def test_beyond_so_many_streams_the_next_is_told_to_come_again(dsn):
+    """One that ends makes room at once."""
+    async with running(dsn, live={"max_streams": 2}) as service:
+        async with live(service.client, service.key), live(service.client, service.key, "others"):
+            answer = await service.call("GET", "/api/v1/live?group_id=family")
+            assert answer.status == 503
+            assert int(answer.headers["Retry-After"]) > 0
+            assert (await answer.json())["error"] == "too_many_streams"
+        async with live(service.client, service.key) as seen:
+            await seen.until(lambda _: seen.ticks)
+
+
+async def test_asking_for_many_groups_keeps_none_of_them(dsn):
+    """Who only asks, as HEAD does, takes no place from those who watch."""
+    async with (
+        running(dsn, live={"max_streams": 3}) as service,
+        live(service.client, service.key) as seen,
+    ):
+        for number in range(20):
+            answer = await service.call("HEAD", f"/api/v1/live?group_id=group-{number}")
+            assert answer.status == 200
+        ticks = seen.ticks
+        await seen.until(lambda _: seen.ticks > ticks + 2)
+
+
+async def test_streams_that_come_and_go_leave_nothing_behind(service, db):
+    """Neither tasks nor counts nor groups, nor a connection that is in use."""
+    await stored(db, "A")
+    before = set(map(asyncio.Task.get_name, asyncio.all_tasks()))
+    for batch in range(20):
+        async with AsyncExitStack() as stack:
+            for number in range(20):
+                watching = live(service.client, service.key, f"group-{(batch + number) % 5}")
+                await stack.enter_async_context(watching)
+    await nobody_watches(service)
+    async with asyncio.timeout(PATIENCE_S):
+        while any(task.get_name().startswith("live-") for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.05)
+    after = set(map(asyncio.Task.get_name, asyncio.all_tasks()))
+    assert not {name for name in after - before if not name.startswith("Task-")}
+    assert (await service.metrics()).total("database_in_use_connections", pool="live") == 0
+
+
+async def test_beyond_so_many_devices_no_further_group_is_watched(service, db, monkeypatch):
+    """Whoever watches goes on, and others may watch the same group."""
+    monkeypatch.setattr(hub, "_MOST_WATCHED", 3)
+    await stored(db, "A", "B")
+    await stored(db, "C", "D", group_id="others")
+    async with live(service.client, service.key) as seen:
+        answer = await service.call("GET", "/api/v1/live?group_id=others")
+        assert answer.status == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert (await answer.json())["error"] == "too_many_streams"
+        async with live(service.client, service.key) as other:
+            await other.until(lambda _: other.ticks > 1)
+        ticks = seen.ticks
+        await seen.until(lambda _: seen.ticks > ticks + 2)
+    await nobody_watches(service)
+    async with asyncio.timeout(PATIENCE_S):
+        while any(task.get_name() == "live-family" for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.05)
+    async with live(service.client, service.key, "others") as seen:
+        assert len(seen.devices) == 2
+
+
+async def test_a_bug_in_what_is_shown_ends_streams_and_is_logged_once(service, monkeypatch):
+    """So that they come again at the pace of who is refused, not over and over."""
+    monkeypatch.setattr(Fleet, "changes", None)
+    with capture_logs() as logs:
+        for _ in range(2):
+            answer = await service.call("GET", "/api/v1/live?group_id=family")
+            assert answer.status == 503
+    monkeypatch.undo()
+    monkeypatch.setattr(group, "TICK_S", 0.1)
+    with capture_logs() as later:
+        async with live(service.client, service.key) as seen:
+            monkeypatch.setattr(Fleet, "changes", None)
+            assert await seen.ends() == "unavailable"
+            assert seen.hellos == 1
+    crashes = [entry for entry in logs + later if entry["event"] == "live.crashed"]
+    assert [(entry["group_id"], entry["times"]) for entry in crashes] == [("family", 1)]
+
+
+async def test_a_group_that_is_worn_out_starts_over(service, db, monkeypatch):
+    """Watchers get a new picture, and see what all others see."""
+    monkeypatch.setattr(snapshot, "_MOST_NUMBERS", 2)
+    (first,) = await stored(db, "A")
+    async with live(service.client, service.key) as seen:
+        (second, third) = await stored(db, "B", "C")
+        await seen.until(lambda _: seen.hellos == 2 and seen.ready)
+        assert {one["device_id"] for one in seen.devices.values()} == {first, second, third}
+
+
+async def test_how_many_there_are_beyond_those_that_are_shown_is_told(service, db, monkeypatch):
+    """Of a group that was whole when one began to watch, and of one that grows at its end."""
+    monkeypatch.setattr(group, "_LOOKS_PER_COUNT", 1)
+    monkeypatch.setattr(group, "MOST_DEVICES", 2)
+    monkeypatch.setattr(queries, "_SUMMARY", queries._SUMMARY.replace("LIMIT 10000", "LIMIT 2"))
+    await stored(db, "A")
+    async with live(service.client, service.key) as seen:
+        assert seen.hello["of"] == 1
+        await stored(db, "B")
+        await seen.until(lambda _: seen.hello["of"] == 2)
+        await stored(db, "C", "D")
+        await seen.until(lambda _: seen.hello["of"] == 4)
+        assert len(seen.devices) == 2
+
+
+async def test_without_tracking_the_database_is_shown(dsn, db):
+    """Nobody is tracked by this process; others may, and write."""
+    (device_id,) = await stored(db, "A")
+    async with (
+        running(dsn, tracker={"enabled": False}) as service,
+        live(service.client, service.key) as seen,
+    ):
+        await db.execute("UPDATE devices SET last_seen_at = to_timestamp(2000)")
+        await seen.until(lambda _: seen.named(device_id)["seen"] == 2000)
+        await seen.until(lambda _: seen.service == {})
+
+
+async def test_a_clock_that_runs_ahead_shows_no_future(service, db, monkeypatch):
+    """What would not be stored is not shown: the database's clock has the last word."""
+    (device_id,) = await stored(db, "A")
+    buffer = service.tracker.buffers["devices"]
+    buffer._clock = lambda: time.time() + 1000
+    async with live(service.client, service.key) as seen:
+        service.tracker.touch("devices", device_id)
+        await seen.until(lambda _: seen.named(device_id)["seen"] > LONG_AGO)
+        assert seen.named(device_id)["seen"] <= seen.now
+
+
+async def test_ten_thousand_devices_come_in_pieces_that_hold_up_nothing(service, db):
+    """The first of them by name, with their positions, and all is right to the last."""
+    await db.execute(
+        "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
+        "SELECT gen_random_uuid(), to_char(i, 'FM00000'), 'family', 'p', to_timestamp(1000 + i) "
+        "FROM generate_series(1, 10010) i"
+    )
+    await db.execute(
+        "INSERT INTO locations (device_id, captured_at, latitude, longitude, accuracy) "
+        "SELECT device_id, to_timestamp(display_name::int), 1, 2, 3 FROM devices"
+    )
+    async with live(service.client, service.key) as seen:
+        assert (seen.hello["devices"], seen.hello["of"]) == (10_000, 10_010)
+        shown = {one["display_name"]: one for one in seen.devices.values()}
+        assert len(shown) == 10_000
+        for i in range(1, 10_001):
+            one = shown[f"{i:05}"]
+            assert (one["seen"], one["location"]) == (1000 + i, [1, 2, 3, 1000 * i])
+        last = shown["10000"]["device_id"]
+        for one in shown.values():
+            service.tracker.touch("devices", one["device_id"])
+        await seen.until(lambda _: seen.named(last)["seen"] > 20_000)
+        assert min(one["seen"] for one in seen.devices.values()) > 20_000

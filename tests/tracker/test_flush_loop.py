@@ -1,0 +1,380 @@
+"""When to flush: the loop keeps its intervals, rests after failures, outlives errors, and stops."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.support.stores import TARGET, MemoryStore, raising, unwritable_logs
+from tracker import StoreMisconfigured, StoreUnavailable
+from tracker._buffer.buffer import Buffer
+from tracker._flush.backoff import Backoff
+from tracker._flush.flusher import Flusher
+from tracker._flush.loop import FlushLoop, start_flush_loop
+
+NEVER_S = 3600.0
+SOON_S = 0.01
+
+
+class Rig:
+    """A flusher on a store in memory."""
+
+    def __init__(
+        self,
+        *,
+        interval_s: float,
+        deadline_s: float = 60.0,
+        high_water_keys: int = 1000,
+        backoff: Backoff | None = None,
+    ) -> None:
+        target = replace(TARGET, capacity_keys=1000, high_water_keys=high_water_keys)
+        self.buffer = Buffer(target)
+        self.store = MemoryStore()
+        self.flush = Flusher(self.buffer, self.store, chunk_keys=100)
+        self.flusher: FlushLoop = start_flush_loop(
+            self.flush, interval_s=interval_s, deadline_s=deadline_s, backoff=backoff
+        )
+
+    async def written(self) -> None:
+        await self.store.written.wait()
+        self.store.written.clear()
+
+
+async def test_flushes_again_and_again_at_the_interval():
+    """What is touched gets written without anybody asking."""
+    rig = Rig(interval_s=SOON_S)
+    for key in range(3):
+        rig.buffer.touch(key)
+        await rig.written()
+    assert rig.store.rows.keys() == {0, 1, 2}
+    await rig.flusher.stop()
+
+
+async def test_reaching_the_high_water_mark_flushes_early():
+    """A buffer that fills up does not wait for the interval."""
+    rig = Rig(interval_s=NEVER_S, high_water_keys=5)
+    for _ in range(2):
+        for key in range(5):
+            rig.buffer.touch(key)
+        await rig.written()
+    await rig.flusher.stop()
+
+
+async def test_a_wake_up_during_a_flush_is_not_lost():
+    """The mark is reached again while a flush is under way: another flush follows it."""
+    rig = Rig(interval_s=NEVER_S, high_water_keys=2)
+
+    def fill_again() -> None:
+        rig.store.before = raising()
+        rig.buffer.touch(3)
+        rig.buffer.touch(4)
+
+    rig.store.before = fill_again
+    rig.buffer.touch(1)
+    rig.buffer.touch(2)
+    await rig.written()
+    await rig.written()
+    assert rig.store.rows.keys() == {1, 2, 3, 4}
+    await rig.flusher.stop()
+
+
+async def test_writers_that_start_together_do_not_flush_together(monkeypatch):
+    """The first wait is anywhere in the interval, and later ones vary by a tenth."""
+    waits: list[list[float]] = []
+
+    async def note(self: FlushLoop, wait_s: float) -> None:
+        self.waits.append(wait_s)
+        if len(self.waits) == 5:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(FlushLoop, "_wait", note)
+    flushers = []
+    for _ in range(20):
+        flusher = Rig(interval_s=100.0, deadline_s=0.01).flusher
+        flusher.waits = []
+        waits.append(flusher.waits)
+        flushers.append(flusher)
+    while any(len(own) < 5 for own in waits):
+        await asyncio.sleep(0)
+    first = [own[0] for own in waits]
+    later = [wait for own in waits for wait in own[1:]]
+    assert all(10 <= wait <= 100 for wait in first)
+    assert max(first) - min(first) > 20
+    assert all(90 <= wait <= 110 for wait in later)
+    assert len(set(later)) == len(later)
+    await asyncio.gather(*(flusher.stop() for flusher in flushers))
+
+
+async def test_the_loop_outlives_any_error():
+    """Neither a failing store nor a bug in it ends the loop."""
+    rig = Rig(interval_s=SOON_S, backoff=Backoff(first_s=SOON_S, most_s=SOON_S))
+    rig.store.before = raising(StoreUnavailable("away"), ZeroDivisionError(), RuntimeError("x"))
+    rig.buffer.touch(1)
+    with capture_logs() as logs:
+        await rig.written()
+        await rig.flusher.stop()
+    assert rig.store.rows.keys() == {1}
+    events = [entry["event"] for entry in logs]
+    assert events.count("flush.crashed") == 2
+    assert events.count("flush.failed") == 3
+    assert rig.flusher.failures == 0
+
+
+async def test_a_failure_is_logged_once_with_what_happens_next():
+    """One line for each attempt says what failed, which attempt it was, and when the next is."""
+    rig = Rig(interval_s=NEVER_S, backoff=Backoff(first_s=4.0, most_s=30.0, jitter=0))
+    rig.store.before = raising(StoreUnavailable("away"))
+    rig.buffer.touch(1)
+    with capture_logs() as logs:
+        with pytest.raises(StoreUnavailable):
+            await rig.flusher.flush()
+        await rig.flusher.flush()
+    assert logs == [
+        {
+            "event": "flush.failed",
+            "log_level": "error",
+            "target": "things",
+            "error": "away",
+            "permanent": False,
+            "attempt": 1,
+            "retry_in_s": 4.0,
+            "pending_keys": 1,
+        },
+        {"event": "flush.healthy", "log_level": "info", "target": "things", "attempts": 1},
+    ]
+    await rig.flusher.stop()
+
+
+async def test_a_failing_store_is_not_hurried_by_the_high_water_mark():
+    """During a backoff the buffer may fill up; the store still gets its rest."""
+    rig = Rig(
+        interval_s=SOON_S,
+        high_water_keys=2,
+        backoff=Backoff(first_s=NEVER_S, most_s=NEVER_S, jitter=0),
+    )
+    attempts = []
+
+    def fail() -> None:
+        attempts.append(1)
+        raise StoreUnavailable("away")
+
+    rig.store.before = fail
+    rig.buffer.touch(1)
+    while not attempts:
+        await asyncio.sleep(0)
+    for key in range(10):
+        rig.buffer.touch(key)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(attempts) == 1
+    rig.store.before = raising()
+    await rig.flusher.stop()
+    assert len(rig.store.rows) == 10
+
+
+async def test_a_wake_up_during_a_flush_that_fails_does_not_cut_the_backoff_short():
+    """The mark is reached while the store fails: the store is still given its rest."""
+    rig = Rig(
+        interval_s=NEVER_S,
+        high_water_keys=2,
+        backoff=Backoff(first_s=NEVER_S, most_s=NEVER_S, jitter=0),
+    )
+    attempts = []
+
+    def fail() -> None:
+        attempts.append(1)
+        rig.buffer.touch(10 + len(attempts))
+        rig.buffer.touch(20 + len(attempts))
+        raise StoreUnavailable("away")
+
+    rig.store.before = fail
+    rig.buffer.touch(1)
+    rig.buffer.touch(2)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(attempts) == 1
+    rig.store.before = raising()
+    await rig.flusher.flush()  # somebody flushes by hand: the loop need not sleep on
+    rig.store.written.clear()
+    rig.buffer.touch(3)
+    rig.buffer.touch(4)
+    await rig.written()
+    await rig.flusher.stop()
+
+
+async def test_an_empty_flush_says_nothing_about_the_store():
+    """With nothing to write, a store that failed has not recovered."""
+    rig = Rig(interval_s=NEVER_S)
+    rig.store.before = raising(StoreUnavailable("away"))
+    rig.buffer.touch(1)
+    with pytest.raises(StoreUnavailable):
+        await rig.flusher.flush()
+    rig.buffer.drain()
+    rig.buffer.settle({})
+    await rig.flusher.flush()
+    assert rig.flusher.failures == 1
+    await rig.flusher.stop()
+
+
+async def test_the_loop_outlives_a_log_that_cannot_be_written():
+    """A closed pipe on standard output ends no loop."""
+    rig = Rig(interval_s=SOON_S, backoff=Backoff(first_s=SOON_S, most_s=SOON_S))
+    rig.store.before = raising(StoreUnavailable("away"), ZeroDivisionError())
+    with unwritable_logs():
+        rig.buffer.touch(1)
+        await rig.written()
+        rig.buffer.touch(2)
+        await rig.written()
+        await rig.flusher.stop()
+
+
+async def test_a_stop_that_is_cancelled_itself_counts_the_loss():
+    """Whoever cancels every task, the stop's own included, gets no silent loss."""
+    rig = Rig(interval_s=NEVER_S)
+
+    async def hang(_chunk: object) -> None:
+        await asyncio.Event().wait()
+
+    rig.store.write = hang
+    rig.buffer.touch(1)
+    caller = asyncio.create_task(rig.flusher.stop())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.wait((caller,))
+    assert rig.buffer.dropped["shutdown"] == 1
+    assert len(rig.buffer) == 0
+
+
+async def test_a_permanent_error_is_told_apart_and_nothing_is_dropped():
+    """A missing table is shown as such, and its touches wait for it."""
+    rig = Rig(interval_s=NEVER_S)
+    rig.store.before = raising(StoreMisconfigured("no such table"))
+    rig.buffer.touch(1)
+    with pytest.raises(StoreMisconfigured):
+        await rig.flusher.flush()
+    assert str(rig.flusher.permanent_error) == "no such table"
+    assert len(rig.buffer) == 1
+    await rig.flusher.flush()
+    assert rig.flusher.permanent_error is None
+    await rig.flusher.stop()
+
+
+async def test_stop_writes_what_is_pending():
+    """Nothing that is pending at a normal shutdown is lost."""
+    rig = Rig(interval_s=NEVER_S)
+    rig.buffer.touch(1)
+    assert await rig.flusher.stop() == 0
+    assert rig.store.rows.keys() == {1}
+
+
+async def test_stop_retries_until_it_succeeds():
+    """A store that comes back within the deadline gets everything."""
+    rig = Rig(interval_s=NEVER_S)
+    rig.store.before = raising(StoreUnavailable("away"), StoreUnavailable("away"))
+    rig.buffer.touch(1)
+    assert await rig.flusher.stop() == 0
+    assert rig.store.rows.keys() == {1}
+
+
+async def test_stop_ends_at_its_deadline_and_counts_the_loss():
+    """With the store away for good, stop returns, and says how many keys were lost."""
+    rig = Rig(interval_s=NEVER_S, deadline_s=0.05)
+
+    def fail() -> None:
+        raise StoreUnavailable("away")
+
+    rig.store.before = fail
+    rig.buffer.touch(1)
+    rig.buffer.touch(2)
+    with capture_logs() as logs:
+        assert await rig.flusher.stop() == 2
+    assert rig.buffer.dropped["shutdown"] == 2
+    assert {
+        "event": "flush.lost_at_shutdown",
+        "log_level": "error",
+        "target": "things",
+        "keys": 2,
+    } in logs
+
+
+async def test_stop_ends_at_its_deadline_when_the_store_hangs():
+    """A store that never answers does not keep a process from ending."""
+    rig = Rig(interval_s=SOON_S, deadline_s=0.05)
+    hanging = asyncio.Event()
+
+    async def hang(_chunk: object) -> None:
+        hanging.set()
+        await asyncio.Event().wait()
+
+    rig.store.write = hang
+    rig.buffer.touch(1)
+    await hanging.wait()
+    rig.buffer.touch(2)
+    assert await rig.flusher.stop() == 2
+
+
+async def test_stop_is_idempotent_and_may_be_called_at_the_same_time():
+    """However often and from wherever stop is called, it returns the same."""
+    rig = Rig(interval_s=NEVER_S)
+    rig.buffer.touch(1)
+    results = await asyncio.gather(*(rig.flusher.stop() for _ in range(5)))
+    results.append(await rig.flusher.stop())
+    assert results == [0] * 6
+    assert rig.store.chunks == [[1]]
+
+
+async def test_a_cancelled_caller_does_not_interrupt_the_stop():
+    """The last flush runs in a task of its own, never in the cancelled one."""
+    rig = Rig(interval_s=NEVER_S)
+    rig.buffer.touch(1)
+    caller = asyncio.create_task(rig.flusher.stop())
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait((caller,))
+    assert await rig.flusher.stop() == 0
+    assert rig.store.rows.keys() == {1}
+
+
+def test_pending_touches_are_written_when_every_task_is_cancelled():
+    """asyncio.run cancels all tasks at its end; the loop still writes what is pending."""
+    store = None
+
+    async def main() -> None:
+        nonlocal store
+        rig = Rig(interval_s=NEVER_S)
+        store = rig.store
+        await asyncio.sleep(0)
+        rig.buffer.touch(1)
+
+    asyncio.run(main())
+    assert store is not None
+    assert store.rows.keys() == {1}
+
+
+async def test_starting_and_stopping_at_random_moments_loses_nothing():
+    """Stress: stop comes at any moment of the loop, touches come at any moment of the stop."""
+    for turns in range(40):
+        rig = Rig(interval_s=1e-6)
+        for key in range(turns):
+            rig.buffer.touch(key)
+            await asyncio.sleep(0)
+        stopping = asyncio.create_task(rig.flusher.stop())
+        rig.buffer.touch(turns)
+        await stopping
+        dropped = rig.buffer.dropped["shutdown"]
+        assert len(rig.store.rows) + dropped == turns + 1
+        assert len(rig.buffer) == 0
+
+
+def test_backoff_doubles_up_to_its_cap_and_keeps_its_jitter_there():
+    """Jitter comes after the cap, or none would be left at the cap."""
+    plain = Backoff(first_s=1, most_s=30, jitter=0)
+    assert [plain.delay_s(n) for n in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
+    assert plain.delay_s(1, permanent=True) == 30
+    assert plain.delay_s(10_000) == 30
+    least = Backoff(first_s=1, most_s=30, jitter=0.25, chance=lambda: 1.0)
+    assert least.delay_s(10) == 22.5

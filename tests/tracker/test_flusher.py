@@ -1,0 +1,361 @@
+"""One flush: whatever happens in the middle, every key is written, accounted for or still there."""
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.support.stores import FlushRig as Rig
+from tests.support.stores import MemoryStore, raising, unwritable_logs
+from tracker import StoreMisconfigured, StoreTimeout, StoreUnavailable
+
+
+async def test_chunks_are_no_larger_than_asked():
+    """A statement is bounded, whatever there is to write."""
+    rig = Rig(chunk_keys=4)
+    rig.touch(9, 3, 7, 1, 8, 2, 6, 4, 5, 0)
+    await rig.flush()
+    assert [len(chunk) for chunk in rig.store.chunks] == [4, 4, 2]
+    assert sorted(key for chunk in rig.store.chunks for key in chunk) == list(range(10))
+    assert rig.store.rows == dict.fromkeys(range(10), 1_000_000)
+    assert rig.flush.counts.written == 10
+    rig.assert_books_balance()
+
+
+async def test_nothing_pending_is_no_flush():
+    """An idle service sends nothing."""
+    rig = Rig()
+    assert await rig.flush() == 0
+    assert rig.store.chunks == []
+    assert rig.flush.counts.success == 0
+
+
+async def test_failed_flush_keeps_every_touch():
+    """A failed flush loses nothing (Synapse, Unleash and Fleet lose the batch)."""
+    rig = Rig()
+    rig.touch(1, 2, 3)
+    rig.store.before = raising(StoreUnavailable("away"))
+    with pytest.raises(StoreUnavailable):
+        await rig.flush()
+    assert len(rig.buffer) == 3
+    assert rig.flush.counts.failed == 1
+    await rig.flush()
+    assert rig.store.rows == dict.fromkeys((1, 2, 3), 1_000_000)
+    rig.assert_books_balance()
+
+
+async def test_failure_in_the_middle_keeps_only_what_was_not_committed():
+    """Chunks that were committed are done; the failed one and the rest are pending again."""
+    rig = Rig(chunk_keys=2)
+    rig.touch(1, 2, 3, 4, 5, 6)
+    rig.store.before = raising(None, StoreUnavailable("away"))
+    with pytest.raises(StoreUnavailable):
+        await rig.flush()
+    assert rig.flush.counts.written == 2
+    assert len(rig.buffer) == 4
+    rig.assert_books_balance()
+    await rig.flush()
+    assert rig.store.rows.keys() == {1, 2, 3, 4, 5, 6}
+    assert rig.flush.counts.written == 6
+
+
+async def test_ambiguous_commit_is_written_again_and_does_no_harm():
+    """A commit whose answer is lost is repeated; the repetition changes nothing."""
+    rig = Rig()
+    rig.touch(1, 2)
+    rig.store.after = raising(StoreUnavailable("cut off after the commit"))
+    with pytest.raises(StoreUnavailable):
+        await rig.flush()
+    assert rig.store.rows == {1: 1_000_000, 2: 1_000_000}
+    await rig.flush()
+    assert rig.flush.counts.unchanged == 2
+    rig.assert_books_balance()
+
+
+async def test_cancelled_flush_keeps_every_touch():
+    """Cancellation at any await restores the batch."""
+    for awaits in range(6):
+        rig = Rig(chunk_keys=2)
+        rig.touch(1, 2, 3, 4)
+        task = asyncio.create_task(rig.flush())
+        for _ in range(awaits):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait((task,))
+        rig.assert_books_balance()
+        await rig.flush()
+        assert rig.store.rows.keys() == {1, 2, 3, 4}
+        rig.assert_books_balance()
+
+
+async def test_a_crash_of_the_store_keeps_every_touch():
+    """An error that nobody foresaw restores the batch just the same."""
+    rig = Rig()
+    rig.touch(1)
+    rig.store.before = raising(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        await rig.flush()
+    assert len(rig.buffer) == 1
+
+
+async def test_one_refused_row_harms_nobody_else():
+    """The bad row is isolated, counted and logged; all others commit."""
+    rig = Rig(chunk_keys=64)
+    rig.touch(*range(50))
+    rig.store.refused = {17}
+    with capture_logs() as logs:
+        await rig.flush()
+    assert rig.store.rows.keys() == set(range(50)) - {17}
+    assert (rig.flush.counts.written, rig.flush.counts.rejected) == (49, 1)
+    assert len(rig.buffer) == 0
+    assert logs == [
+        {
+            "event": "flush.rows_rejected",
+            "log_level": "warning",
+            "target": "things",
+            "keys": 1,
+            "first_keys": ["17"],
+            "times": 1,
+            "error": "refused",
+        }
+    ]
+    rig.assert_books_balance()
+
+
+async def test_a_row_that_is_left_alone_without_an_error_is_refused_too():
+    """A trigger that skips a row does not keep its touch pending for ever."""
+    rig = Rig()
+    rig.touch(1, 2, 3)
+    rig.store.suppressed = {2}
+    assert await rig.flush() == 0
+    assert (rig.flush.counts.written, rig.flush.counts.rejected) == (2, 1)
+    assert len(rig.buffer) == 0
+    rig.assert_books_balance()
+
+
+async def test_when_every_row_is_refused_the_table_is_blamed_and_the_rest_kept():
+    """A broken trigger does not empty the buffer row by row."""
+    rig = Rig(chunk_keys=64)
+    rig.touch(*range(500))
+    rig.store.refused = set(range(500))
+    with pytest.raises(StoreMisconfigured, match="more than 100 rows are refused"):
+        await rig.flush()
+    assert rig.flush.counts.rejected == 0
+    assert len(rig.buffer) == 500
+    rig.store.refused, rig.store.suppressed = set(), set(range(500))
+    with pytest.raises(StoreMisconfigured, match="more than 100 rows are refused"):
+        await rig.flush()
+    assert len(rig.buffer) == 500
+    rig.assert_books_balance()
+
+
+@pytest.mark.parametrize("how", ["refused", "suppressed"])
+@pytest.mark.parametrize(("keys", "error"), [(20, StoreMisconfigured), (1, StoreUnavailable)])
+async def test_rows_are_to_blame_only_where_others_are_written(how, keys, error):
+    """A trigger that refuses all of a few rows for a while costs none of their touches."""
+    rig = Rig()
+    rig.touch(*range(keys))
+    setattr(rig.store, how, set(range(keys)))
+    for _ in range(3):
+        with pytest.raises(error, match=f"no row is written and {keys} refused"):
+            await rig.flush()
+    assert len(rig.buffer) == keys
+    assert rig.flush.counts.rejected == 0
+    rig.touch(100)  # a row that is written: now the others are to blame
+    await rig.flush()
+    assert rig.flush.counts.rejected == keys
+    rig.assert_books_balance()
+
+
+async def test_a_missing_key_is_counted_and_let_go():
+    """A deleted row does not poison flushes to come."""
+    rig = Rig()
+    rig.touch(1, 2, 3)
+    rig.store.known = {1, 3}
+    await rig.flush()
+    assert (rig.flush.counts.written, rig.flush.counts.missing) == (2, 1)
+    assert len(rig.buffer) == 0
+    rig.assert_books_balance()
+
+
+async def test_a_locked_row_stays_pending_and_holds_up_nobody():
+    """The rest is written now, the locked one when its lock is gone."""
+    rig = Rig()
+    rig.touch(1, 2, 3)
+    rig.store.locked = {2}
+    assert await rig.flush() == 1
+    assert rig.store.rows.keys() == {1, 3}
+    assert rig.flush.counts.partial == 1
+    rig.store.locked = set()
+    assert await rig.flush() == 0
+    assert rig.store.rows.keys() == {1, 2, 3}
+    rig.assert_books_balance()
+
+
+async def test_a_chunk_that_takes_too_long_is_divided_and_nothing_waits_for_a_backoff():
+    """A slow table gets smaller chunks within the same flush; full ones come back slowly."""
+    rig = Rig(chunk_keys=400)
+    rig.touch(*range(1600))
+    rig.store.at_most = 150
+    await rig.flush()
+    assert max(len(chunk) for chunk in rig.store.chunks) == 100
+    assert rig.store.rows.keys() == set(range(1600))
+    rig.store.at_most = None
+    sizes = []
+    for _ in range(4):
+        rig.store.chunks.clear()
+        rig.clock.now += 1
+        rig.touch(*range(1600))
+        await rig.flush()
+        sizes.append(len(rig.store.chunks[0]))
+    assert sizes == [100, 200, 400, 400]
+    rig.assert_books_balance()
+
+
+async def test_a_table_that_is_too_slow_for_the_smallest_chunk_fails_the_flush():
+    """There is an end to dividing, and nothing is lost there."""
+    rig = Rig(chunk_keys=400)
+    rig.touch(*range(1000))
+    rig.store.at_most = 10
+    with pytest.raises(StoreTimeout):
+        await rig.flush()
+    assert len(rig.buffer) == 1000
+    rig.assert_books_balance()
+
+
+async def test_a_chunk_that_always_fails_holds_up_no_other():
+    """What failed goes last next time: everything else gets written."""
+    rig = Rig(chunk_keys=10)
+    rig.touch(*range(100))
+
+    async def write(chunk):
+        if 0 in chunk.keys:
+            raise StoreUnavailable("always")
+        return await MemoryStore.write(rig.store, chunk)
+
+    rig.store.write = write
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            await rig.flush()
+    assert len(rig.store.rows) == 90
+    rig.assert_books_balance()
+
+
+@pytest.mark.parametrize("committed", [1, 8])
+async def test_a_flush_that_breaks_off_early_or_late_keeps_what_is_left(committed):
+    """Whether little or much was committed, exactly the rest is pending again."""
+    rig = Rig(chunk_keys=10)
+    rig.touch(*range(100))
+    rig.store.locked = {3}
+    rig.store.refused = {5}
+
+    def fail_later() -> None:
+        if len(rig.store.rows) >= 10 * committed:
+            raise StoreUnavailable("away")
+
+    rig.store.before = fail_later
+    with pytest.raises(StoreUnavailable):
+        await rig.flush()
+    stored = set(rig.store.rows)
+    assert len(rig.buffer) == 100 - len(stored)
+    assert set(rig.buffer.drain()) == set(range(100)) - stored
+    assert {3, 5}.isdisjoint(stored)
+
+
+async def test_a_success_in_which_nothing_was_committed_is_none():
+    """The time of the last success tells when keys were committed, not when it was tried."""
+    rig = Rig()
+    rig.touch(1)
+    rig.store.locked = {1}
+    await rig.flush()
+    assert rig.flush.counts.last_success_at == 0
+    rig.store.locked = set()
+    await rig.flush()
+    assert rig.flush.counts.last_success_at == rig.clock.now
+
+
+async def test_lag_forgets_a_row_that_was_locked_once_it_is_written():
+    """With another row locked each time, no key waits long, and the lag says so."""
+    rig = Rig()
+    for turn in range(20):
+        rig.touch(1, 2, 3)
+        rig.store.locked = {1 + turn % 3}
+        await rig.flush()
+        rig.clock.now += 5
+        assert rig.buffer.lag_s <= 10
+
+
+async def test_a_log_that_cannot_be_written_does_not_upset_the_books():
+    """A closed pipe on standard output loses no touch."""
+    rig = Rig()
+    rig.touch(1, 2, 3)
+    rig.touch(5)
+    rig.store.known, rig.store.refused, rig.store.locked = {1, 2, 5}, {1}, {2}
+    with unwritable_logs():
+        assert await rig.flush() == 1
+    rig.assert_books_balance()
+
+
+async def test_touches_during_a_flush_are_kept_for_the_next():
+    """A touch that comes while its key is written is not lost with the batch."""
+    rig = Rig()
+    rig.touch(1)
+
+    def meanwhile() -> None:
+        rig.clock.now += 1
+        rig.touch(1, 2)
+
+    rig.store.before = meanwhile
+    await rig.flush()
+    assert rig.store.rows == {1: 1_000_000}
+    rig.store.before = raising()
+    await rig.flush()
+    assert rig.store.rows == {1: 1_000_001, 2: 1_000_001}
+    rig.assert_books_balance()
+
+
+async def test_a_flush_with_time_to_spare_rests_between_chunks_until_it_is_hurried():
+    """The machine is left to the requests; whoever needs the flush done need not wait."""
+    rig = Rig(chunk_keys=10)
+    rig.touch(*range(30))
+
+    def take_long() -> None:
+        rig.clock.now += 1000
+
+    rig.store.after = take_long
+    flushing = asyncio.create_task(rig.flush(within_s=1_000_000))
+    await rig.store.written.wait()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (len(rig.store.chunks), flushing.done()) == (1, False)
+    rig.flush.hurry()
+    await flushing
+    assert len(rig.store.chunks) == 3
+    rig.assert_books_balance()
+
+
+@pytest.mark.parametrize("within_s", [0, 3000])
+async def test_a_flush_without_time_to_spare_takes_no_rest(within_s):
+    """Three chunks of 1,000 s each do not leave a rest in 3,000 s."""
+    rig = Rig(chunk_keys=10)
+    rig.touch(*range(30))
+
+    def take_long() -> None:
+        rig.clock.now += 1000
+
+    rig.store.after = take_long
+    async with asyncio.timeout(60):
+        await rig.flush(within_s=within_s)
+    assert len(rig.store.chunks) == 3
+
+
+async def test_flushes_of_one_buffer_do_not_overlap():
+    """A second flush waits for the first, and writes what came meanwhile."""
+    rig = Rig()
+    rig.touch(1)
+    first = asyncio.create_task(rig.flush())
+    await asyncio.sleep(0)
+    rig.touch(2)
+    await rig.flush()
+    await first
+    assert rig.store.chunks == [[1], [2]]

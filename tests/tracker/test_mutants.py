@@ -1,0 +1,111 @@
+"""The tests are tested: each deliberate break of the tracker is noticed for the right reason."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.mutants import MUTANTS, SIMULATION, Mutant
+
+ROOT = Path(__file__).parents[2]
+HISTORIES = 600
+"""Most mutants live through no more than ten, one through a hundred."""
+
+
+def copied(folder: Path) -> Path:
+    """Copy all that a test needs."""
+    for name in ("tracker", "api", "benchmarks", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "config.toml", "README.md"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def mutated(folder: Path, mutant: Mutant) -> None:
+    """Break the copy."""
+    file = folder / "tracker" / mutant.file
+    text = file.read_text()
+    assert text.count(mutant.old) == 1, f"{mutant.file} has changed: mend the mutant"
+    file.write_text(text.replace(mutant.old, mutant.new))
+
+
+def live_through(histories: int) -> str:
+    """Return a program that lives through histories, up to the first one that goes wrong."""
+    return f"""
+from pathlib import Path
+import tracker
+from benchmarks.simulation.command import live_through
+
+assert Path(tracker.__file__).is_relative_to(Path.cwd())
+outcome = live_through(range({histories}))
+raise SystemExit(f"seed {{outcome.seed}}: {{outcome.law}}" if outcome.law else 0)
+"""
+
+
+def run(folder: Path, command: list[str], dsn: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a copy."""
+    environment = {**os.environ, "TEST_DATABASE_URL": dsn, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHONPATH", None)
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    request: pytest.FixtureRequest, server_dsn: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
+    """What becomes of each mutant that is asked for, a few at a time."""
+
+    folders = tmp_path_factory.mktemp("mutants")
+
+    def meet(mutant: Mutant) -> subprocess.CompletedProcess[str]:
+        folder = copied(folders / str(MUTANTS.index(mutant)))
+        mutated(folder, mutant)
+        if mutant.by == SIMULATION:
+            return run(folder, ["-c", live_through(HISTORIES)], server_dsn)
+        return run(folder, ["-m", "pytest", "-qx", mutant.by], server_dsn)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        asked_for = [
+            item.callspec.params["mutant"]
+            for item in request.session.items
+            if getattr(item, "callspec", None) and "mutant" in item.callspec.params
+        ]
+        yield {mutant.breaks: pool.submit(meet, mutant) for mutant in asked_for}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.breaks)
+def test_a_break_is_noticed(outcomes, mutant):
+    """By a law or an assertion, not by an import that fails."""
+    ended = outcomes[mutant.breaks].result()
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 1, f"it lives on: {said}"
+    assert re.search(mutant.caught, said), said
+    if mutant.by == SIMULATION:
+        assert "LawBroken" in said, said
+    else:
+        assert re.search(r"\b[1-9]\d* failed", said), said
+
+
+def test_the_tracker_itself_passes_what_notices_its_breaks(tmp_path, server_dsn):
+    """In a copy like theirs: some histories, and each test that is named."""
+    folder = copied(tmp_path)
+    tests = {mutant.by for mutant in MUTANTS} - {SIMULATION}
+    ended = run(folder, ["-m", "pytest", "-qx", *sorted(tests)], server_dsn)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    ended = run(folder, ["-c", live_through(histories=30)], server_dsn)
+    assert ended.returncode == 0, ended.stdout + ended.stderr

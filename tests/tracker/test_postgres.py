@@ -1,0 +1,408 @@
+"""The write, against a real Postgres: what it stores, what it leaves alone, how it fails."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from tests.conftest import with_database, with_user
+from tests.support.sample_table import AT, THINGS, chunk, locking, partitions, seen, when
+from tracker import (
+    FlushError,
+    RowRejected,
+    StoreMisconfigured,
+    StoreTimeout,
+    StoreUnavailable,
+    Target,
+    Tracker,
+)
+from tracker.postgres._driver import PostgresStore, open_pool
+
+
+@asynccontextmanager
+async def store_for(
+    dsn: str, target: Target = THINGS, *, statement_timeout_s: float = 30.0, lock_timeout_s=0.05
+) -> AsyncIterator[PostgresStore]:
+    async with open_pool(dsn, connections=1, deadline_s=5) as pool:
+        yield PostgresStore(
+            pool, target, statement_timeout_s=statement_timeout_s, lock_timeout_s=lock_timeout_s
+        )
+
+
+async def test_keys_are_written_found_newer_or_found_missing(dsn, things):
+    """Every key of a chunk is accounted for, and nothing moves backwards."""
+    await things.execute("UPDATE things SET seen_at = $1 WHERE id = 2", when(AT + 5))
+    await things.execute("UPDATE things SET seen_at = $1 WHERE id = 3", when(AT - 5))
+    async with store_for(dsn) as store:
+        written = await store.write(chunk([(1, AT), (2, AT), (3, AT), (99, AT)]))
+    assert (written.unchanged, list(written.missing), list(written.locked)) == (1, [99], [])
+    assert await seen(things) == {1: when(AT), 2: when(AT + 5), 3: when(AT)}
+
+
+async def test_writing_again_changes_nothing(dsn, things):
+    """The merge is idempotent: a repeated chunk writes no row."""
+    async with store_for(dsn) as store:
+        await store.write(chunk([(1, AT), (2, AT)]))
+        version = await things.fetch("SELECT xmin FROM things ORDER BY id")
+        assert (await store.write(chunk([(1, AT), (2, AT)]))).unchanged == 2
+    assert await things.fetch("SELECT xmin FROM things ORDER BY id") == version
+
+
+async def test_a_clock_that_runs_ahead_cannot_store_the_future(dsn, things):
+    """Values end at the server's own clock, in whole seconds, however absurd they are."""
+    async with store_for(dsn) as store:
+        await store.write(chunk([(1, int(time.time()) + 3600), (2, 1 << 40)]))
+    now = await things.fetchval("SELECT now()")
+    for at in (await seen(things)).values():
+        assert now - timedelta(minutes=1) < at <= now
+        assert at.microsecond == 0
+
+
+@pytest.mark.parametrize(
+    ("key_type", "column_type", "keys", "absent"),
+    [
+        ("uuid", "uuid", [str(uuid.UUID(int=n)) for n in (1, 2)], str(uuid.UUID(int=3))),
+        ("bigint", "bigint", [-(2**63), 2**63 - 1], 0),
+        ("integer", "integer", [-(2**31), 2**31 - 1], 0),
+        ("bigint", "integer", [1, 2], 2**40),
+        ("text", "text", ["", "Größe ' \" \\ 🛰"], "none"),
+        ("text", "varchar(20)", ["a", "b"], "c"),
+    ],
+)
+async def test_every_key_type(dsn, db, key_type, column_type, keys, absent):
+    """Keys of each type find their row, and come back as they were buffered when they do not."""
+    await db.execute(f"CREATE TABLE things (id {column_type} PRIMARY KEY, seen_at timestamptz)")
+    await db.executemany("INSERT INTO things VALUES ($1)", [(key,) for key in keys])
+    target = Target(name="t", table="things", key_column="id", column="seen_at", key_type=key_type)
+    async with store_for(dsn, target) as store:
+        written = await store.write(chunk([(key, AT) for key in (*keys, absent)]))
+    assert list(written.missing) == [absent]
+    assert await db.fetchval("SELECT count(*) FROM things WHERE seen_at = $1", when(AT)) == 2
+
+
+async def test_names_are_quoted(dsn, db):
+    """Schemas, capitals, spaces, SQL and reserved words are names like any other."""
+    await db.execute(
+        'CREATE SCHEMA "My Schema"; CREATE TABLE "My Schema"."select" '
+        '("{0} = 0 OR 1=1) /* $1 %s --" bigint PRIMARY KEY, "when" timestamptz);'
+        'INSERT INTO "My Schema"."select" VALUES (1), (2)'
+    )
+    target = Target(
+        name="t",
+        table="My Schema.select",
+        key_column="{0} = 0 OR 1=1) /* $1 %s --",
+        column="when",
+        key_type="bigint",
+    )
+    async with store_for(dsn, target) as store:
+        await store.write(chunk([(1, AT)]))
+    rows = await db.fetch('SELECT "when" FROM "My Schema"."select" ORDER BY 1')
+    assert [row[0] for row in rows] == [when(AT), None]
+
+
+async def test_hash_partitioned_table(dsn, db):
+    """Partitions are no obstacle: keys end as they do in one table, by either statement."""
+    await db.execute(
+        "CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz) PARTITION BY HASH (id)"
+    )
+    await db.execute(partitions("things", 8))
+    await db.execute("INSERT INTO things SELECT generate_series(1, 100)")
+    keys = range(1, 101)
+    async with store_for(dsn) as store:
+        await store.write(chunk([(key, AT) for key in keys]))
+        assert await seen(db) == {key: when(AT) for key in keys}
+        await db.execute("UPDATE things SET seen_at = $1 WHERE id <= 10", when(AT + 5))
+        both = [*((key, AT + 1) for key in keys), *((key, AT + 1) for key in range(101, 111))]
+        async with locking(dsn, "SELECT FROM things WHERE id IN (50, 60) FOR UPDATE"):
+            carefully = await store.write(chunk(both))
+        assert (carefully.unchanged, sorted(carefully.locked)) == (10, [50, 60])
+        straight = await store.write(chunk(both))
+        assert (straight.unchanged, list(straight.locked)) == (98, [])
+    for written in (carefully, straight):
+        assert sorted(written.missing) == list(range(101, 111))
+    stored = await seen(db)
+    assert stored == {key: when(AT + 5 if key <= 10 else AT + 1) for key in keys}
+
+
+async def test_a_row_that_a_partitions_trigger_leaves_alone_is_refused(dsn, db):
+    """The system columns that tell are those of the partition."""
+    await db.execute(
+        "CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz) PARTITION BY HASH (id)"
+    )
+    await db.execute(partitions("things", 8))
+    await db.execute(
+        "INSERT INTO things SELECT generate_series(1, 9);"
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF OLD.id = 2 THEN RETURN NULL; END IF; RETURN NEW; END $$; "
+        "CREATE TRIGGER skip BEFORE UPDATE ON things FOR EACH ROW EXECUTE FUNCTION skip()"
+    )
+    async with store_for(dsn) as store:
+        written = await store.write(chunk([(key, AT) for key in range(1, 11)]))
+    assert (list(written.refused), list(written.missing)) == ([2], [10])
+    assert (await seen(db)).keys() == set(range(1, 10)) - {2}
+
+
+async def test_more_keys_than_a_statement_has_parameters(dsn, db):
+    """70,000 keys in one chunk: arrays have no limit of 65,535 (Unleash lost all in silence)."""
+    await db.execute(
+        "CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz);"
+        "INSERT INTO things SELECT generate_series(1, 70000)"
+    )
+    async with store_for(dsn) as store:
+        written = await store.write(chunk([(key, AT) for key in range(1, 70_001)]))
+    assert (written.unchanged, len(written.missing), len(written.locked)) == (0, 0, 0)
+    assert await db.fetchval("SELECT count(*) FROM things WHERE seen_at = $1", when(AT)) == 70_000
+
+
+async def test_the_session_keeps_no_trace_of_a_write(dsn, things):
+    """All settings are local to the transaction, as a pooler in transaction mode needs it."""
+    settings = ("enable_hashjoin", "enable_seqscan", "lock_timeout", "jit", "jit_above_cost")
+    async with open_pool(dsn, connections=1, deadline_s=5) as pool:
+        before = [await pool.fetchval(f"SHOW {name}") for name in settings]
+        store = PostgresStore(pool, THINGS, statement_timeout_s=3, lock_timeout_s=0.05)
+        await store.write(chunk([(1, AT)]))
+        assert [await pool.fetchval(f"SHOW {name}") for name in settings] == before
+
+
+async def test_one_locked_row_does_not_hold_up_the_rest(dsn, things):
+    """A hot row delays nobody but itself (Unleash, Sentry: everyone queues behind it)."""
+    async with store_for(dsn) as store:
+        async with locking(dsn, "SELECT FROM things WHERE id = 5 FOR UPDATE"):
+            written = await store.write(chunk([(key, AT) for key in range(1, 12)]))
+            assert list(written.locked) == [5]
+            assert list(written.missing) == [11]
+            assert (await seen(things)).keys() == set(range(1, 11)) - {5}
+        written = await store.write(chunk([(5, AT)]))
+        assert not written.locked
+    assert (await seen(things))[5] == when(AT)
+
+
+async def test_a_foreign_key_check_is_no_obstacle(dsn, things):
+    """Rows that others refer to right now are locked FOR KEY SHARE, which a touch does not mind."""
+    async with (
+        store_for(dsn) as store,
+        locking(dsn, "SELECT FROM things WHERE id = 5 FOR KEY SHARE"),
+    ):
+        assert not (await store.write(chunk([(5, AT)]))).locked
+    assert await seen(things) == {5: when(AT)}
+
+
+async def test_a_locked_table_is_a_passing_error(dsn, things):
+    """A migration that holds the table makes a flush fail soon, not hang."""
+    async with (
+        store_for(dsn) as store,
+        locking(dsn, "LOCK TABLE things IN ACCESS EXCLUSIVE MODE"),
+    ):
+        with pytest.raises(StoreUnavailable, match="lock timeout"):
+            await store.write(chunk([(1, AT)]))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ("DROP TABLE things", StoreMisconfigured, 'relation "things" does not exist'),
+        (
+            "ALTER TABLE things RENAME seen_at TO other",
+            StoreMisconfigured,
+            "seen_at does not exist",
+        ),
+        ("ALTER TABLE things ALTER seen_at TYPE text", StoreMisconfigured, "operator"),
+        ("ALTER TABLE things ALTER id TYPE text", StoreMisconfigured, "operator"),
+        ("REVOKE ALL ON things FROM {role}", StoreMisconfigured, "permission denied"),
+        ("ALTER ROLE {role} SET default_transaction_read_only = on", StoreUnavailable, "read-only"),
+        ("ALTER TABLE things ADD CHECK (id <> 1) NOT VALID", RowRejected, "check constraint"),
+        ("{trigger} RAISE 'no'; {end}", RowRejected, "no"),
+        ("{trigger} RAISE 'full' USING ERRCODE = '53100'; {end}", StoreUnavailable, "full"),
+        ("{trigger} RAISE 'own' USING ERRCODE = 'ZZ001'; {end}", RowRejected, "own"),
+        ("{trigger} PERFORM pg_sleep(60); {end}", StoreTimeout, "statement timeout"),
+    ],
+)
+async def test_permanent_passing_and_row_errors_are_told_apart(dsn, things, change, error, message):
+    """What fails for good, what passes and what a row is to blame for: three kinds of error."""
+    role = f"writer_{uuid.uuid4().hex[:8]}"
+    trigger = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+    end = (
+        "RETURN NEW; END $$; CREATE TRIGGER refuse BEFORE UPDATE ON things "
+        "FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    await things.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT ALL ON things TO {role}")
+    try:
+        await things.execute(change.format(role=role, trigger=trigger, end=end))
+        async with store_for(with_user(dsn, role, "x"), statement_timeout_s=0.3) as store:
+            with pytest.raises(error, match=message) as caught:
+                await store.write(chunk([(1, AT)]))
+        assert isinstance(caught.value.__cause__, asyncpg.PostgresError)
+    finally:
+        await things.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_no_such_database_is_permanent(dsn):
+    """A wrong name does not get better by itself."""
+    async with store_for(with_database(dsn, "no_such_database")) as store:
+        with pytest.raises(StoreMisconfigured, match="does not exist"):
+            await store.write(chunk([(1, AT)]))
+
+
+async def test_no_server_is_passing():
+    """A server that is away may come back."""
+    async with store_for("postgresql://postgres@127.0.0.1:1/postgres") as store:
+        with pytest.raises(
+            StoreUnavailable, match="no server listens at its address: Connect call"
+        ):
+            await store.write(chunk([(1, AT)]))
+
+
+async def test_an_error_leaves_the_connection_usable(dsn, things):
+    """After a refused row the same connection goes on: splitting a chunk reconnects nothing."""
+    await things.execute("ALTER TABLE things ADD CHECK (id <> 1) NOT VALID")
+    async with open_pool(dsn, connections=1, deadline_s=5) as pool:
+        store = PostgresStore(pool, THINGS, statement_timeout_s=3, lock_timeout_s=0.05)
+        backend = await pool.fetchval("SELECT pg_backend_pid()")
+        with pytest.raises(RowRejected):
+            await store.write(chunk([(1, AT)]))
+        await store.write(chunk([(2, AT)]))
+        assert await pool.fetchval("SELECT pg_backend_pid()") == backend
+    assert await seen(things) == {2: when(AT)}
+
+
+async def test_a_session_that_takes_no_writes_is_given_up(dsn, things):
+    """After a fail-over it may be one of a server that never will; a new one may find another."""
+    role = f"writer_{uuid.uuid4().hex[:8]}"
+    await things.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT ALL ON things TO {role}")
+    try:
+        await things.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+        async with store_for(with_user(dsn, role, "x")) as store:
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                await store.write(chunk([(1, AT)]))
+            await things.execute(f"ALTER ROLE {role} RESET default_transaction_read_only")
+            await store.write(chunk([(1, AT)]))
+    finally:
+        await things.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    assert await seen(things) == {1: when(AT)}
+
+
+async def test_a_row_that_a_trigger_leaves_alone_is_refused(dsn, things):
+    """A BEFORE trigger that returns NULL raises no error; the key is told all the same."""
+    await things.execute(
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF OLD.id = 2 THEN RETURN NULL; END IF; RETURN NEW; END $$; "
+        "CREATE TRIGGER skip BEFORE UPDATE ON things FOR EACH ROW EXECUTE FUNCTION skip()"
+    )
+    async with store_for(dsn) as store:
+        written = await store.write(chunk([(1, AT), (2, AT), (3, AT)]))
+    assert (list(written.refused), list(written.locked)) == ([2], [])
+    assert (await seen(things)).keys() == {1, 3}
+
+
+async def test_a_row_that_is_replaced_during_the_write_gets_its_touch(dsn, things):
+    """Deleted and inserted again while the UPDATE waits for it: not lost, not called unchanged."""
+    other = await asyncpg.connect(dsn)
+    replacing = other.transaction()
+    await replacing.start()
+    await other.execute("DELETE FROM things WHERE id IN (2, 3)")
+    await other.execute("INSERT INTO things VALUES (2, 'new')")
+    async with store_for(dsn, lock_timeout_s=20) as store:
+        writing = asyncio.create_task(store.write(chunk([(1, AT), (2, AT), (3, AT)])))
+        while not await things.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+            "AND datname = current_database()"
+        ):
+            await asyncio.sleep(0.01)
+        await replacing.commit()
+        written = await writing
+    await other.close()
+    assert (written.unchanged, list(written.missing), list(written.locked)) == (0, [3], [])
+    assert await seen(things) == {1: when(AT), 2: when(AT)}
+
+
+async def test_a_statement_that_nobody_waits_for_any_more_is_cancelled(dsn, things):
+    """Timeouts pile up no backends, which would use up the server's connections, and no noise."""
+    noise = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: noise.append(context))
+    async with (
+        store_for(dsn, statement_timeout_s=30, lock_timeout_s=20) as store,
+        locking(dsn, "LOCK TABLE things IN ACCESS EXCLUSIVE MODE"),
+    ):
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await store.write(chunk([(1, AT)]))
+        async with asyncio.timeout(30):
+            while await things.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+                "AND datname = current_database()"
+            ):
+                await asyncio.sleep(0.01)
+    assert noise == []
+
+
+async def test_a_dsn_that_cannot_be_read_is_permanent_and_not_shown():
+    """There may be a password in it."""
+    async with store_for("postgresql://u:S3CRET@127.0.0.1:54x2/d") as store:
+        with pytest.raises(StoreMisconfigured) as caught:
+            await store.write(chunk([(1, AT)]))
+    assert "S3CRET" not in str(caught.value)
+    assert caught.value.__cause__.__suppress_context__
+
+
+async def test_a_pool_whose_codecs_do_not_fit_is_not_blamed_on_the_rows(dsn, db):
+    """When every key is refused on the client's side, nothing is dropped."""
+    await db.execute("CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz)")
+    target = Target(name="t", table="things", key_column="id", column="seen_at", key_type="bigint")
+
+    async def spoil(connection: asyncpg.Connection) -> None:
+        await connection.set_type_codec(
+            "int8", schema="pg_catalog", encoder=lambda n: n.bytes, decoder=str, format="binary"
+        )
+
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1, init=spoil) as pool:
+        tracker = Tracker([target], pool=pool, shutdown_deadline_s=0.1)
+        async with tracker.running():
+            for n in range(200):
+                tracker.touch("t", n)
+            with pytest.raises(FlushError, match="more than 100 rows are refused"):
+                await tracker._flush.flusher()
+            assert len(tracker.buffers["t"]) == 200
+
+
+async def test_a_pool_with_a_codec_of_its_own_for_uuids_will_do(dsn, db):
+    """Applications like to choose how uuids come out of their pool; touches don't mind."""
+    await db.execute("CREATE TABLE things (id uuid PRIMARY KEY, seen_at timestamptz)")
+    await db.execute("INSERT INTO things VALUES ($1)", uuid.UUID(int=1))
+    target = Target(name="t", table="things", key_column="id", column="seen_at", key_type="uuid")
+
+    async def own(connection: asyncpg.Connection) -> None:
+        await connection.set_type_codec(
+            "uuid", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
+        )
+
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1, init=own) as pool:
+        tracker = Tracker([target], pool=pool)
+        async with tracker.running():
+            for n in (1, 2):
+                tracker.touch("t", uuid.UUID(int=n))
+            await tracker._flush.flusher()
+            counts = tracker.flushers["t"].counts
+            assert (counts.written, counts.missing, len(tracker.buffers["t"])) == (1, 1, 0)
+
+
+async def test_a_trigger_that_stores_another_time_does_not_upset_the_books(dsn, things):
+    """What was written counts as written, and is written once, though it looks out of date."""
+    await things.execute(
+        "CREATE SEQUENCE fired;"
+        "CREATE FUNCTION earlier() RETURNS trigger LANGUAGE plpgsql AS $$ "
+        "BEGIN PERFORM nextval('fired'); NEW.seen_at := NEW.seen_at - interval '1 hour'; "
+        "RETURN NEW; END $$;"
+        "CREATE TRIGGER earlier BEFORE UPDATE ON things FOR EACH ROW EXECUTE FUNCTION earlier()"
+    )
+    async with open_pool(dsn, connections=1) as pool:
+        store = PostgresStore(pool, THINGS, statement_timeout_s=5, lock_timeout_s=0.2)
+        written = await store.write(chunk([(1, AT), (2, AT), (99, AT)]))
+    assert (written.unchanged, written.missing, written.refused) == (0, [99], ())
+    assert await seen(things) == {1: when(AT - 3600), 2: when(AT - 3600)}
+    assert await things.fetchval("SELECT last_value FROM fired") == 2

@@ -1,0 +1,366 @@
+"""What is pending: the latest second of each touched key, in memory, synchronous, no I/O.
+
+Touches go to the *live* map. `drain()` swaps it for an empty one in O(1); the drained map stays in
+the buffer, *in flight*, until `settle()` says which of its keys are still uncommitted, and those
+are merged back. Keys in flight are still pending: a view shows them and capacity counts them, so
+whatever happens to a flush, no touch is ever outside the buffer before it is in the table.
+
+A journal that is attached is told of every change, so that a crash loses nothing either.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import repeat
+from typing import Final
+
+from tracker._journal.journal import Journal
+from tracker.keys import CANONICAL, Entries, Key
+from tracker.target import Target
+
+_LATEST_SECOND: Final = 1 << 40
+"""Far past any real time, far below what overflows in Postgres: what is beyond is no time."""
+
+
+_FEW_KEYS: Final = 10_000
+
+
+def _no_journal(_key: object, _second: int) -> None:
+    """Append a change to no journal."""
+
+
+class Buffer:
+    """The pending touches of one target.
+
+    Args:
+        target: what is buffered, at which resolution and up to which capacity.
+        clock: wall clock in seconds since the epoch, for what is stored.
+        monotonic: monotonic clock in seconds, for the lag.
+    """
+
+    __slots__ = (
+        "_announced",
+        "_append",
+        "_canonical",
+        "_clock",
+        "_closed",
+        "_created",
+        "_drained_fresh_since",
+        "_drained_since",
+        "_dropped_pending",
+        "_fresh",
+        "_fresh_since",
+        "_in_flight",
+        "_live",
+        "_merged",
+        "_monotonic",
+        "_newest",
+        "_overlap",
+        "_resolution_s",
+        "_restored",
+        "_since",
+        "dropped",
+        "journal",
+        "on_high_water",
+        "target",
+        "touches",
+    )
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.target = target
+        self.touches = 0
+        self.dropped = {"capacity": 0, "invalid": 0, "shutdown": 0}
+        self.on_high_water: Callable[[], None] = lambda: None
+        self.journal: Journal | None = None
+        self._append: Callable[[object, int], None] = _no_journal
+        self._canonical = CANONICAL[target.key_type]
+        self._resolution_s = target.resolution_s
+        self._clock = clock
+        self._monotonic = monotonic
+        self._newest = 0  # an object for keys to share, instead of 32 bytes for each
+        self._live: Entries = {}
+        self._in_flight: Entries = {}
+        self._overlap = 0  # keys that are both live and in flight
+        # When the oldest touch came: of all that is pending, and of what was never restored.
+        self._since = self._drained_since = 0.0
+        self._fresh_since = self._drained_fresh_since = 0.0
+        self._fresh = False  # whether anything came since the last drain
+        # The keys that are older than that; of many keys a live view, with newer ones among them,
+        # so that the lag may be overstated for one flush but nothing is copied.
+        self._restored: AbstractSet[Key] = frozenset()
+        self._announced = False  # the high-water mark, since the last drain
+        self._created = self._merged = self._dropped_pending = 0
+        self._closed = False
+
+    def attach(self, journal: Journal) -> None:
+        """Tell a journal of what is pending, and of every change from now on."""
+        self.journal = journal
+        self._append = journal.append
+        for key, second in self._live.items():
+            journal.append(key, second)
+
+    def touch(self, key: object, at: float | None = None) -> None:
+        """Record that `key` was active; never blocks, never raises.
+
+        For the event loop's thread only: nothing here is locked.
+
+        Args:
+            key: in any spelling of the target's key type; one that has none is dropped, counted.
+            at: when, in seconds since the epoch; now when left out, and never later than now.
+        """
+        self.touches += 1
+        if at is None:
+            second = int(self._clock())
+        else:
+            try:
+                second = min(int(at), int(self._clock()))
+            except (ValueError, TypeError, OverflowError):
+                self.dropped["invalid"] += 1
+                return
+        if self._resolution_s != 1:
+            second -= second % self._resolution_s
+        try:
+            seen = self._live.get(key)  # type: ignore[call-overload]
+        except Exception:  # noqa: BLE001 - not hashable, or hashed by who knows what: no key
+            self.dropped["invalid"] += 1
+            return
+        if seen is None:
+            self._insert(key, second)
+        elif seen < second:
+            if second != self._newest:  # as _shared does, without the call
+                self._newest = second
+            self._live[key] = self._newest  # type: ignore[index]
+            self._append(key, second)
+
+    def recover(self, key: object, second: int) -> None:
+        """Record a touch of an earlier process, at its own time whatever this host's clock says.
+
+        Args:
+            key: in any spelling of the target's key type.
+            second: when, since the epoch.
+
+        Raises:
+            RuntimeError: it is closed.
+        """
+        if self._closed:
+            raise RuntimeError("recovered into a buffer that is closed")
+        self.touches += 1
+        created = self._created
+        self._insert(key, second)
+        if self._created != created:
+            since = self._monotonic() - max(0.0, self._clock() - second)
+            self._since = min(self._since, since)
+            self._fresh_since = min(self._fresh_since, since)
+
+    def _insert(self, given: object, second: int) -> None:
+        """Make the entry of a key that is not live yet, or not in this spelling."""
+        try:
+            key = self._canonical(given)
+        except (ValueError, TypeError):
+            self.dropped["invalid"] += 1
+            return
+        if not 0 <= second < _LATEST_SECOND:
+            self.dropped["invalid"] += 1
+            return
+        live = self._live
+        seen = live.get(key)
+        if seen is not None:
+            if seen < second:
+                live[key] = second
+                self._append(key, second)
+            return
+        if self._closed:
+            self.dropped["shutdown"] += 1
+            return
+        if key in self._in_flight:  # takes no room of its own: both end in one entry
+            self._overlap += 1
+        elif len(self) >= self.target.capacity_keys:
+            self.dropped["capacity"] += 1
+            return
+        self._create(key, second)
+
+    def _create(self, key: Key, second: int) -> None:
+        live = self._live
+        if not self._fresh:
+            self._fresh = True
+            self._fresh_since = self._monotonic()
+            if not live:
+                self._since = self._fresh_since
+        live[key] = self._shared(second)
+        self._append(key, second)
+        self._created += 1
+        if not self._announced and len(live) >= self.target.high_water:
+            self._announced = True
+            self.on_high_water()
+
+    def _shared(self, second: int) -> int:
+        """Return one object for all keys that are touched in the same second."""
+        if second != self._newest:
+            self._newest = second
+        return self._newest
+
+    def __len__(self) -> int:
+        """The number of distinct keys pending, in flight ones included."""
+        return len(self._live) + len(self._in_flight) - self._overlap
+
+    @property
+    def coalesced(self) -> int:
+        """How many touches went into an entry that was there already."""
+        dropped_touches = sum(self.dropped.values()) - self._dropped_pending
+        return self.touches - self._created - dropped_touches + self._merged
+
+    @property
+    def lag_s(self) -> float:
+        """Age of the oldest touch that is not committed, in seconds; 0 when there is none."""
+        if self._in_flight:
+            return self._monotonic() - self._drained_since
+        if self._live:
+            return self._monotonic() - self._since
+        return 0.0
+
+    def drain(self) -> Entries:
+        """Swap the live map for an empty one and return it; it stays pending until `settle()`.
+
+        Raises:
+            RuntimeError: the drain before has not been settled.
+        """
+        if self._in_flight:
+            raise RuntimeError("drained again before the drain before was settled")
+        self._in_flight, self._live = self._live, {}
+        self._drained_since = self._since
+        self._drained_fresh_since = self._fresh_since
+        self._fresh = self._announced = False
+        if self.journal is not None:
+            self.journal.drained()
+        return self._in_flight
+
+    def settle(self, uncommitted: Entries) -> None:
+        """End a drain: restore what was not committed; the rest has left the buffer.
+
+        The smaller map is merged into the larger one, so a flush that fails at once costs what
+        came in meanwhile, however full the buffer is.
+
+        Args:
+            uncommitted: what must be written again: all that was drained, the same dict, or a
+                new one with some of it. The buffer takes it over.
+        """
+        if self._closed:  # close() has seen to these
+            return
+        live, drained = self._live, self._in_flight
+        self._in_flight = {}
+        self._overlap = 0
+        if self.journal is not None:
+            self.journal.settled(uncommitted)
+        if not uncommitted:
+            self._restored = frozenset()
+            return
+        few = uncommitted is not drained and len(uncommitted) <= _FEW_KEYS
+        all_old_committed = few and self._restored.isdisjoint(uncommitted)
+        self._since = self._drained_fresh_since if all_old_committed else self._drained_since
+        self._restored = frozenset(uncommitted) if few else uncommitted.keys()
+        small, large = (live, uncommitted) if len(live) < len(uncommitted) else (uncommitted, live)
+        for key, second in small.items():
+            seen = large.get(key)
+            if seen is None:
+                large[key] = second
+            else:
+                self._merged += 1
+                if seen < second:
+                    large[key] = second
+        self._live = large
+
+    @property
+    def is_journaled(self) -> bool:
+        """Whether all that is pending would outlive the process."""
+        return self.journal is not None and not self.journal.degraded
+
+    def close(self) -> int:
+        """Take nothing more; what is pending stays where the next process finds it, in a journal.
+
+        Without one, or if it misses some of it, what is pending is dropped, and counted as lost to
+        the shutdown.
+
+        Returns:
+            The number of keys that were dropped.
+        """
+        self._closed = True
+        self._merged += self._overlap
+        pending = {key: max(at, self._live.get(key, 0)) for key, at in self._in_flight.items()}
+        self._in_flight = self._live | pending
+        self._live, self._overlap = {}, 0
+        if self.is_journaled:
+            return 0
+        lost = len(self)
+        self._in_flight = {}
+        self._dropped_pending += lost
+        self.dropped["shutdown"] += lost
+        return lost
+
+    def view(self) -> "View":
+        """Return what is pending now, to be laid over rows that are read after this call."""
+        # The live map even if it is empty: a view shows what comes in until the next drain.
+        maps = [self._live, self._in_flight] if self._in_flight else [self._live]
+        return View(maps, self._canonical)
+
+
+class View:
+    """The touches that were pending when the view was taken.
+
+    Take it *before* the SELECT: a touch is then in the view or in the table whatever flush commits
+    in between, because the view keeps the maps that it saw. It shows touches that come later, too,
+    until the next drain: of two views, one from before that drain and one from after it, one or the
+    other has them all.
+    """
+
+    __slots__ = ("_canonical", "_maps")
+
+    def __init__(self, maps: list[Entries], canonical: Callable[[object], Key]) -> None:
+        self._maps: list[Mapping[Key, int]] = list(maps)
+        self._canonical = canonical
+
+    def __bool__(self) -> bool:
+        """Whether anything is pending."""
+        return any(self._maps)
+
+    def get(self, key: object) -> int | None:
+        """Return the second of the latest pending touch of `key`, or None.
+
+        Args:
+            key: as it comes out of the table; fastest as the `str` or `int` that is buffered, for
+                uuids the text that Postgres prints.
+        """
+        if not isinstance(key, (str, int)):
+            try:
+                key = self._canonical(key)
+            except (ValueError, TypeError):
+                return None
+        latest: int | None = None
+        for entries in self._maps:
+            second = entries.get(key)
+            if second is not None and (latest is None or second > latest):
+                latest = second
+        return latest
+
+    def latest(self, keys: Sequence[Key]) -> list[int]:
+        """Return the second of the latest pending touch of each key, 0 where there is none.
+
+        As `get` of each, for thousands of keys at once.
+
+        Args:
+            keys: as they are buffered: uuids as the text that Postgres prints.
+        """
+        columns = [list(map(entries.get, keys, repeat(0))) for entries in self._maps]
+        if len(columns) == 1:
+            return columns[0]
+        return list(map(max, *columns)) if columns else [0] * len(keys)
+
+
+def no_touches() -> View:
+    """Return a view in which nothing is pending, for where tracking is off."""
+    return View([], CANONICAL["text"])

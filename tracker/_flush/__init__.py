@@ -1,0 +1,1 @@
+"""Flushing: when to write, in which order, and what became of each key."""

@@ -1,0 +1,64 @@
+"""What the flusher asks of a store, so that it can be tested against one that fails at will."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tracker.keys import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Distinct keys, in no order, and beside each the second at which it was last touched.
+
+    Two lists, not pairs: a flush makes no object for each key on its way to Postgres.
+    """
+
+    keys: list[Key]
+    seconds: list[int]
+
+    def __len__(self) -> int:
+        """The number of keys."""
+        return len(self.keys)
+
+    def entries(self) -> Iterator[tuple[Key, int]]:
+        """Return each key with its second."""
+        return zip(self.keys, self.seconds, strict=True)
+
+    def take(self, most: int) -> "Chunk":
+        """Remove and return so many keys, or all if there are fewer."""
+        taken = Chunk(self.keys[-most:], self.seconds[-most:])
+        del self.keys[-most:], self.seconds[-most:]
+        return taken
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """What became of a committed chunk; a key that is in none of these was advanced.
+
+    Args:
+        unchanged: how many keys had a stored time at least as new.
+        missing: the keys that have no row.
+        refused: the keys whose rows the server left alone without an error, as a trigger may do.
+        locked: the keys whose rows somebody else's transaction holds; to be written again.
+    """
+
+    unchanged: int = 0
+    missing: Sequence[Key] = ()
+    refused: Sequence[Key] = ()
+    locked: Sequence[Key] = ()
+
+
+class Store(Protocol):
+    """Where one target's touches end up."""
+
+    async def write(self, chunk: Chunk) -> ChunkResult:
+        """Advance each key's stored time to its touch, never backwards, and commit.
+
+        Raises:
+            StoreTimeout: the server took too long; nothing was written, try fewer keys.
+            StoreUnavailable: try again later; whether the chunk was written is unknown.
+            StoreMisconfigured: permanent until somebody changes something.
+            RowRejected: a row of the chunk is refused; nothing was written, try the others.
+        """
+        ...

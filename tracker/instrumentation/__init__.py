@@ -1,0 +1,1 @@
+"""Counting and logging at a cost that a request does not notice."""

@@ -1,0 +1,44 @@
+"""What an SQLSTATE means for a touch: try again, wait for somebody, or blame a row.
+
+The classes are those of the appendix "PostgreSQL Error Codes" of the PostgreSQL manual. What is in
+none of the sets concerns a row: data (22), constraints (23), triggers (P0 and users' own).
+"""
+
+from typing import Final
+
+from tracker.errors import (
+    RowRejected,
+    StoreContended,
+    StoreError,
+    StoreMisconfigured,
+    StoreTimeout,
+    StoreUnavailable,
+)
+
+_BY_STATE: Final[dict[str, type[StoreError]]] = {
+    "57014": StoreTimeout,  # query_canceled: the statement timeout
+    "55P03": StoreContended,  # lock_not_available: the lock timeout
+    "40P01": StoreContended,  # deadlock_detected
+    "40001": StoreContended,  # serialization_failure
+    "XX001": RowRejected,  # data_corrupted: the page of some row
+    "XX002": RowRejected,  # index_corrupted
+}
+_PASSING: Final = frozenset({"08", "25", "40", "53", "54", "55", "57", "58", "F0", "HV", "XX"})
+"""A server, or a foreign one behind it, that is away, read-only, full, busy or broken."""
+_PERMANENT: Final = frozenset({"0A", "26", "28", "3D", "3F", "42"})
+"""A missing table, column, schema, database, permission or password."""
+
+
+def error_for(state: str, text: str) -> StoreError:
+    """Return the store error that a server's error stands for.
+
+    Args:
+        state: the five characters of its SQLSTATE.
+        text: its message.
+    """
+    kind = _BY_STATE.get(state)
+    if kind is None and state[:2] in _PASSING:
+        kind = StoreUnavailable
+    elif kind is None and state[:2] in _PERMANENT:
+        kind = StoreMisconfigured
+    return (kind or RowRejected)(f"{text} (SQLSTATE {state})")

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from tracker._journal.journal import LEAST_SEGMENTS, SEGMENT_BYTES
+from tracker import MIN_JOURNAL_BYTES
 
 PREFIX: Final = "ACTIVITY__"
 _HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(?::([0-9]{1,5}))?").fullmatch
@@ -155,7 +155,7 @@ class JournalSettings(_Section):
 
     enabled: bool = True
     dir: str = Field(default=".activity/journal", min_length=1)
-    max_bytes: Annotated[int, Field(ge=LEAST_SEGMENTS * SEGMENT_BYTES, le=1 << 40)] = 536_870_912
+    max_bytes: Annotated[int, Field(ge=MIN_JOURNAL_BYTES, le=1 << 40)] = 536_870_912
 
 
 class LiveSettings(_Section):

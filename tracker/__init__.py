@@ -2,9 +2,14 @@
 
 Record touches in memory with `Tracker.touch` or `activity_middleware`; they are written to
 Postgres in the background, one bulk UPDATE per table.
+
+What is exported here, and what the modules without a leading underscore export, is public.
 """
 
-from tracker._buffer.buffer import View, no_touches
+import warnings
+
+from tracker._buffer.view import View, no_touches
+from tracker._journal.journal import MIN_JOURNAL_BYTES
 from tracker.aiohttp import activity_middleware
 from tracker.errors import (
     ConfigurationError,
@@ -23,6 +28,7 @@ from tracker.target import Target
 from tracker.tracker import Tracker
 
 __all__ = [
+    "MIN_JOURNAL_BYTES",
     "ConfigurationError",
     "FlushError",
     "Key",
@@ -41,3 +47,11 @@ __all__ = [
     "activity_middleware",
     "no_touches",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return what a deprecated name stands for."""
+    if name == "RowRefused":
+        warnings.warn("RowRefused is now called RowRejected", DeprecationWarning, stacklevel=2)
+        return RowRejected
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

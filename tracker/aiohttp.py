@@ -6,8 +6,7 @@ from typing import Final, TypeAlias
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from tracker.instrumentation._log import Log
-from tracker.instrumentation._throttle import LogThrottle
+from tracker.instrumentation import Log, LogThrottle
 from tracker.tracker import Tracker
 
 Identify: TypeAlias = Callable[[web.Request], Iterable[tuple[str, object]]]

@@ -1,6 +1,7 @@
-"""The tracker: buffers, stores and flushers of all targets, wired together."""
+"""The tracker: the buffers, journals and flush loops of all targets, wired together."""
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -9,14 +10,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from tracker._buffer.buffer import Buffer, View
-from tracker._flush.backoff import Backoff
+from tracker._buffer.buffer import Buffer
+from tracker._buffer.view import View
 from tracker._flush.flusher import Flusher
-from tracker._flush.loop import FlushLoop, start_flush_loop
-from tracker._journal.journal import LEAST_SEGMENTS, SEGMENT_BYTES
+from tracker._flush.loop import FlushLoop
+from tracker._options import Options
 from tracker.errors import ConfigurationError, FlushError
-from tracker.instrumentation._log import Log
-from tracker.postgres._driver import Connections, Pool, PostgresStore, connections, open_pool
+from tracker.instrumentation import Log
+from tracker.postgres import Connections, Pool, connections, open_pool
+from tracker.postgres._store import PostgresStore
 from tracker.target import Target
 
 if TYPE_CHECKING:
@@ -24,35 +26,34 @@ if TYPE_CHECKING:
 
     from tracker._journal.recovery import JournalRecovery
 
-
-_LONGEST_S: Final = 86_400
-"""A day: longer is a mistake, and beyond 24 of them Postgres takes no timeout."""
-
 log: Final = Log(__name__)
 
 
 class Tracker:
-    """Records touches in memory and writes them to Postgres behind the requests' backs.
+    """Records touches in memory and writes them to Postgres in the background.
 
     Touches may be recorded from construction on; they are written while the tracker runs:
     `async with tracker.running(): ...`, or `app.cleanup_ctx.append(tracker.lifespan)`.
 
     Args:
         targets: the columns to keep up to date; names must differ.
-        dsn: a Postgres server for connections of the tracker's own, which no request waits for.
-        pool: an asyncpg pool to borrow from instead, one connection for each target at a time. It
-            is used as it is and never closed; leave room in it.
+        dsn: a Postgres server. The tracker opens connections of its own, which no request uses.
+        pool: an asyncpg pool to borrow from instead, one connection for each target at a time. The
+            tracker neither changes nor closes it; leave room in it.
         flush_interval_s: time between flushes, in seconds.
         chunk_keys: the most keys in one UPDATE.
         statement_timeout_s: how long one UPDATE may take, in seconds.
         lock_timeout_s: how long an UPDATE waits for one lock, in seconds.
-        backoff_initial_s: delay after the first failed flush, in seconds; it doubles from there.
+        backoff_initial_s: delay after the first failed flush, in seconds; each further failure
+            doubles it.
         backoff_max_s: the longest delay, in seconds.
         shutdown_deadline_s: how long the last flush may take, in seconds.
-        journal_dir: a directory for journals, which processes may share; with a pool, only those
-            that write to one database. What is pending is there when a process is killed, and
-            another one takes it over. None: it is in memory alone.
-        journal_max_bytes: the most room for the journal of one target.
+        journal_dir: a directory for journals, which hold what is pending if the process is killed;
+            another process recovers it. Processes may share the directory; with `pool`, only those
+            that write to the same database. None: pending touches are in memory alone.
+        journal_max_bytes: the most room for the journal of one target, in bytes.
+        backoff_first_s: deprecated name of `backoff_initial_s`.
+        backoff_most_s: deprecated name of `backoff_max_s`.
 
     Raises:
         ConfigurationError: arguments that cannot work.
@@ -73,64 +74,45 @@ class Tracker:
         shutdown_deadline_s: float = 10.0,
         journal_dir: str | PathLike[str] | None = None,
         journal_max_bytes: int = 512 << 20,
+        backoff_first_s: float | None = None,
+        backoff_most_s: float | None = None,
     ) -> None:
-        _check_where_to(dsn, pool)
-        seconds = {
-            "flush_interval_s": flush_interval_s,
-            "statement_timeout_s": statement_timeout_s,
-            "lock_timeout_s": lock_timeout_s,
-            "backoff_initial_s": backoff_initial_s,
-            "backoff_max_s": backoff_max_s,
-            "shutdown_deadline_s": shutdown_deadline_s,
-        }
-        for name, value in seconds.items():
-            if not isinstance(value, (int, float)) or not 0 < value <= _LONGEST_S:
-                raise ConfigurationError(
-                    f"{name} must be above 0 and up to {_LONGEST_S}, not {value}"
-                )
-        if lock_timeout_s >= statement_timeout_s:
-            raise ConfigurationError("lock_timeout_s must be below statement_timeout_s")
-        if backoff_initial_s > backoff_max_s:
-            raise ConfigurationError("backoff_initial_s must not be above backoff_max_s")
-        if isinstance(chunk_keys, bool) or not isinstance(chunk_keys, int) or chunk_keys < 1:
-            raise ConfigurationError(f"chunk_keys must be a number from 1, not {chunk_keys!r}")
-        least_bytes = LEAST_SEGMENTS * SEGMENT_BYTES
-        if not isinstance(journal_max_bytes, int) or journal_max_bytes < least_bytes:
-            raise ConfigurationError(
-                f"journal_max_bytes must be {least_bytes} or more, not {journal_max_bytes!r}"
-            )
-        if isinstance(targets, Target):
-            raise ConfigurationError("targets must be a list of targets, not one")
-        targets = list(targets)
-        buffers = {target.name: Buffer(target) for target in targets}
-        if not buffers or len(buffers) != len(targets):
-            raise ConfigurationError("a tracker needs targets, each with a name of its own")
-        self._buffers = buffers
+        if backoff_first_s is not None:
+            _warn_renamed("backoff_first_s", "backoff_initial_s")
+            backoff_initial_s = backoff_first_s
+        if backoff_most_s is not None:
+            _warn_renamed("backoff_most_s", "backoff_max_s")
+            backoff_max_s = backoff_most_s
+        self._options = Options(
+            dsn=dsn,
+            pool=pool,
+            flush_interval_s=flush_interval_s,
+            chunk_keys=chunk_keys,
+            statement_timeout_s=statement_timeout_s,
+            lock_timeout_s=lock_timeout_s,
+            backoff_initial_s=backoff_initial_s,
+            backoff_max_s=backoff_max_s,
+            shutdown_deadline_s=shutdown_deadline_s,
+            journal_dir=None if journal_dir is None else Path(journal_dir),
+            journal_max_bytes=journal_max_bytes,
+        )
+        self._buffers = _buffers(targets)
         self._touch: dict[str, Callable[[object, float | None], None]] = {
-            name: partial(self._touch_early, buffer) for name, buffer in buffers.items()
+            name: partial(self._touch_early, buffer) for name, buffer in self._buffers.items()
         }
         self._flushers: dict[str, Flusher] = {}
         self._flush_loops: dict[str, FlushLoop] = {}
-        self._dsn = dsn
-        self._pool = pool
         self._own_pool: Pool | None = None
-        self._flush_interval_s = flush_interval_s
-        self._chunk_keys = chunk_keys
-        self._statement_timeout_s = statement_timeout_s
-        self._lock_timeout_s = lock_timeout_s
-        self._backoff = Backoff(backoff_initial_s, backoff_max_s)
-        self._shutdown_deadline_s = shutdown_deadline_s
-        self._journal_dir = None if journal_dir is None else Path(journal_dir)
-        self._journal_max_bytes = journal_max_bytes
-        self._adoption: JournalRecovery | None = None
+        self._recovery: JournalRecovery | None = None
 
     def touch(self, target: str, key: object, at: float | None = None) -> None:
         """Record that a key was active; never blocks, never waits.
 
         Args:
             target: the name of a target.
-            key: in any spelling of the target's key type; one that has none is dropped, counted.
-            at: when, in seconds since the epoch; now when left out, and never later than now.
+            key: in any spelling of the target's key type. A key of another type is dropped and
+                counted.
+            at: when, in seconds since the epoch; by default now, and never later than now.
 
         Raises:
             KeyError: no target has that name.
@@ -138,7 +120,7 @@ class Tracker:
         self._touch[target](key, at)
 
     def _touch_early(self, buffer: Buffer, key: object, at: float | None) -> None:
-        """Touch before anything is written: who forgot to start the tracker is told so, once."""
+        """Record a touch before the tracker runs, and log once that it does not run yet."""
         log.error("tracker.not_running", hint="app.cleanup_ctx.append(tracker.lifespan)")
         self._touch_directly()
         buffer.touch(key, at)
@@ -149,7 +131,8 @@ class Tracker:
     def pending(self, target: str) -> View:
         """Return the touches of a target that are not in the table yet.
 
-        Take it before the SELECT whose rows it is laid over, so that no flush slips in between.
+        Take the view before the SELECT whose rows you overlay it on. If a flush commits in between,
+        each touch is then in the view or in the rows.
 
         Raises:
             KeyError: no target has that name.
@@ -163,31 +146,35 @@ class Tracker:
 
     @property
     def flushers(self) -> Mapping[str, Flusher]:
-        """What has been written for each target, by name; empty before the first run."""
+        """The flusher of each target, by name: what it has written. Empty before the first run."""
         return MappingProxyType(self._flushers)
 
     @property
     def flush_loops(self) -> Mapping[str, FlushLoop]:
-        """The flusher of each target, by name; empty before the first run."""
+        """The flush loop of each target, by name: its failures. Empty before the first run."""
         return MappingProxyType(self._flush_loops)
 
     @property
     def connections(self) -> Connections:
-        """How many connections it has of its own; none when it borrows, or before the first run."""
+        """The tracker's own connections; none if it borrows them, or before the first run."""
         return Connections(0, 0, 0) if self._own_pool is None else connections(self._own_pool)
 
     @property
     def recovered(self) -> Mapping[str, int]:
-        """How many touches of dead processes were taken over, by target."""
-        return {} if self._adoption is None else self._adoption.recovered
+        """How many touches were recovered from orphaned journals, by target."""
+        return {} if self._recovery is None else self._recovery.recovered
 
     @property
     def foreign_segments(self) -> int | None:
-        """How many segments of dead processes' journals are not ours to take; None: no journal."""
-        return None if self._adoption is None else self._adoption.foreign_segments
+        """How many segments of orphaned journals this tracker cannot take over.
+
+        They belong to another table, database or version, or cannot be read. None without a
+        journal.
+        """
+        return None if self._recovery is None else self._recovery.foreign_segments
 
     async def flush(self) -> None:
-        """Write everything that is pending now, for tests and shut-down hooks.
+        """Write everything that is pending now, for tests and shutdown hooks.
 
         Raises:
             FlushError: some of it could not be written; it is still pending.
@@ -196,7 +183,7 @@ class Tracker:
         if not self._flush_loops:
             raise RuntimeError("the tracker is not running: use tracker.running() or .lifespan")
         outcomes = await asyncio.gather(
-            *(flusher.flush() for flusher in self._flush_loops.values()), return_exceptions=True
+            *(loop.flush() for loop in self._flush_loops.values()), return_exceptions=True
         )
         problems: list[str] = []
         cause: BaseException | None = None
@@ -221,41 +208,12 @@ class Tracker:
             raise RuntimeError("a tracker runs once: make a new one")
         self._touch_directly()
         async with AsyncExitStack() as stack:
-            pool = self._pool
-            if pool is None:
-                pool = self._own_pool = await stack.enter_async_context(
-                    open_pool(self._dsn, connections=len(self._buffers))
-                )
-            if self._journal_dir is not None:
-                # Here, since it needs what only POSIX has, and a tracker without it does not.
-                from tracker._journal.directory import JournalDirectory  # noqa: PLC0415
-                from tracker._journal.lifecycle import open_journals  # noqa: PLC0415
-
-                self._adoption = await stack.enter_async_context(
-                    open_journals(
-                        JournalDirectory(self._journal_dir),
-                        self._buffers,
-                        dsn=self._dsn,
-                        max_bytes=self._journal_max_bytes,
-                    )
-                )
-            for name, buffer in self._buffers.items():
-                store = PostgresStore(
-                    pool,
-                    buffer.target,
-                    statement_timeout_s=self._statement_timeout_s,
-                    lock_timeout_s=self._lock_timeout_s,
-                )
-                self._flushers[name] = Flusher(buffer, store, chunk_keys=self._chunk_keys)
-                self._flush_loops[name] = start_flush_loop(
-                    self._flushers[name],
-                    interval_s=self._flush_interval_s,
-                    deadline_s=self._shutdown_deadline_s,
-                    backoff=self._backoff,
-                )
+            pool = await self._pool(stack)
+            await self._open_journals(stack)
+            self._start_flush_loops(pool)
             stack.push_async_callback(self._stop)
-            if self._adoption is not None:
-                await stack.enter_async_context(self._adoption.running())
+            if self._recovery is not None:
+                await stack.enter_async_context(self._recovery.running())
             yield self
 
     async def lifespan(self, _app: "web.Application") -> AsyncIterator[None]:
@@ -263,18 +221,71 @@ class Tracker:
         async with self.running():
             yield
 
+    async def _pool(self, stack: AsyncExitStack) -> Pool:
+        if self._options.pool is not None:
+            return self._options.pool
+        self._own_pool = await stack.enter_async_context(
+            open_pool(self._options.dsn, connections=len(self._buffers))
+        )
+        return self._own_pool
+
+    async def _open_journals(self, stack: AsyncExitStack) -> None:
+        if self._options.journal_dir is None:
+            return
+        # Imported here, because journals need POSIX and a tracker without them does not.
+        from tracker._journal.directory import JournalDirectory  # noqa: PLC0415
+        from tracker._journal.lifecycle import open_journals  # noqa: PLC0415
+
+        self._recovery = await stack.enter_async_context(
+            open_journals(
+                JournalDirectory(self._options.journal_dir),
+                self._buffers,
+                dsn=self._options.dsn,
+                max_bytes=self._options.journal_max_bytes,
+            )
+        )
+
+    def _start_flush_loops(self, pool: Pool) -> None:
+        options = self._options
+        for name, buffer in self._buffers.items():
+            store = PostgresStore(
+                pool,
+                buffer.target,
+                statement_timeout_s=options.statement_timeout_s,
+                lock_timeout_s=options.lock_timeout_s,
+            )
+            self._flushers[name] = Flusher(buffer, store, chunk_keys=options.chunk_keys)
+            self._flush_loops[name] = FlushLoop(
+                self._flushers[name],
+                interval_s=options.flush_interval_s,
+                deadline_s=options.shutdown_deadline_s,
+                backoff=options.backoff,
+            )
+
     async def _stop(self) -> None:
-        # All at once, so that the deadline is one deadline, not one for each target.
-        stopping = asyncio.gather(*(flusher.stop() for flusher in self._flush_loops.values()))
+        # All at once: the deadline is for all targets together.
+        stopping = asyncio.gather(*(loop.stop() for loop in self._flush_loops.values()))
         try:
             await asyncio.shield(stopping)
         except asyncio.CancelledError:
-            await stopping  # cancelled once more: the pool must not be closed under the last flush
+            await stopping  # the pool must not be closed while the last flush uses it
             raise
 
 
-def _check_where_to(dsn: str | None, pool: Pool | None) -> None:
-    if (dsn is None) == (pool is None):
-        raise ConfigurationError("a tracker needs either a dsn or a pool")
-    if dsn is not None and not dsn.startswith(("postgresql://", "postgres://")):
-        raise ConfigurationError("the dsn must start with postgresql://")
+def _buffers(targets: Iterable[Target]) -> dict[str, Buffer]:
+    """Return a buffer for each target, by name.
+
+    Raises:
+        ConfigurationError: there is no target, or two have the same name.
+    """
+    if isinstance(targets, Target):
+        raise ConfigurationError("targets must be a list of targets, not one")
+    targets = list(targets)
+    buffers = {target.name: Buffer(target) for target in targets}
+    if not buffers or len(buffers) != len(targets):
+        raise ConfigurationError("a tracker needs targets, each with a name of its own")
+    return buffers
+
+
+def _warn_renamed(old: str, new: str) -> None:
+    warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=3)

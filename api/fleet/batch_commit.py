@@ -30,8 +30,7 @@ from prometheus_client.registry import Collector
 from api.config import IngestSettings
 from api.fleet.locations import Locations, NoSuchDevice, Report
 from tracker import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
-from tracker.instrumentation._histogram import Histogram
-from tracker.instrumentation._throttle import LogThrottle
+from tracker.instrumentation import Histogram, LogThrottle
 
 _PATIENCE: Final = 0.1
 """Share of the deadline after which the cheap write counts as stuck behind a lock."""

@@ -17,7 +17,7 @@ from api.handlers.queries import read_query
 from api.http.responses import ApiError, json_response
 from api.postgres.database import Database
 from tracker import RowRejected
-from tracker.instrumentation._throttle import LogThrottle
+from tracker.instrumentation import LogThrottle
 
 _UPLOAD: Final = msgspec.json.Decoder(Upload)
 _BATCH: Final = msgspec.json.Decoder(Batch)

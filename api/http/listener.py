@@ -8,7 +8,7 @@ import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tracker.instrumentation._throttle import LogThrottle
+from tracker.instrumentation import LogThrottle
 
 _REASONS: Final = ("connection_limit", "refused", "slow_head", "slow_body", "slow_answer")
 _LOG_EVERY_S: Final = 60.0

@@ -16,8 +16,7 @@ from prometheus_client.registry import Collector
 from api.http.responses import ApiError, error_response
 from api.logs import REQUEST_ID
 from tracker import StoreError
-from tracker.instrumentation._histogram import Histogram
-from tracker.instrumentation._throttle import LogThrottle
+from tracker.instrumentation import Histogram, LogThrottle
 
 _BOUNDS_S: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),

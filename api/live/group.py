@@ -21,7 +21,7 @@ from api.live.queries import GroupQueries
 from api.live.snapshot import MOST_DEVICES, Fleet
 from api.live.tracker_stats import TrackerStats
 from tracker import StoreError
-from tracker.instrumentation._throttle import LogThrottle
+from tracker.instrumentation import LogThrottle
 
 TICK_S: Final = 1.0
 _LOOK_EVERY_S: Final = 2.0

@@ -13,7 +13,7 @@ from api.live.group import Group
 from api.live.queries import GroupQueries
 from api.live.tracker_stats import TrackerStats
 from tracker import StoreError, StoreUnavailable
-from tracker.instrumentation._throttle import LogThrottle
+from tracker.instrumentation import LogThrottle
 
 _PATIENCE_S: Final = 5.0
 """How long the first picture of a group may take: a large one behind others takes a second."""

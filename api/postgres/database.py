@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import asyncpg
 
 from api.config import DatabaseSettings
-from tracker.postgres._driver import Connections, Pool, borrowed, connections, open_pool, translate
+from tracker.postgres import Connections, Pool, borrowed, connections, open_pool, translate
 
 if TYPE_CHECKING:
     Records: TypeAlias = list[asyncpg.Record]

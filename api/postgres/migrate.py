@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from api.config import SettingsError
-from tracker.postgres._driver import reason
+from tracker.postgres import reason
 
 HEAD: Final = "0002"
 """The newest revision in migrations/versions; a test keeps it so."""

@@ -6,7 +6,7 @@ from typing import Protocol
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tracker.postgres._driver import Connections
+from tracker.postgres import Connections
 
 
 class Owner(Protocol):

@@ -39,7 +39,7 @@ from api.handlers.locations import Uploads
 from api.postgres.database import Database, open_database
 from api.serving import open_listeners
 from tracker import StoreError, Tracker
-from tracker.postgres._driver import Pool, open_pool
+from tracker.postgres import Pool, open_pool
 
 STORM_S: Final = 4.0
 SPREAD_S: Final = 2.5
@@ -175,7 +175,7 @@ def _storm_on_signal(tracker: Tracker, keys: list[str]) -> None:
     storms = []
 
     async def storm() -> None:
-        touch, flush = tracker.buffers[DEVICES].touch, tracker.flushers[DEVICES]
+        touch, flush = tracker.buffers[DEVICES].touch, tracker.flushers[DEVICES].flush
         ends = time.monotonic() + STORM_S
         while time.monotonic() < ends:
             for start in range(0, len(keys), _SLICE):  # as requests would: a few in each turn

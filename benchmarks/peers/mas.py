@@ -10,7 +10,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Final
 
-from tracker.postgres._driver import Pool
+from tracker.postgres import Pool
 
 MOST_KEYS: Final = 10_000
 _CHANNEL: Final = 1000

@@ -237,7 +237,7 @@ class History:
         return True
 
     def _count(self, process: Process) -> None:
-        counts = process.flush.counts
+        counts = process.flusher.counts
         self.happened["flushes"] += counts.success + counts.partial + counts.failed
 
     def _check_nothing_lost(self) -> None:

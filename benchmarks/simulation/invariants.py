@@ -99,9 +99,9 @@ class CheckedStore:
         self.ledger = ledger
         self.on_flush: Callable[[], None] = lambda: None
         """Called at the first chunk of each flush."""
-        self._flushers = -1
+        self._flushes = -1
         self._advanced = False
-        self._refused: dict[int, int] = {}
+        self._rejected_keys: dict[int, int] = {}
         self._rejected = 0
 
     def begin(self, counts: FlushCounts) -> None:
@@ -111,9 +111,9 @@ class CheckedStore:
     async def write(self, chunk: Chunk) -> ChunkResult:
         """Write, and note what became of the chunk."""
         flushes = self.counts.success + self.counts.partial + self.counts.failed
-        if flushes != self._flushers:
+        if flushes != self._flushes:
             self.check_rejected()
-            self._flushers, self._advanced, self._refused = flushes, False, {}
+            self._flushes, self._advanced, self._rejected_keys = flushes, False, {}
             self.on_flush()
         try:
             written = await self._store.write(chunk)
@@ -121,7 +121,7 @@ class CheckedStore:
             if self.ledger.trace is not None:
                 self.ledger.say(f"{self._name} fails to write {chunk}: {error!r}")
             if isinstance(error, RowRejected) and len(chunk) == 1:
-                self._refused.update(_entries(chunk))
+                self._rejected_keys.update(_entries(chunk))
             raise
         if self.ledger.trace is not None:
             self.ledger.say(f"{self._name} writes {chunk}: {written}")
@@ -130,8 +130,8 @@ class CheckedStore:
             if key not in self.ledger.missing:
                 self.ledger.broken(f"key {key} is said to be missing, and never was")
             self.ledger.forgive(key, entries[key], "missing")
-        self._refused.update((int(key), entries[int(key)]) for key in written.refused)
-        left = len(written.missing) + len(written.refused) + len(written.locked)
+        self._rejected_keys.update((int(key), entries[int(key)]) for key in written.rejected)
+        left = len(written.missing) + len(written.rejected) + len(written.locked)
         self._advanced |= len(chunk) > left + written.unchanged
         return written
 
@@ -140,9 +140,10 @@ class CheckedStore:
         rejected, self._rejected = self.counts.rejected - self._rejected, self.counts.rejected
         if not rejected:
             return
-        if rejected != len(self._refused) or not self._advanced:
-            self.ledger.broken(f"{rejected} keys are rejected, {len(self._refused)} were refused")
-        for key, second in self._refused.items():
+        if rejected != len(self._rejected_keys) or not self._advanced:
+            by_store = len(self._rejected_keys)
+            self.ledger.broken(f"{rejected} keys are rejected, {by_store} by the store")
+        for key, second in self._rejected_keys.items():
             self.ledger.forgive(key, second, "rejected")
 
 

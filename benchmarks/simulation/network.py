@@ -195,12 +195,12 @@ class Connection:
         except asyncpg.QueryCanceledError:
             await asyncio.sleep(self._statement_timeout_s)
             raise
-        if sql == server.statements.straight:
-            return await server.straight(transaction, keys, seconds)
-        if sql == server.statements.left:
-            return server.left(transaction, keys, seconds)
-        if sql == server.statements.careful:
-            return server.careful(transaction, keys, seconds)
+        if sql == server.statements.fast:
+            return await server.fast(transaction, keys, seconds)
+        if sql == server.statements.unwritten:
+            return server.unwritten(transaction, keys, seconds)
+        if sql == server.statements.skip_locked:
+            return server.skip_locked(transaction, keys, seconds)
         raise asyncpg.PostgresSyntaxError(f"no statement of the tracker's: {sql}")
 
     async def _commit(self) -> str:

@@ -17,7 +17,7 @@ _KNOBS: Final[dict[str, tuple[int, ...]]] = {
     "tracker._journal.journal._RETRY_S": (1,),
     "tracker._flush.order._KEYS_PER_BOUND": (1, 2, 8),
     "tracker._flush.order._SLICE_KEYS": (1, 3, 1000),
-    "tracker._flush.batch._MOST_REFUSED_KEYS": (2, 100),
+    "tracker._flush.batch._MAX_REJECTED_KEYS": (2, 100),
     "tracker._flush.batch._SMALLEST_CHUNK_KEYS": (1, 2, 50),
 }
 

@@ -17,7 +17,7 @@ from tracker._flush.flusher import Flusher
 from tracker._flush.loop import FlushLoop
 from tracker._journal.journal import SEGMENT_BYTES
 from tracker._journal.lifecycle import open_journals
-from tracker.postgres._driver import PostgresStore
+from tracker.postgres._store import PostgresStore
 
 _CANCEL_GRACE_S: Final = 1.0
 _MOMENT_S: Final = 0.1
@@ -64,15 +64,15 @@ class Process:
             lock_timeout_s=options.lock_timeout_s,
         )
         self.store = CheckedStore(f"process {number}", store, self._ledger)
-        self.flush = Flusher(
+        self.flusher = Flusher(
             self.buffer,
             self.store,
             chunk_keys=options.chunk_keys,
             clock=self._clock,
             monotonic=self._loop.time,
         )
-        self.store.begin(self.flush.counts)
-        self.flusher: FlushLoop | None = None
+        self.store.begin(self.flusher.counts)
+        self.flush_loop: FlushLoop | None = None
         self.task = self._own(self._run())
 
     def _clock(self) -> float:
@@ -88,9 +88,9 @@ class Process:
     async def _run(self) -> None:
         options = self.options
         async with AsyncExitStack() as stack:
-            adoption = None
+            recovery = None
             if options.journaled:
-                adoption = await stack.enter_async_context(
+                recovery = await stack.enter_async_context(
                     open_journals(
                         self.home,
                         {options.target.name: self.buffer},
@@ -98,22 +98,22 @@ class Process:
                         max_bytes=options.most_segments * SEGMENT_BYTES,
                     )
                 )
-            self.flusher = FlushLoop(
-                self.flush,
+            self.flush_loop = FlushLoop(
+                self.flusher,
                 interval_s=options.interval_s,
                 deadline_s=options.deadline_s,
                 backoff=Backoff(options.backoff_initial_s, options.backoff_max_s),
                 monotonic=self._loop.time,
             )
-            stack.push_async_callback(self._end, self.flusher)
-            if adoption is not None:
-                await stack.enter_async_context(adoption.running())
+            stack.push_async_callback(self._end, self.flush_loop)
+            if recovery is not None:
+                await stack.enter_async_context(recovery.running())
             await self._stop.wait()
 
-    async def _end(self, flusher: FlushLoop) -> None:
+    async def _end(self, loop: FlushLoop) -> None:
         self.stopping = True
         began = self._loop.time()
-        stopping = asyncio.ensure_future(flusher.stop())
+        stopping = asyncio.ensure_future(loop.stop())
         try:
             await asyncio.shield(stopping)
         except asyncio.CancelledError:
@@ -129,11 +129,11 @@ class Process:
 
     async def flush_now(self, patience_s: float) -> None:
         """Flush, as an application may, and give up waiting after a while."""
-        if self.flusher is not None and not self.stopping:
+        if self.flush_loop is not None and not self.stopping:
             self.explicit_flushes += 1
             try:
                 async with asyncio.timeout(patience_s):
-                    await self.flusher.flush()
+                    await self.flush_loop.flush()
             except (StoreError, TimeoutError):
                 pass
             except RuntimeError:
@@ -202,7 +202,7 @@ class Process:
     @property
     def serves(self) -> bool:
         """Whether requests come in yet."""
-        return self.flusher is not None
+        return self.flush_loop is not None
 
     @property
     def is_gone(self) -> bool:

@@ -52,12 +52,12 @@ class Server:
         self._locked: dict[int, Transaction] = {}
         self._queues: dict[int, list[asyncio.Future[None]]] = {}
         # The server does what the SQL says, as far as it matters here.
-        straight, opening = self.statements.straight, begin(statement_timeout_s=1, lock_timeout_s=1)
-        self._ordered = "ORDER BY key" in straight and all(
+        fast, opening = self.statements.fast, begin(statement_timeout_s=1, lock_timeout_s=1)
+        self._ordered = "ORDER BY key" in fast and all(
             f"enable_{plan} = off" in opening for plan in _KEEPS_ORDER
         )
-        self._guarded = "< pending.at" in straight
-        self._clamped = "least(" in straight
+        self._guarded = "< pending.at" in fast
+        self._clamped = "least(" in fast
 
     def _pending(self, keys: Iterable[int], seconds: str) -> list[tuple[int, int]]:
         now = self._ledger.now()
@@ -86,7 +86,7 @@ class Server:
         if rows > self.most_rows:
             raise asyncpg.QueryCanceledError("canceling statement due to statement timeout")
 
-    async def straight(self, transaction: Transaction, keys: list[int], seconds: str) -> str:
+    async def fast(self, transaction: Transaction, keys: list[int], seconds: str) -> str:
         """Update in one pass, waiting for locks."""
         for key, at in self._pending(keys, seconds):
             if key not in self.rows or not self._is_stale(key, at):
@@ -101,7 +101,7 @@ class Server:
                 self._update(transaction, key, at)
         return f"UPDATE {len(transaction.writes)}"
 
-    def left(
+    def unwritten(
         self, transaction: Transaction, keys: list[int], seconds: str
     ) -> list[tuple[int, str]]:
         """Tell what was not written."""
@@ -114,7 +114,7 @@ class Server:
                 left.append((key, "stale"))
         return left
 
-    def careful(
+    def skip_locked(
         self, transaction: Transaction, keys: list[int], seconds: str
     ) -> list[tuple[int, str]]:
         """Update what can be locked at once, and tell what was not written."""
@@ -131,7 +131,7 @@ class Server:
                 self._take(transaction, key)
                 self._update(transaction, key, at)
                 if key not in transaction.writes:
-                    left.append((key, "refused"))
+                    left.append((key, "rejected"))
         return left
 
     def _update(self, transaction: Transaction, key: int, at: int) -> None:

@@ -21,7 +21,7 @@ class Watch:
         self.process = process
         self._ledger = ledger
         self._loop = asyncio.get_running_loop()
-        self._flushers = self._successes = self._failures = 0
+        self._flushes = self._successes = self._failures = 0
         self._succeeded = False  # whether the last flush was a success
         self._rest_until = 0.0
         self._full_since: float | None = None
@@ -36,29 +36,29 @@ class Watch:
     def check(self) -> None:
         """Check what may be over after the next step."""
         process = self.process
-        counts, flusher = process.flush.counts, process.flusher
+        counts, loop = process.flusher.counts, process.flush_loop
         flushes = counts.success + counts.partial + counts.failed
-        if flushes != self._flushers:
+        if flushes != self._flushes:
             # One may have followed the other within the same step.
-            self._succeeded = counts.success - self._successes == flushes - self._flushers
-            self._flushers, self._successes = flushes, counts.success
+            self._succeeded = counts.success - self._successes == flushes - self._flushes
+            self._flushes, self._successes = flushes, counts.success
             self._full_since = None
             process.store.check_rejected()
-        if flusher is not None and flusher.failures != self._failures:
-            self._note_failures(flusher.failures)
+        if loop is not None and loop.failures != self._failures:
+            self._note_failures(loop.failures)
 
     def look(self) -> None:
         """Check what stays as it is once it is wrong."""
         process = self.process
-        flusher = process.flusher
-        if flusher is not None and flusher._loop.done() and not process.stopping:
-            self._ledger.broken(f"the flusher's loop has ended: {flusher._loop}")
+        loop = process.flush_loop
+        if loop is not None and loop._task.done() and not process.stopping:
+            self._ledger.broken(f"the flush loop has ended: {loop._task}")
         self._check_books()
         self._check_high_water()
 
     def _check_books(self) -> None:
         process = self.process
-        buffer, counts = process.buffer, process.flush.counts
+        buffer, counts = process.buffer, process.flusher.counts
         # A flush that the stop neither began nor may wait for any longer has ended some keys.
         unsettled = process.cancelled or process.explicit_flushes
         if not (unsettled if buffer._closed else buffer.is_draining):
@@ -72,12 +72,12 @@ class Watch:
 
     def _note_failures(self, failures: int) -> None:
         process = self.process
-        first_s, most_s = process.options.backoff_initial_s, process.options.backoff_max_s
+        initial_s, max_s = process.options.backoff_initial_s, process.options.backoff_max_s
         self._failures = failures
         self._rest_until = 0.0
         explicit = process.explicit_flushes or process.explicit_at == self._loop.time()
         if failures and not process.stopping and not explicit:  # who waits in line need not rest
-            least_s = 0.75 * min(most_s, first_s * 2 ** (failures - 1))
+            least_s = 0.75 * min(max_s, initial_s * 2 ** (failures - 1))
             self._rest_until = self._loop.time() + least_s
 
     def _check_high_water(self) -> None:

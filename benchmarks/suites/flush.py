@@ -24,8 +24,9 @@ from benchmarks.harness.testbed import Fleet, Testbed, connected
 from tracker import Target
 from tracker._buffer.buffer import Buffer
 from tracker._flush.flusher import Flusher
-from tracker.postgres._driver import Pool, PostgresStore, open_pool
+from tracker.postgres import Pool, open_pool
 from tracker.postgres._statements import begin, statements
+from tracker.postgres._store import PostgresStore
 
 ROWS: Final = 200_000
 TOUCHED: Final = 100_000
@@ -68,7 +69,7 @@ class Clock:
         return touches
 
 
-def our_flush(pool: Pool, touches: Touches) -> Flusher:
+def our_flusher(pool: Pool, touches: Touches) -> Flusher:
     """Return a flush of our own that has these touches to write."""
     buffer = Buffer(DEVICES)
     for key, at in touches:
@@ -108,7 +109,7 @@ class Contest:
     async def ours(self) -> Round:
         """Flush as the library does."""
         touches = self._new("ours")
-        measured = await timed(TOUCHED, our_flush(self._pools["ours"], touches))
+        measured = await timed(TOUCHED, our_flusher(self._pools["ours"], touches).flush)
         await self._check("ours", touches)
         return measured
 
@@ -117,11 +118,11 @@ class Contest:
         touches = self._new("staged")
         ordered = sorted(touches)  # so that its chunks are of neighbours too
         chunks = [ordered[at : at + CHUNK_KEYS] for at in range(0, TOUCHED, CHUNK_KEYS)]
-        straight = statements(DEVICES).straight
+        fast = statements(DEVICES).fast
         given = "unnest((SELECT $1::text)::uuid[], (SELECT $2::text)::bigint[]) AS given(key, at)"
-        if given not in straight:
+        if given not in fast:
             raise BenchmarkFailedError("the statement has changed: adapt the staged contender")
-        statement = straight.replace(
+        statement = fast.replace(
             given, "(SELECT key, at FROM staged WHERE chunk = $1) AS given(key, at)"
         )
         transaction = begin(**_TIMEOUTS)
@@ -180,9 +181,9 @@ class Contest:
     async def stall(self) -> Stall:
         """Flush, and return the longest time that the loop was kept from its next turn."""
         touches = self._new("ours")
-        flush = our_flush(self._pools["ours"], touches)
+        flusher = our_flusher(self._pools["ours"], touches)
         async with longest_stall() as stall:
-            await flush()
+            await flusher.flush()
         await self._check("ours", touches)
         return stall
 
@@ -291,7 +292,7 @@ async def _steady(testbed: Testbed, clock: Clock, report: Report) -> None:
         for number in range(_STEADY_ROUNDS + 1):
             touches = clock.touches(fleet.devices, ROWS // _STEADY_SHARE)
             before = await _written(connection)
-            await our_flush(pool, touches)()
+            await our_flusher(pool, touches).flush()
             await pool.execute("SELECT pg_stat_force_next_flush()")
             after = await _written(connection)
             rows = after[1] - before[1]
@@ -327,14 +328,14 @@ async def _writers(
 
         async def write(parts: Sequence[Sequence[str]]) -> float:
             touches = [clock.touches(part, each) for part in parts]
-            flushes = [our_flush(pool, some) for pool, some in zip(pools, touches, strict=True)]
+            flushers = [our_flusher(pool, some) for pool, some in zip(pools, touches, strict=True)]
 
-            async def until_written(flush: Flusher) -> None:
-                while len(flush.buffer):
-                    await flush()
+            async def until_written(flusher: Flusher) -> None:
+                while len(flusher.buffer):
+                    await flusher.flush()
 
             started = time.perf_counter()
-            await asyncio.gather(*map(until_written, flushes))
+            await asyncio.gather(*map(until_written, flushers))
             seconds = time.perf_counter() - started
             newest: dict[str, int] = {}
             for key, at in (one for some in touches for one in some):

@@ -27,8 +27,8 @@ from benchmarks.harness.pairs import alternate
 from benchmarks.harness.report import BenchmarkFailedError, Measured, Report
 from benchmarks.harness.service import running_service
 from benchmarks.harness.testbed import Fleet, Testbed, connected, updates_seen
-from benchmarks.suites.flush import Clock, our_flush
-from tracker.postgres._driver import open_pool
+from benchmarks.suites.flush import Clock, our_flusher
+from tracker.postgres import open_pool
 
 LOGS: Final = Path(".activity/benchmarks")
 DEVICES: Final = 10_000
@@ -327,8 +327,8 @@ async def _while_flushing(testbed: Testbed, report: Report, advance: Callable[[]
 
         async def written_beside() -> Load:
             async with open_pool(beside.dsn, connections=1) as pool:
-                flush = our_flush(pool, clock.touches(beside.devices, _MANY_DEVICES))
-                flushing = asyncio.create_task(flush(within_s=SPREAD_S))
+                flusher = our_flusher(pool, clock.touches(beside.devices, _MANY_DEVICES))
+                flushing = asyncio.create_task(flusher.flush(within_s=SPREAD_S))
                 await asyncio.sleep(_BEGUN_S)
                 one = running["beside"]
                 seen = await beaten(one, few["beside"], report=report, seconds=_STORM_LOAD_S)

@@ -17,11 +17,12 @@ from benchmarks.harness.report import BenchmarkFailedError, Measured, Report
 from benchmarks.harness.testbed import Testbed, connected
 from benchmarks.peers.mas import MOST_KEYS, MasTracker
 from benchmarks.peers.synapse import PeerUnavailableError, synapse
-from benchmarks.suites.flush import CHUNK_KEYS, Clock, check, our_flush
+from benchmarks.suites.flush import CHUNK_KEYS, Clock, check, our_flusher
 from tracker import Target
 from tracker._buffer.buffer import Buffer
 from tracker._flush.flusher import Flusher
-from tracker.postgres._driver import Pool, PostgresStore, open_pool
+from tracker.postgres import Pool, open_pool
+from tracker.postgres._store import PostgresStore
 
 _KEYS: Final = 20_000
 """As many as Synapse remembers, so that its repeats are the throttled ones, which are cheapest."""
@@ -59,7 +60,7 @@ class Ours:
         self._now = 1_600_000_000.0
         store = PostgresStore(pool, _TARGET, statement_timeout_s=60, lock_timeout_s=0.25)
         buffer = Buffer(_TARGET, clock=lambda: self._now)
-        self._flush = Flusher(buffer, store, chunk_keys=CHUNK_KEYS)
+        self._flusher = Flusher(buffer, store, chunk_keys=CHUNK_KEYS)
         self._keys = keys
 
     def new_round(self) -> None:
@@ -68,7 +69,7 @@ class Ours:
 
     def touch(self) -> float:
         """Touch every key at the time of the round; the microseconds that each took."""
-        touch = self._flush.buffer.touch
+        touch = self._flusher.buffer.touch
         started = time.perf_counter()
         for key in self._keys:
             touch(key)
@@ -80,11 +81,11 @@ class Ours:
         Raises:
             BenchmarkFailedError: not all was written.
         """
-        before = self._flush.counts.written
+        before = self._flusher.counts.written
         started = time.perf_counter()
-        await self._flush()
+        await self._flusher.flush()
         seconds = time.perf_counter() - started
-        if self._flush.counts.written - before != len(self._keys):
+        if self._flusher.counts.written - before != len(self._keys):
             raise BenchmarkFailedError("not every key was written")
         return len(self._keys) / seconds
 
@@ -198,9 +199,9 @@ async def _against_mas(testbed: Testbed, report: Report, advance: Callable[[], N
         async def our_round() -> Mapping[str, float]:
             touches = clock.touches(our_fleet.devices, MOST_KEYS)
             started = time.perf_counter()
-            flush = our_flush(our_pool, touches)
+            flusher = our_flusher(our_pool, touches)
             touched = time.perf_counter()
-            await flush()
+            await flusher.flush()
             ended = time.perf_counter()
             await check(our_fleet.dsn, touches)
             return {

@@ -10,8 +10,8 @@ from typing import Final
 from benchmarks.harness.pairs import alternate
 from benchmarks.harness.report import BenchmarkFailedError, Measured, Report
 from benchmarks.harness.testbed import Testbed
-from benchmarks.suites.flush import Clock, check, our_flush
-from tracker.postgres._driver import open_pool
+from benchmarks.suites.flush import Clock, check, our_flusher
+from tracker.postgres import open_pool
 
 ROWS: Final = 1_000_000
 _SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
@@ -40,16 +40,18 @@ async def scale(testbed: Testbed, report: Report, advance: Callable[[], None]) -
             seconds, times = 0.0, max(1, _LEAST_KEYS // keys)
             for _ in range(times):
                 touches = clock.touches(fleet.devices, keys)
-                flush = our_flush(pool, touches)
+                flusher = our_flusher(pool, touches)
                 started = time.perf_counter()
-                await flush()
+                await flusher.flush()
                 seconds += time.perf_counter() - started
-                if flush.counts.written != keys:
-                    raise BenchmarkFailedError(f"{flush.counts.written:,} of {keys:,} were written")
+                if flusher.counts.written != keys:
+                    raise BenchmarkFailedError(
+                        f"{flusher.counts.written:,} of {keys:,} were written"
+                    )
                 if random.random() < 0.2 or keys == ROWS:
                     sample = touches[:: max(1, keys // 10_000)]
                     await check(fleet.dsn, sample)
-            del touches, flush
+            del touches, flusher
             gc.unfreeze()
             return seconds / (times * keys) * _MICRO
 

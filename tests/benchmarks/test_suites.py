@@ -21,11 +21,11 @@ from benchmarks.harness.report import (
     write_results,
 )
 from benchmarks.harness.testbed import Testbed, connected, updates_seen
-from benchmarks.suites.flush import Clock, check, our_flush
+from benchmarks.suites.flush import Clock, check, our_flusher
 from benchmarks.suites.run import BENCHMARKS
 from benchmarks.suites.scrape import scraping
 from tests.support.service import REPORT
-from tracker.postgres._driver import open_pool
+from tracker.postgres import open_pool
 
 
 def printed(results: Results, earlier: Results | None = None) -> str:
@@ -120,7 +120,7 @@ async def test_a_flush_that_left_rows_out_is_found(server_dsn):
         touches = Clock().touches(fleet.devices, 40)
         with pytest.raises(BenchmarkFailedError, match="0 of 40 touches"):
             await check(fleet.dsn, touches)
-        await our_flush(pool, touches)()
+        await our_flusher(pool, touches).flush()
         await check(fleet.dsn, touches)
 
 

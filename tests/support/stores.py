@@ -33,7 +33,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.rows: dict[object, int] = {}
         self.known: set[object] | None = None
-        self.refused: set[object] = set()
+        self.rejected: set[object] = set()
         self.suppressed: set[object] = set()
         self.at_most: int | None = None
         self.locked: set[object] = set()
@@ -47,14 +47,14 @@ class MemoryStore:
         self.before()
         if self.at_most is not None and len(chunk) > self.at_most:
             raise StoreTimeout("too many")
-        if self.refused & set(chunk.keys):
-            raise RowRejected("refused")
+        if self.rejected & set(chunk.keys):
+            raise RowRejected("rejected")
         missing = [key for key in chunk.keys if self.known is not None and key not in self.known]
         locked = [key for key in chunk.keys if key in self.locked and key not in missing]
-        refused = [key for key in chunk.keys if key in self.suppressed]
+        rejected = [key for key in chunk.keys if key in self.suppressed]
         unchanged = 0
         for key, at in chunk.entries():
-            if key in missing or key in locked or key in refused:
+            if key in missing or key in locked or key in rejected:
                 continue
             if self.rows.get(key, -1) >= at:
                 unchanged += 1
@@ -64,7 +64,7 @@ class MemoryStore:
         self.written.set()
         self.after()
         await asyncio.sleep(0)
-        return ChunkResult(unchanged=unchanged, missing=missing, refused=refused, locked=locked)
+        return ChunkResult(unchanged=unchanged, missing=missing, rejected=rejected, locked=locked)
 
 
 def raising(*errors: Exception | None):
@@ -100,7 +100,7 @@ class FlushRig:
         self.clock = Clock()
         self.buffer = Buffer(TARGET, clock=self.clock, monotonic=self.clock)
         self.store = MemoryStore()
-        self.flush = Flusher(
+        self.flusher = Flusher(
             self.buffer,
             self.store,
             chunk_keys=chunk_keys,
@@ -108,12 +108,15 @@ class FlushRig:
             monotonic=self.clock,
         )
 
+    async def flush(self, *, within_s: float = 0.0) -> int:
+        return await self.flusher.flush(within_s=within_s)
+
     def touch(self, *keys: int) -> None:
         for key in keys:
             self.buffer.touch(key)
 
     def assert_books_balance(self) -> None:
-        counts = self.flush.counts
+        counts = self.flusher.counts
         ended = counts.written + counts.unchanged + counts.missing + counts.rejected
         dropped = sum(self.buffer.dropped.values())
         assert self.buffer.touches == self.buffer.coalesced + dropped + ended + len(self.buffer)

@@ -12,8 +12,9 @@ from tests.support.sample_table import AT, THINGS, chunk, partitions, when
 from tracker import Target
 from tracker._buffer.buffer import Buffer
 from tracker._flush.flusher import Flusher
-from tracker.postgres._driver import PostgresStore, open_pool
+from tracker.postgres import open_pool
 from tracker.postgres._statements import arguments, statements
+from tracker.postgres._store import PostgresStore
 
 WRITERS = 4
 HASH_PLAN = """
@@ -32,13 +33,13 @@ class Writers:
             store._begin += f";{plan}" if plan else ""
             self.flushers.append(Flusher(Buffer(target), store, chunk_keys=chunk_keys))
 
-    def touch(self, flush: Flusher, key: object, at: int) -> None:
-        flush.buffer.touch(key, at=at)
+    def touch(self, flusher: Flusher, key: object, at: int) -> None:
+        flusher.buffer.touch(key, at=at)
         self.expected[key] = max(at, self.expected.get(key, 0))
 
-    async def flush_until_nothing_is_pending(self, flush: Flusher) -> None:
-        while len(flush.buffer):
-            await flush()
+    async def flush_until_nothing_is_pending(self, flusher: Flusher) -> None:
+        while len(flusher.buffer):
+            await flusher.flush()
 
 
 async def run_writers(dsn: str, keys: list[int], chunk_keys: int, rounds: int, plan: str = ""):
@@ -48,14 +49,14 @@ async def run_writers(dsn: str, keys: list[int], chunk_keys: int, rounds: int, p
     writers = Writers(opened, THINGS, chunk_keys, plan=plan)
     chance = random.Random(7)
 
-    async def write(flush: Flusher) -> None:
+    async def write(flusher: Flusher) -> None:
         for _ in range(rounds):
             for key in chance.sample(keys, k=max(1, len(keys) * 2 // 3)):
-                writers.touch(flush, key, AT + chance.randrange(1000))
-            await writers.flush_until_nothing_is_pending(flush)
+                writers.touch(flusher, key, AT + chance.randrange(1000))
+            await writers.flush_until_nothing_is_pending(flusher)
 
     try:
-        await asyncio.gather(*(write(flush) for flush in writers.flushes))
+        await asyncio.gather(*(write(flusher) for flusher in writers.flushers))
     finally:
         for pool in pools:
             await pool.__aexit__(None, None, None)
@@ -82,9 +83,11 @@ async def assert_stored(db: asyncpg.Connection, writers: Writers) -> None:
     assert {row[0]: row[1] for row in rows} == {
         key: when(at) for key, at in writers.expected.items()
     }
-    for flush in writers.flushes:
-        counts = flush.counts
-        assert flush.buffer.touches == (flush.buffer.coalesced + counts.written + counts.unchanged)
+    for flusher in writers.flushers:
+        counts = flusher.counts
+        assert flusher.buffer.touches == (
+            flusher.buffer.coalesced + counts.written + counts.unchanged
+        )
 
 
 @pytest.mark.parametrize(
@@ -99,10 +102,10 @@ async def test_four_writers_with_overlapping_keys(dsn, db, keys, chunk_keys):
 
 
 async def join_of(connection: asyncpg.Connection, store: PostgresStore, keys: list[int]):
-    """Return the plan of the join below the straight statement's UPDATE."""
+    """Return the plan of the join below the fast path's UPDATE."""
     await connection.execute(store._begin)
     (row,) = await connection.fetch(
-        f"EXPLAIN (FORMAT JSON) {store._statements.straight}",
+        f"EXPLAIN (FORMAT JSON) {store._statements.fast}",
         *arguments(THINGS, chunk((key, AT) for key in keys)),
     )
     await connection.execute("ROLLBACK")
@@ -181,7 +184,7 @@ async def test_a_chunk_is_sorted_before_its_rows_are_locked(db, key_type, sort_k
     keys = {"bigint": [2, 1], "uuid": [str(uuid.UUID(int=n)) for n in (2, 1)], "text": ["b", "a"]}
     written = statements(target)
     given = arguments(target, chunk((key, AT) for key in keys[key_type]))
-    for statement in (written.straight, written.careful):
+    for statement in (written.fast, written.skip_locked):
         (row,) = await db.fetch(f"EXPLAIN (FORMAT JSON) {statement}", *given)
         assert sorts_of_pending(json.loads(row[0])[0]["Plan"]) == [[sort_key]]
 
@@ -253,12 +256,12 @@ async def test_hot_share_of_flushes(dsn, db):
         key_type="uuid",
     )
     async with open_pool(dsn, connections=1, deadline_s=5) as pool:
-        (flush,) = Writers([pool], target, 2000).flushes
+        (flusher,) = Writers([pool], target, 2000).flushers
         for round_ in range(10):
             for device_id in ids[::10]:
-                flush.buffer.touch(device_id, at=AT + round_)
-            await flush()
-    assert flush.counts.written == 50_000
+                flusher.buffer.touch(device_id, at=AT + round_)
+            await flusher.flush()
+    assert flusher.counts.written == 50_000
     # The writer's connection is closed, so its statistics have arrived.
     updates, hot = await db.fetchrow(
         "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'devices'"

@@ -11,7 +11,7 @@ from tracker import StoreMisconfigured, StoreUnavailable
 from tracker._buffer.buffer import Buffer
 from tracker._flush.backoff import Backoff
 from tracker._flush.flusher import Flusher
-from tracker._flush.loop import FlushLoop, start_flush_loop
+from tracker._flush.loop import FlushLoop
 
 NEVER_S = 3600.0
 SOON_S = 0.01
@@ -31,9 +31,12 @@ class Rig:
         target = replace(TARGET, capacity_keys=1000, high_water_keys=high_water_keys)
         self.buffer = Buffer(target)
         self.store = MemoryStore()
-        self.flush = Flusher(self.buffer, self.store, chunk_keys=100)
-        self.flusher: FlushLoop = start_flush_loop(
-            self.flush, interval_s=interval_s, deadline_s=deadline_s, backoff=backoff
+        self.flusher = Flusher(self.buffer, self.store, chunk_keys=100)
+        self.loop = FlushLoop(
+            self.flusher,
+            interval_s=interval_s,
+            deadline_s=deadline_s,
+            backoff=backoff or Backoff(),
         )
 
     async def written(self) -> None:
@@ -48,7 +51,7 @@ async def test_flushes_again_and_again_at_the_interval():
         rig.buffer.touch(key)
         await rig.written()
     assert rig.store.rows.keys() == {0, 1, 2}
-    await rig.flusher.stop()
+    await rig.loop.stop()
 
 
 async def test_reaching_the_high_water_mark_flushes_early():
@@ -58,7 +61,7 @@ async def test_reaching_the_high_water_mark_flushes_early():
         for key in range(5):
             rig.buffer.touch(key)
         await rig.written()
-    await rig.flusher.stop()
+    await rig.loop.stop()
 
 
 async def test_a_wake_up_during_a_flush_is_not_lost():
@@ -76,7 +79,7 @@ async def test_a_wake_up_during_a_flush_is_not_lost():
     await rig.written()
     await rig.written()
     assert rig.store.rows.keys() == {1, 2, 3, 4}
-    await rig.flusher.stop()
+    await rig.loop.stop()
 
 
 async def test_writers_that_start_together_do_not_flush_together(monkeypatch):
@@ -90,12 +93,12 @@ async def test_writers_that_start_together_do_not_flush_together(monkeypatch):
         await asyncio.sleep(0)
 
     monkeypatch.setattr(FlushLoop, "_wait", note)
-    flushers = []
+    loops = []
     for _ in range(20):
-        flusher = Rig(interval_s=100.0, deadline_s=0.01).flusher
-        flusher.waits = []
-        waits.append(flusher.waits)
-        flushers.append(flusher)
+        loop = Rig(interval_s=100.0, deadline_s=0.01).loop
+        loop.waits = []
+        waits.append(loop.waits)
+        loops.append(loop)
     while any(len(own) < 5 for own in waits):
         await asyncio.sleep(0)
     first = [own[0] for own in waits]
@@ -104,33 +107,33 @@ async def test_writers_that_start_together_do_not_flush_together(monkeypatch):
     assert max(first) - min(first) > 20
     assert all(90 <= wait <= 110 for wait in later)
     assert len(set(later)) == len(later)
-    await asyncio.gather(*(flusher.stop() for flusher in flushers))
+    await asyncio.gather(*(loop.stop() for loop in loops))
 
 
 async def test_the_loop_outlives_any_error():
     """Neither a failing store nor a bug in it ends the loop."""
-    rig = Rig(interval_s=SOON_S, backoff=Backoff(first_s=SOON_S, most_s=SOON_S))
+    rig = Rig(interval_s=SOON_S, backoff=Backoff(initial_s=SOON_S, max_s=SOON_S))
     rig.store.before = raising(StoreUnavailable("away"), ZeroDivisionError(), RuntimeError("x"))
     rig.buffer.touch(1)
     with capture_logs() as logs:
         await rig.written()
-        await rig.flusher.stop()
+        await rig.loop.stop()
     assert rig.store.rows.keys() == {1}
     events = [entry["event"] for entry in logs]
     assert events.count("flush.crashed") == 2
     assert events.count("flush.failed") == 3
-    assert rig.flusher.failures == 0
+    assert rig.loop.failures == 0
 
 
 async def test_a_failure_is_logged_once_with_what_happens_next():
     """One line for each attempt says what failed, which attempt it was, and when the next is."""
-    rig = Rig(interval_s=NEVER_S, backoff=Backoff(first_s=4.0, most_s=30.0, jitter=0))
+    rig = Rig(interval_s=NEVER_S, backoff=Backoff(initial_s=4.0, max_s=30.0, jitter=0))
     rig.store.before = raising(StoreUnavailable("away"))
     rig.buffer.touch(1)
     with capture_logs() as logs:
         with pytest.raises(StoreUnavailable):
-            await rig.flusher.flush()
-        await rig.flusher.flush()
+            await rig.loop.flush()
+        await rig.loop.flush()
     assert logs == [
         {
             "event": "flush.failed",
@@ -144,7 +147,7 @@ async def test_a_failure_is_logged_once_with_what_happens_next():
         },
         {"event": "flush.healthy", "log_level": "info", "target": "things", "attempts": 1},
     ]
-    await rig.flusher.stop()
+    await rig.loop.stop()
 
 
 async def test_a_failing_store_is_not_hurried_by_the_high_water_mark():
@@ -152,7 +155,7 @@ async def test_a_failing_store_is_not_hurried_by_the_high_water_mark():
     rig = Rig(
         interval_s=SOON_S,
         high_water_keys=2,
-        backoff=Backoff(first_s=NEVER_S, most_s=NEVER_S, jitter=0),
+        backoff=Backoff(initial_s=NEVER_S, max_s=NEVER_S, jitter=0),
     )
     attempts = []
 
@@ -170,7 +173,7 @@ async def test_a_failing_store_is_not_hurried_by_the_high_water_mark():
         await asyncio.sleep(0)
     assert len(attempts) == 1
     rig.store.before = raising()
-    await rig.flusher.stop()
+    await rig.loop.stop()
     assert len(rig.store.rows) == 10
 
 
@@ -179,7 +182,7 @@ async def test_a_wake_up_during_a_flush_that_fails_does_not_cut_the_backoff_shor
     rig = Rig(
         interval_s=NEVER_S,
         high_water_keys=2,
-        backoff=Backoff(first_s=NEVER_S, most_s=NEVER_S, jitter=0),
+        backoff=Backoff(initial_s=NEVER_S, max_s=NEVER_S, jitter=0),
     )
     attempts = []
 
@@ -196,12 +199,12 @@ async def test_a_wake_up_during_a_flush_that_fails_does_not_cut_the_backoff_shor
         await asyncio.sleep(0)
     assert len(attempts) == 1
     rig.store.before = raising()
-    await rig.flusher.flush()  # somebody flushes by hand: the loop need not sleep on
+    await rig.loop.flush()  # somebody flushes by hand: the loop need not sleep on
     rig.store.written.clear()
     rig.buffer.touch(3)
     rig.buffer.touch(4)
     await rig.written()
-    await rig.flusher.stop()
+    await rig.loop.stop()
 
 
 async def test_an_empty_flush_says_nothing_about_the_store():
@@ -210,24 +213,24 @@ async def test_an_empty_flush_says_nothing_about_the_store():
     rig.store.before = raising(StoreUnavailable("away"))
     rig.buffer.touch(1)
     with pytest.raises(StoreUnavailable):
-        await rig.flusher.flush()
+        await rig.loop.flush()
     rig.buffer.drain()
     rig.buffer.settle({})
-    await rig.flusher.flush()
-    assert rig.flusher.failures == 1
-    await rig.flusher.stop()
+    await rig.loop.flush()
+    assert rig.loop.failures == 1
+    await rig.loop.stop()
 
 
 async def test_the_loop_outlives_a_log_that_cannot_be_written():
     """A closed pipe on standard output ends no loop."""
-    rig = Rig(interval_s=SOON_S, backoff=Backoff(first_s=SOON_S, most_s=SOON_S))
+    rig = Rig(interval_s=SOON_S, backoff=Backoff(initial_s=SOON_S, max_s=SOON_S))
     rig.store.before = raising(StoreUnavailable("away"), ZeroDivisionError())
     with unwritable_logs():
         rig.buffer.touch(1)
         await rig.written()
         rig.buffer.touch(2)
         await rig.written()
-        await rig.flusher.stop()
+        await rig.loop.stop()
 
 
 async def test_a_stop_that_is_cancelled_itself_counts_the_loss():
@@ -239,7 +242,7 @@ async def test_a_stop_that_is_cancelled_itself_counts_the_loss():
 
     rig.store.write = hang
     rig.buffer.touch(1)
-    caller = asyncio.create_task(rig.flusher.stop())
+    caller = asyncio.create_task(rig.loop.stop())
     for _ in range(5):
         await asyncio.sleep(0)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -255,19 +258,19 @@ async def test_a_permanent_error_is_told_apart_and_nothing_is_dropped():
     rig.store.before = raising(StoreMisconfigured("no such table"))
     rig.buffer.touch(1)
     with pytest.raises(StoreMisconfigured):
-        await rig.flusher.flush()
-    assert str(rig.flusher.permanent_error) == "no such table"
+        await rig.loop.flush()
+    assert str(rig.loop.permanent_error) == "no such table"
     assert len(rig.buffer) == 1
-    await rig.flusher.flush()
-    assert rig.flusher.permanent_error is None
-    await rig.flusher.stop()
+    await rig.loop.flush()
+    assert rig.loop.permanent_error is None
+    await rig.loop.stop()
 
 
 async def test_stop_writes_what_is_pending():
     """Nothing that is pending at a normal shutdown is lost."""
     rig = Rig(interval_s=NEVER_S)
     rig.buffer.touch(1)
-    assert await rig.flusher.stop() == 0
+    assert await rig.loop.stop() == 0
     assert rig.store.rows.keys() == {1}
 
 
@@ -276,7 +279,7 @@ async def test_stop_retries_until_it_succeeds():
     rig = Rig(interval_s=NEVER_S)
     rig.store.before = raising(StoreUnavailable("away"), StoreUnavailable("away"))
     rig.buffer.touch(1)
-    assert await rig.flusher.stop() == 0
+    assert await rig.loop.stop() == 0
     assert rig.store.rows.keys() == {1}
 
 
@@ -291,7 +294,7 @@ async def test_stop_ends_at_its_deadline_and_counts_the_loss():
     rig.buffer.touch(1)
     rig.buffer.touch(2)
     with capture_logs() as logs:
-        assert await rig.flusher.stop() == 2
+        assert await rig.loop.stop() == 2
     assert rig.buffer.dropped["shutdown"] == 2
     assert {
         "event": "flush.lost_at_shutdown",
@@ -314,15 +317,15 @@ async def test_stop_ends_at_its_deadline_when_the_store_hangs():
     rig.buffer.touch(1)
     await hanging.wait()
     rig.buffer.touch(2)
-    assert await rig.flusher.stop() == 2
+    assert await rig.loop.stop() == 2
 
 
 async def test_stop_is_idempotent_and_may_be_called_at_the_same_time():
     """However often and from wherever stop is called, it returns the same."""
     rig = Rig(interval_s=NEVER_S)
     rig.buffer.touch(1)
-    results = await asyncio.gather(*(rig.flusher.stop() for _ in range(5)))
-    results.append(await rig.flusher.stop())
+    results = await asyncio.gather(*(rig.loop.stop() for _ in range(5)))
+    results.append(await rig.loop.stop())
     assert results == [0] * 6
     assert rig.store.chunks == [[1]]
 
@@ -331,11 +334,11 @@ async def test_a_cancelled_caller_does_not_interrupt_the_stop():
     """The last flush runs in a task of its own, never in the cancelled one."""
     rig = Rig(interval_s=NEVER_S)
     rig.buffer.touch(1)
-    caller = asyncio.create_task(rig.flusher.stop())
+    caller = asyncio.create_task(rig.loop.stop())
     await asyncio.sleep(0)
     caller.cancel()
     await asyncio.wait((caller,))
-    assert await rig.flusher.stop() == 0
+    assert await rig.loop.stop() == 0
     assert rig.store.rows.keys() == {1}
 
 
@@ -362,7 +365,7 @@ async def test_starting_and_stopping_at_random_moments_loses_nothing():
         for key in range(turns):
             rig.buffer.touch(key)
             await asyncio.sleep(0)
-        stopping = asyncio.create_task(rig.flusher.stop())
+        stopping = asyncio.create_task(rig.loop.stop())
         rig.buffer.touch(turns)
         await stopping
         dropped = rig.buffer.dropped["shutdown"]
@@ -372,9 +375,9 @@ async def test_starting_and_stopping_at_random_moments_loses_nothing():
 
 def test_backoff_doubles_up_to_its_cap_and_keeps_its_jitter_there():
     """Jitter comes after the cap, or none would be left at the cap."""
-    plain = Backoff(first_s=1, most_s=30, jitter=0)
+    plain = Backoff(initial_s=1, max_s=30, jitter=0)
     assert [plain.delay_s(n) for n in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
     assert plain.delay_s(1, permanent=True) == 30
     assert plain.delay_s(10_000) == 30
-    least = Backoff(first_s=1, most_s=30, jitter=0.25, chance=lambda: 1.0)
+    least = Backoff(initial_s=1, max_s=30, jitter=0.25, chance=lambda: 1.0)
     assert least.delay_s(10) == 22.5

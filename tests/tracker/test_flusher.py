@@ -18,7 +18,7 @@ async def test_chunks_are_no_larger_than_asked():
     assert [len(chunk) for chunk in rig.store.chunks] == [4, 4, 2]
     assert sorted(key for chunk in rig.store.chunks for key in chunk) == list(range(10))
     assert rig.store.rows == dict.fromkeys(range(10), 1_000_000)
-    assert rig.flush.counts.written == 10
+    assert rig.flusher.counts.written == 10
     rig.assert_books_balance()
 
 
@@ -27,7 +27,7 @@ async def test_nothing_pending_is_no_flush():
     rig = Rig()
     assert await rig.flush() == 0
     assert rig.store.chunks == []
-    assert rig.flush.counts.success == 0
+    assert rig.flusher.counts.success == 0
 
 
 async def test_failed_flush_keeps_every_touch():
@@ -38,7 +38,7 @@ async def test_failed_flush_keeps_every_touch():
     with pytest.raises(StoreUnavailable):
         await rig.flush()
     assert len(rig.buffer) == 3
-    assert rig.flush.counts.failed == 1
+    assert rig.flusher.counts.failed == 1
     await rig.flush()
     assert rig.store.rows == dict.fromkeys((1, 2, 3), 1_000_000)
     rig.assert_books_balance()
@@ -51,12 +51,12 @@ async def test_failure_in_the_middle_keeps_only_what_was_not_committed():
     rig.store.before = raising(None, StoreUnavailable("away"))
     with pytest.raises(StoreUnavailable):
         await rig.flush()
-    assert rig.flush.counts.written == 2
+    assert rig.flusher.counts.written == 2
     assert len(rig.buffer) == 4
     rig.assert_books_balance()
     await rig.flush()
     assert rig.store.rows.keys() == {1, 2, 3, 4, 5, 6}
-    assert rig.flush.counts.written == 6
+    assert rig.flusher.counts.written == 6
 
 
 async def test_ambiguous_commit_is_written_again_and_does_no_harm():
@@ -68,7 +68,7 @@ async def test_ambiguous_commit_is_written_again_and_does_no_harm():
         await rig.flush()
     assert rig.store.rows == {1: 1_000_000, 2: 1_000_000}
     await rig.flush()
-    assert rig.flush.counts.unchanged == 2
+    assert rig.flusher.counts.unchanged == 2
     rig.assert_books_balance()
 
 
@@ -102,11 +102,11 @@ async def test_one_refused_row_harms_nobody_else():
     """The bad row is isolated, counted and logged; all others commit."""
     rig = Rig(chunk_keys=64)
     rig.touch(*range(50))
-    rig.store.refused = {17}
+    rig.store.rejected = {17}
     with capture_logs() as logs:
         await rig.flush()
     assert rig.store.rows.keys() == set(range(50)) - {17}
-    assert (rig.flush.counts.written, rig.flush.counts.rejected) == (49, 1)
+    assert (rig.flusher.counts.written, rig.flusher.counts.rejected) == (49, 1)
     assert len(rig.buffer) == 0
     assert logs == [
         {
@@ -116,7 +116,7 @@ async def test_one_refused_row_harms_nobody_else():
             "keys": 1,
             "first_keys": ["17"],
             "times": 1,
-            "error": "refused",
+            "error": "rejected",
         }
     ]
     rig.assert_books_balance()
@@ -128,7 +128,7 @@ async def test_a_row_that_is_left_alone_without_an_error_is_refused_too():
     rig.touch(1, 2, 3)
     rig.store.suppressed = {2}
     assert await rig.flush() == 0
-    assert (rig.flush.counts.written, rig.flush.counts.rejected) == (2, 1)
+    assert (rig.flusher.counts.written, rig.flusher.counts.rejected) == (2, 1)
     assert len(rig.buffer) == 0
     rig.assert_books_balance()
 
@@ -137,19 +137,19 @@ async def test_when_every_row_is_refused_the_table_is_blamed_and_the_rest_kept()
     """A broken trigger does not empty the buffer row by row."""
     rig = Rig(chunk_keys=64)
     rig.touch(*range(500))
-    rig.store.refused = set(range(500))
-    with pytest.raises(StoreMisconfigured, match="more than 100 rows are refused"):
+    rig.store.rejected = set(range(500))
+    with pytest.raises(StoreMisconfigured, match="more than 100 rows are rejected"):
         await rig.flush()
-    assert rig.flush.counts.rejected == 0
+    assert rig.flusher.counts.rejected == 0
     assert len(rig.buffer) == 500
-    rig.store.refused, rig.store.suppressed = set(), set(range(500))
-    with pytest.raises(StoreMisconfigured, match="more than 100 rows are refused"):
+    rig.store.rejected, rig.store.suppressed = set(), set(range(500))
+    with pytest.raises(StoreMisconfigured, match="more than 100 rows are rejected"):
         await rig.flush()
     assert len(rig.buffer) == 500
     rig.assert_books_balance()
 
 
-@pytest.mark.parametrize("how", ["refused", "suppressed"])
+@pytest.mark.parametrize("how", ["rejected", "suppressed"])
 @pytest.mark.parametrize(("keys", "error"), [(20, StoreMisconfigured), (1, StoreUnavailable)])
 async def test_rows_are_to_blame_only_where_others_are_written(how, keys, error):
     """A trigger that refuses all of a few rows for a while costs none of their touches."""
@@ -157,13 +157,13 @@ async def test_rows_are_to_blame_only_where_others_are_written(how, keys, error)
     rig.touch(*range(keys))
     setattr(rig.store, how, set(range(keys)))
     for _ in range(3):
-        with pytest.raises(error, match=f"no row is written and {keys} refused"):
+        with pytest.raises(error, match=f"no row is written and {keys} rejected"):
             await rig.flush()
     assert len(rig.buffer) == keys
-    assert rig.flush.counts.rejected == 0
+    assert rig.flusher.counts.rejected == 0
     rig.touch(100)  # a row that is written: now the others are to blame
     await rig.flush()
-    assert rig.flush.counts.rejected == keys
+    assert rig.flusher.counts.rejected == keys
     rig.assert_books_balance()
 
 
@@ -173,7 +173,7 @@ async def test_a_missing_key_is_counted_and_let_go():
     rig.touch(1, 2, 3)
     rig.store.known = {1, 3}
     await rig.flush()
-    assert (rig.flush.counts.written, rig.flush.counts.missing) == (2, 1)
+    assert (rig.flusher.counts.written, rig.flusher.counts.missing) == (2, 1)
     assert len(rig.buffer) == 0
     rig.assert_books_balance()
 
@@ -185,7 +185,7 @@ async def test_a_locked_row_stays_pending_and_holds_up_nobody():
     rig.store.locked = {2}
     assert await rig.flush() == 1
     assert rig.store.rows.keys() == {1, 3}
-    assert rig.flush.counts.partial == 1
+    assert rig.flusher.counts.partial == 1
     rig.store.locked = set()
     assert await rig.flush() == 0
     assert rig.store.rows.keys() == {1, 2, 3}
@@ -247,7 +247,7 @@ async def test_a_flush_that_breaks_off_early_or_late_keeps_what_is_left(committe
     rig = Rig(chunk_keys=10)
     rig.touch(*range(100))
     rig.store.locked = {3}
-    rig.store.refused = {5}
+    rig.store.rejected = {5}
 
     def fail_later() -> None:
         if len(rig.store.rows) >= 10 * committed:
@@ -268,10 +268,10 @@ async def test_a_success_in_which_nothing_was_committed_is_none():
     rig.touch(1)
     rig.store.locked = {1}
     await rig.flush()
-    assert rig.flush.counts.last_success_at == 0
+    assert rig.flusher.counts.last_success_at == 0
     rig.store.locked = set()
     await rig.flush()
-    assert rig.flush.counts.last_success_at == rig.clock.now
+    assert rig.flusher.counts.last_success_at == rig.clock.now
 
 
 async def test_lag_forgets_a_row_that_was_locked_once_it_is_written():
@@ -290,7 +290,7 @@ async def test_a_log_that_cannot_be_written_does_not_upset_the_books():
     rig = Rig()
     rig.touch(1, 2, 3)
     rig.touch(5)
-    rig.store.known, rig.store.refused, rig.store.locked = {1, 2, 5}, {1}, {2}
+    rig.store.known, rig.store.rejected, rig.store.locked = {1, 2, 5}, {1}, {2}
     with unwritable_logs():
         assert await rig.flush() == 1
     rig.assert_books_balance()
@@ -328,7 +328,7 @@ async def test_a_flush_with_time_to_spare_rests_between_chunks_until_it_is_hurri
     for _ in range(20):
         await asyncio.sleep(0)
     assert (len(rig.store.chunks), flushing.done()) == (1, False)
-    rig.flush.hurry()
+    rig.flusher.hurry()
     await flushing
     assert len(rig.store.chunks) == 3
     rig.assert_books_balance()

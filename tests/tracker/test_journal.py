@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from tests.support.stores import FlushRig, raising
 from tracker import StoreUnavailable
 from tracker._journal.format import Segment, read
-from tracker._journal.journal import LEAST_SEGMENTS, SEGMENT_BYTES, Journal
+from tracker._journal.journal import MIN_SEGMENTS, SEGMENT_BYTES, Journal
 
 RECORD_BYTES = 15
 ROOM = 4
@@ -158,7 +158,7 @@ async def test_locked_rows_are_written_again_and_hold_up_no_segment(rig):
     assert "3" in rig.disk.found()
 
 
-@pytest.mark.parametrize("most_segments", [64, LEAST_SEGMENTS])
+@pytest.mark.parametrize("most_segments", [64, MIN_SEGMENTS])
 async def test_an_outage_makes_the_journal_no_longer_than_what_is_pending(
     rig, monkeypatch, most_segments
 ):
@@ -264,7 +264,7 @@ async def test_a_touch_that_is_missed_during_a_flush_stays_a_gap(rig, monkeypatc
 
 async def test_the_journal_grows_no_further_than_it_may():
     """Beyond it touches are kept in memory alone; a flush makes room."""
-    rig = Rig(LEAST_SEGMENTS)
+    rig = Rig(MIN_SEGMENTS)
     await rig.journal.open()
     keeper = asyncio.create_task(rig.journal.keep())
     wanted = []
@@ -272,7 +272,7 @@ async def test_the_journal_grows_no_further_than_it_may():
     for key in range(200):
         rig.touch(key)
         await rig.tidied()
-        assert len(rig.disk.segments) <= LEAST_SEGMENTS // 2
+        assert len(rig.disk.segments) <= MIN_SEGMENTS // 2
     assert wanted
     assert rig.journal.degraded
     await rig.flush()

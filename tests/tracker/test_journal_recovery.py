@@ -19,7 +19,7 @@ from tracker import ConfigurationError, Target, Tracker
 from tracker._buffer.buffer import Buffer
 from tracker._journal.directory import JournalDirectory
 from tracker._journal.format import Segment, header, read, read_header
-from tracker._journal.journal import LEAST_SEGMENTS, SEGMENT_BYTES, Journal
+from tracker._journal.journal import MIN_SEGMENTS, SEGMENT_BYTES, Journal
 from tracker._journal.lifecycle import _owner
 from tracker._journal.recovery import JournalRecovery
 
@@ -456,7 +456,7 @@ async def test_what_is_taken_over_stays_where_it_was_until_a_journal_has_it(monk
     monkeypatch.setattr("tracker._journal.recovery._PATIENCE_S", 0.1)
     left, buffer, full = Left({"target": "ours"}, **{"7": AT}), Buffer(THINGS), MemoryDisk()
     full.full = True
-    journal = Journal("things", full, most_segments=LEAST_SEGMENTS)
+    journal = Journal("things", full, most_segments=MIN_SEGMENTS)
     await journal.open()
     buffer.attach(journal)
     async with JournalRecovery(
@@ -473,5 +473,5 @@ async def test_what_is_taken_over_stays_where_it_was_until_a_journal_has_it(monk
 
 def test_a_journal_too_small_to_be_of_use_is_refused(tmp_path):
     """With the least that is not."""
-    with pytest.raises(ConfigurationError, match=f"{LEAST_SEGMENTS * SEGMENT_BYTES} or more"):
+    with pytest.raises(ConfigurationError, match=f"{MIN_SEGMENTS * SEGMENT_BYTES} or more"):
         tracker(NOWHERE, tmp_path, journal_max_bytes=1000)

@@ -21,7 +21,8 @@ from tracker import (
     Target,
     Tracker,
 )
-from tracker.postgres._driver import PostgresStore, open_pool
+from tracker.postgres import open_pool
+from tracker.postgres._store import PostgresStore
 
 
 @asynccontextmanager
@@ -119,11 +120,11 @@ async def test_hash_partitioned_table(dsn, db):
         await db.execute("UPDATE things SET seen_at = $1 WHERE id <= 10", when(AT + 5))
         both = [*((key, AT + 1) for key in keys), *((key, AT + 1) for key in range(101, 111))]
         async with locking(dsn, "SELECT FROM things WHERE id IN (50, 60) FOR UPDATE"):
-            carefully = await store.write(chunk(both))
-        assert (carefully.unchanged, sorted(carefully.locked)) == (10, [50, 60])
-        straight = await store.write(chunk(both))
-        assert (straight.unchanged, list(straight.locked)) == (98, [])
-    for written in (carefully, straight):
+            skipping = await store.write(chunk(both))
+        assert (skipping.unchanged, sorted(skipping.locked)) == (10, [50, 60])
+        fast = await store.write(chunk(both))
+        assert (fast.unchanged, list(fast.locked)) == (98, [])
+    for written in (skipping, fast):
         assert sorted(written.missing) == list(range(101, 111))
     stored = await seen(db)
     assert stored == {key: when(AT + 5 if key <= 10 else AT + 1) for key in keys}
@@ -143,7 +144,7 @@ async def test_a_row_that_a_partitions_trigger_leaves_alone_is_refused(dsn, db):
     )
     async with store_for(dsn) as store:
         written = await store.write(chunk([(key, AT) for key in range(1, 11)]))
-    assert (list(written.refused), list(written.missing)) == ([2], [10])
+    assert (list(written.rejected), list(written.missing)) == ([2], [10])
     assert (await seen(db)).keys() == set(range(1, 10)) - {2}
 
 
@@ -295,7 +296,7 @@ async def test_a_row_that_a_trigger_leaves_alone_is_refused(dsn, things):
     )
     async with store_for(dsn) as store:
         written = await store.write(chunk([(1, AT), (2, AT), (3, AT)]))
-    assert (list(written.refused), list(written.locked)) == ([2], [])
+    assert (list(written.rejected), list(written.locked)) == ([2], [])
     assert (await seen(things)).keys() == {1, 3}
 
 
@@ -365,8 +366,8 @@ async def test_a_pool_whose_codecs_do_not_fit_is_not_blamed_on_the_rows(dsn, db)
         async with tracker.running():
             for n in range(200):
                 tracker.touch("t", n)
-            with pytest.raises(FlushError, match="more than 100 rows are refused"):
-                await tracker._flush.flusher()
+            with pytest.raises(FlushError, match="more than 100 rows are rejected"):
+                await tracker.flush()
             assert len(tracker.buffers["t"]) == 200
 
 
@@ -386,7 +387,7 @@ async def test_a_pool_with_a_codec_of_its_own_for_uuids_will_do(dsn, db):
         async with tracker.running():
             for n in (1, 2):
                 tracker.touch("t", uuid.UUID(int=n))
-            await tracker._flush.flusher()
+            await tracker.flush()
             counts = tracker.flushers["t"].counts
             assert (counts.written, counts.missing, len(tracker.buffers["t"])) == (1, 1, 0)
 
@@ -403,6 +404,6 @@ async def test_a_trigger_that_stores_another_time_does_not_upset_the_books(dsn, 
     async with open_pool(dsn, connections=1) as pool:
         store = PostgresStore(pool, THINGS, statement_timeout_s=5, lock_timeout_s=0.2)
         written = await store.write(chunk([(1, AT), (2, AT), (99, AT)]))
-    assert (written.unchanged, written.missing, written.refused) == (0, [99], ())
+    assert (written.unchanged, written.missing, written.rejected) == (0, [99], ())
     assert await seen(things) == {1: when(AT - 3600), 2: when(AT - 3600)}
     assert await things.fetchval("SELECT last_value FROM fired") == 2

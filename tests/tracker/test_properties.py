@@ -22,7 +22,7 @@ class BufferAndFlush(RuleBasedStateMachine):
     def start(self, chunk_keys: int) -> None:
         self.rig = FlushRig(chunk_keys)
         self.clock, self.buffer = self.rig.clock, self.rig.buffer
-        self.store, self.flush = self.rig.store, self.rig.flush
+        self.store, self.flusher = self.rig.store, self.rig.flusher
         self.model: dict[object, int] = {}
         self.stored_before: dict[object, int] = {}
         self.runner = asyncio.Runner()
@@ -53,7 +53,7 @@ class BufferAndFlush(RuleBasedStateMachine):
         if self.running is None or self.running.done():
 
             async def start() -> asyncio.Task[int]:
-                return asyncio.create_task(self.flush())
+                return asyncio.create_task(self.flusher.flush())
 
             self.running = self.runner.run(start())
         self.run(turns)
@@ -126,7 +126,7 @@ class BufferAndFlush(RuleBasedStateMachine):
         self.finish()
         self.store.locked = set()
         self.store.at_most = None
-        self.runner.run(self.flush())
+        self.runner.run(self.flusher.flush())
         assert self.store.rows == self.model
 
 

@@ -18,7 +18,7 @@ from tests.support.sample_table import AT
 from tracker import Target, Tracker, activity_middleware
 from tracker._buffer.buffer import Buffer
 from tracker._flush.flusher import Flusher
-from tracker.postgres._driver import PostgresStore
+from tracker.postgres._store import PostgresStore
 
 MOST_INSTRUCTIONS = 210
 """Of a heartbeat's tracking, with some room for other versions of Python: 3.11 takes 169."""
@@ -119,15 +119,15 @@ async def test_a_flush_sends_three_statements_for_each_chunk(dsn, db):
     pool = asyncpg.create_pool(dsn, min_size=1, max_size=1, init=listen, reset=keep)
     async with pool:
         store = PostgresStore(pool, target, statement_timeout_s=5, lock_timeout_s=0.2)
-        flush = Flusher(Buffer(target), store, chunk_keys=250)
+        flusher = Flusher(Buffer(target), store, chunk_keys=250)
         for at, keys, expected in (
             (AT, range(1, 2), None),  # on a new connection the driver asks for types
             (AT + 1, range(1, 1001), ["BEGIN", "WITH", "COMMIT"] * 4),
             (AT + 2, range(991, 1011), ["BEGIN", "WITH", "WITH", "COMMIT"]),
         ):
             for key in keys:
-                flush.buffer.touch(key, at=at)
+                flusher.buffer.touch(key, at=at)
             sent.clear()
-            await flush()
+            await flusher.flush()
             assert expected in (None, sent)
-        assert (flush.counts.written, flush.counts.missing) == (1011, 10)
+        assert (flusher.counts.written, flusher.counts.missing) == (1011, 10)

@@ -57,6 +57,7 @@ def test_the_public_surface_is_what_it_is():
         "FlushError",
         "Key",
         "KeyType",
+        "MIN_JOURNAL_BYTES",
         "RowRejected",
         "StoreContended",
         "StoreError",
@@ -98,7 +99,7 @@ async def test_several_targets_in_one_tracker(dsn, db):
     tracker.touch("users", "1", at=AT)  # before the start: kept
     async with tracker.running():
         tracker.touch("sessions", "b", at=AT)
-        await tracker._flush.flusher()
+        await tracker.flush()
         assert await db.fetchval("SELECT active_at FROM users WHERE id = 1") == when(AT)
         used_at = await db.fetchval("SELECT used_at FROM sessions WHERE token = 'b'")
         assert used_at == when(AT - AT % 60)
@@ -111,7 +112,7 @@ async def test_a_tracker_borrows_from_a_pool_it_is_given_and_leaves_it_open(dsn,
         async with tracker.running():
             for turn in range(10):  # past the point at which Postgres may switch to generic plans
                 tracker.touch("things", 1, at=AT + turn)
-                await tracker._flush.flusher()
+                await tracker.flush()
             assert tracker.connections.open == 0  # none of its own
         assert await pool.fetchval("SELECT 1") == 1
     assert await seen(things) == {1: when(AT + 9)}
@@ -161,11 +162,11 @@ async def test_flush_says_what_could_not_be_written(dsn, things):
         tracker.touch("things", 1, at=AT)
         async with locking(dsn, "SELECT FROM things WHERE id = 1 FOR UPDATE"):
             with pytest.raises(FlushError, match="things: the rows of 1 keys are locked"):
-                await tracker._flush.flusher()
+                await tracker.flush()
         async with locking(dsn, "LOCK TABLE things"):
             with pytest.raises(FlushError, match=r"things: .*lock timeout"):
-                await tracker._flush.flusher()
-        await tracker._flush.flusher()
+                await tracker.flush()
+        await tracker.flush()
     assert await seen(things) == {1: when(AT)}
 
 
@@ -272,7 +273,7 @@ async def test_metrics_of_a_tracker(dsn, things):
         for key in (1, 1, 1, 2, 99):
             tracker.touch("things", key)
         tracker.touch("things", "no key")
-        await tracker._flush.flusher()
+        await tracker.flush()
         metrics = parse_metrics(generate_latest(registry).decode())
 
     def total(name: str, **labels: str) -> float:

@@ -9,11 +9,11 @@ A journal that is attached is told of every change, so that a crash loses nothin
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from itertools import repeat
 from typing import Final
 
+from tracker._buffer.view import View
 from tracker._journal.journal import Journal
 from tracker.keys import CANONICAL, Entries, Key
 from tracker.target import Target
@@ -302,65 +302,8 @@ class Buffer:
         self.dropped["shutdown"] += lost
         return lost
 
-    def view(self) -> "View":
+    def view(self) -> View:
         """Return what is pending now, to be laid over rows that are read after this call."""
         # The live map even if it is empty: a view shows what comes in until the next drain.
         maps = [self._live, self._in_flight] if self._in_flight else [self._live]
         return View(maps, self._canonical)
-
-
-class View:
-    """The touches that were pending when the view was taken.
-
-    Take it *before* the SELECT: a touch is then in the view or in the table whatever flush commits
-    in between, because the view keeps the maps that it saw. It shows touches that come later, too,
-    until the next drain: of two views, one from before that drain and one from after it, one or the
-    other has them all.
-    """
-
-    __slots__ = ("_canonical", "_maps")
-
-    def __init__(self, maps: list[Entries], canonical: Callable[[object], Key]) -> None:
-        self._maps: list[Mapping[Key, int]] = list(maps)
-        self._canonical = canonical
-
-    def __bool__(self) -> bool:
-        """Whether anything is pending."""
-        return any(self._maps)
-
-    def get(self, key: object) -> int | None:
-        """Return the second of the latest pending touch of `key`, or None.
-
-        Args:
-            key: as it comes out of the table; fastest as the `str` or `int` that is buffered, for
-                uuids the text that Postgres prints.
-        """
-        if not isinstance(key, (str, int)):
-            try:
-                key = self._canonical(key)
-            except (ValueError, TypeError):
-                return None
-        latest: int | None = None
-        for entries in self._maps:
-            second = entries.get(key)
-            if second is not None and (latest is None or second > latest):
-                latest = second
-        return latest
-
-    def latest(self, keys: Sequence[Key]) -> list[int]:
-        """Return the second of the latest pending touch of each key, 0 where there is none.
-
-        As `get` of each, for thousands of keys at once.
-
-        Args:
-            keys: as they are buffered: uuids as the text that Postgres prints.
-        """
-        columns = [list(map(entries.get, keys, repeat(0))) for entries in self._maps]
-        if len(columns) == 1:
-            return columns[0]
-        return list(map(max, *columns)) if columns else [0] * len(keys)
-
-
-def no_touches() -> View:
-    """Return a view in which nothing is pending, for where tracking is off."""
-    return View([], CANONICAL["text"])

@@ -1,7 +1,7 @@
 """How long to wait after a failure: exponential, capped, and jittered after the cap.
 
-Jitter inside the cap would leave none once the cap is reached, and all writers that lost the same
-server would come back together.
+Jitter before the cap would leave none once the cap is reached: all writers that lost the same
+server would come back at the same time.
 """
 
 import random
@@ -11,27 +11,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Delays that double from `first_s` up to `most_s`, each shortened by up to `jitter`.
+    """Delays that double from `initial_s` up to `max_s`, each shortened by up to `jitter`.
 
     Args:
-        first_s: delay after the first failure, in seconds, before jitter.
-        most_s: longest delay, in seconds.
-        jitter: the share of a delay that chance takes away, from 0 to 1.
-        chance: a random number between 0 and 1.
+        initial_s: delay after the first failure, in seconds, before jitter.
+        max_s: longest delay, in seconds.
+        jitter: the largest share of a delay that is subtracted at random, from 0 to 1.
+        chance: returns a random number between 0 and 1.
     """
 
-    first_s: float = 1.0
-    most_s: float = 30.0
+    initial_s: float = 1.0
+    max_s: float = 30.0
     jitter: float = 0.25
     chance: Callable[[], float] = random.random
 
     def delay_s(self, failures: int, *, permanent: bool = False) -> float:
-        """Return how long to wait after `failures` failures in a row, in seconds.
+        """Return how long to wait, in seconds.
 
         Args:
-            failures: how many there were, at least 1.
-            permanent: go at the slowest pace at once.
+            failures: how many attempts in a row have failed, at least 1.
+            permanent: use the longest delay at once.
         """
         doublings = min(failures - 1, 64)  # 2.0 ** 1024 would overflow during a long outage
-        delay_s = self.most_s if permanent else min(self.most_s, self.first_s * 2.0**doublings)
+        delay_s = self.max_s if permanent else min(self.max_s, self.initial_s * 2.0**doublings)
         return delay_s * (1 - self.jitter * self.chance())

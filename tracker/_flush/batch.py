@@ -1,6 +1,6 @@
-"""How far the writing of a batch has come: what is next, what is done, what must be restored.
+"""Which chunk of a batch comes next, and which of its keys must be restored.
 
-Synchronous but for arranging the batch, so that it can be broken off at any await of the flush.
+All methods but `arrange` are synchronous, so a flush can be cancelled at any of its awaits.
 """
 
 from collections.abc import Collection, Iterable
@@ -12,18 +12,17 @@ from tracker.errors import RowRejected, StoreMisconfigured, StoreTimeout, StoreU
 from tracker.keys import Entries, Key
 
 _SMALLEST_CHUNK_KEYS: Final = 50
-_MOST_REFUSED_KEYS: Final = 100
-"""A flush in which more rows are refused has met a fault of the table, not of rows."""
-
-
-_NOTHING: Final = Chunk([], [])
+"""A chunk of this size that times out is not divided further."""
+_MAX_REJECTED_KEYS: Final = 100
+"""If a flush has more rejected rows, the fault is in the table, not in the rows."""
+_NO_CHUNK: Final = Chunk([], [])
 
 
 class BatchProgress:
-    """The writing of one batch.
+    """How far one batch has been written.
 
     Args:
-        batch: the drained entries; no value is changed, for views of the buffer may show them.
+        batch: the drained entries; never changed, because views of the buffer may show them.
         chunk_keys: the most keys in a chunk.
     """
 
@@ -31,23 +30,24 @@ class BatchProgress:
         self.chunk_keys = chunk_keys
         self.timed_out = False
         self.locked: Entries = {}
-        self.refused: Entries = {}
-        self._refusal: RowRejected | None = None
-        self._advanced = False  # whether any row has been written
-        self._table_is_to_blame = False
+        self.rejected: Entries = {}
+        self.rejection: RowRejected | None = None
+        """Why the last row was rejected."""
+        self._any_advanced = False  # whether any row has been written
+        self._table_at_fault = False
         self._batch = batch
         self._regions: list[Chunk] = []  # the next one to write is last
         self._taken: list[list[Key]] = []
-        self._left_keys = len(batch)
-        self._chunk = _NOTHING  # being written
+        self._remaining_keys = len(batch)
+        self._chunk = _NO_CHUNK  # being written
         self._parts: list[Chunk] = []  # of a chunk that was divided, still to be written
-        self._begun = False  # whether anything has been committed
+        self._any_committed = False
 
     async def arrange(self, last: Collection[Key]) -> None:
-        """Settle the order in which keys are written, before the first chunk.
+        """Decide the order in which keys are written; call it before the first chunk.
 
         Args:
-            last: keys that failed the last time; at the end they hold up no other.
+            last: keys that failed in the last flush. They go to the end, where they delay no other.
         """
         if len(self._batch) <= self.chunk_keys:
             self._regions = [Chunk(list(self._batch), list(self._batch.values()))]
@@ -56,7 +56,7 @@ class BatchProgress:
             self._regions.reverse()
 
     def next_chunk(self) -> Chunk:
-        """Return the entries to write next; none when all has been written."""
+        """Return the entries to write next; an empty chunk when all have been written."""
         if self._parts:
             self._chunk = self._parts.pop()
             return self._chunk
@@ -68,7 +68,7 @@ class BatchProgress:
             if not self._regions[-1]:
                 self._regions.pop()
         self._taken.append(chunk.keys)
-        self._left_keys -= len(chunk)
+        self._remaining_keys -= len(chunk)
         self._chunk = chunk
         return chunk
 
@@ -77,41 +77,36 @@ class BatchProgress:
         return self._chunk.keys
 
     @property
-    def chunks_left(self) -> int:
+    def remaining_chunks(self) -> int:
         """How many chunks are still to be written, if none is divided further."""
-        return len(self._parts) + -(-self._left_keys // self.chunk_keys)
+        return len(self._parts) + -(-self._remaining_keys // self.chunk_keys)
 
-    @property
-    def refusal(self) -> RowRejected | None:
-        """Why the last row was refused."""
-        return self._refusal
-
-    def committed(self, written: ChunkResult, *, advanced: bool) -> None:
-        """Note what became of the chunk.
+    def committed(self, result: ChunkResult, *, advanced: bool) -> None:
+        """Record what became of the chunk.
 
         Args:
-            written: what the store said.
+            result: what the store returned.
             advanced: whether any row was written.
 
         Raises:
-            StoreMisconfigured: so many rows are refused that the table must be to blame.
+            StoreMisconfigured: so many rows are rejected that the table must be at fault.
         """
-        entries = dict(self._chunk.entries()) if written.refused or written.locked else {}
-        locked = [(key, entries[key]) for key in written.locked]
-        refused = [(key, entries[key]) for key in written.refused]
-        self._begun = True
-        self._advanced |= advanced
-        self._chunk = _NOTHING
+        entries = dict(self._chunk.entries()) if result.rejected or result.locked else {}
+        locked = [(key, entries[key]) for key in result.locked]
+        rejected = [(key, entries[key]) for key in result.rejected]
+        self._any_committed = True
+        self._any_advanced |= advanced
+        self._chunk = _NO_CHUNK
         self.locked.update(locked)
-        if refused:
-            self._refuse(refused, RowRejected("a trigger or a policy left the row alone"))
+        if rejected:
+            self._reject(rejected, RowRejected("a trigger or a policy skipped the row"))
 
     def divide(self, error: RowRejected | StoreTimeout) -> None:
-        """Write the chunk in two halves, to find the row that is refused or to be in time.
+        """Split the chunk into halves: to find the rejected row, or to write it in time.
 
         Raises:
-            StoreTimeout: the chunk is as small as it gets.
-            StoreMisconfigured: so many rows are refused that the table must be to blame.
+            StoreTimeout: the chunk is too small to be divided.
+            StoreMisconfigured: so many rows are rejected that the table must be at fault.
         """
         chunk, middle = self._chunk, len(self._chunk) // 2
         if isinstance(error, StoreTimeout):
@@ -119,57 +114,59 @@ class BatchProgress:
             self.chunk_keys = max(middle, min(self.chunk_keys, _SMALLEST_CHUNK_KEYS))
             if len(chunk) <= _SMALLEST_CHUNK_KEYS:
                 raise error
-        self._chunk = _NOTHING
+        self._chunk = _NO_CHUNK
         if len(chunk) > 1:
             self._parts += [
                 Chunk(chunk.keys[middle:], chunk.seconds[middle:]),
                 Chunk(chunk.keys[:middle], chunk.seconds[:middle]),
             ]
         elif isinstance(error, RowRejected):
-            self._refuse(chunk.entries(), error)
+            self._reject(chunk.entries(), error)
 
-    def _refuse(self, entries: Iterable[tuple[Key, int]], error: RowRejected) -> None:
-        self.refused.update(entries)
-        self._refusal = error
-        if len(self.refused) > _MOST_REFUSED_KEYS:
-            self._table_is_to_blame = True
+    def _reject(self, entries: Iterable[tuple[Key, int]], error: RowRejected) -> None:
+        self.rejected.update(entries)
+        self.rejection = error
+        if len(self.rejected) > _MAX_REJECTED_KEYS:
+            self._table_at_fault = True
             raise StoreMisconfigured(
-                f"more than {_MOST_REFUSED_KEYS} rows are refused, the last one: {error}"
+                f"more than {_MAX_REJECTED_KEYS} rows are rejected, the last one: {error}"
             ) from error
 
-    def judge_refusals(self) -> None:
-        """Believe that rows are to blame only where others were written.
+    def check_rejections(self) -> None:
+        """Accept that rows are at fault only if other rows were written.
 
         Raises:
-            StoreMisconfigured: all rows that were tried are refused.
-            StoreUnavailable: the only row that was tried is; it may be the row or the table.
+            StoreMisconfigured: all rows that were tried are rejected.
+            StoreUnavailable: the only row that was tried is; the row or the table may be at fault.
         """
-        if self.refused and not self._advanced:
-            self._table_is_to_blame = True
-            kind = StoreMisconfigured if len(self.refused) > 1 else StoreUnavailable
-            raise kind(f"no row is written and {len(self.refused)} refused: {self._refusal}")
+        if self.rejected and not self._any_advanced:
+            self._table_at_fault = True
+            kind = StoreMisconfigured if len(self.rejected) > 1 else StoreUnavailable
+            raise kind(f"no row is written and {len(self.rejected)} rejected: {self.rejection}")
 
     def uncommitted(self) -> Entries:
-        """Return what must be written again, and end the writing.
+        """Return what must be written again; call it once, at the end of the flush.
 
-        Of a batch that is through that is what is locked. Of one that was broken off it is also
-        what was refused, for the table may have been to blame, and what was not tried.
+        If the whole batch was tried, that is what is locked. If the flush ended early, it is also
+        what was not tried, and what was rejected, because the table may be at fault.
         """
-        finished = not self._chunk and not self._parts and not self._left_keys
-        if finished and not self._table_is_to_blame:
+        finished = not self._chunk and not self._parts and not self._remaining_keys
+        if finished and not self._table_at_fault:
             return self.locked
-        if not self._begun:
+        if not self._any_committed:
             return self._batch
-        if self._left_keys >= len(self._batch) // 2:  # copying and deleting is faster than copying
-            left = self._batch.copy()  # one by one: 34 ms against 300 ms for a million
+        # To copy the batch and delete keys is faster than to copy keys one by one: 34 ms against
+        # 300 ms for a million keys.
+        if self._remaining_keys >= len(self._batch) // 2:
+            uncommitted = self._batch.copy()
             for keys in self._taken:
                 for key in keys:
-                    del left[key]
+                    del uncommitted[key]
         else:
-            left = {key: at for region in self._regions for key, at in region.entries()}
-        left |= self.locked
-        left |= self.refused
+            uncommitted = {key: at for region in self._regions for key, at in region.entries()}
+        uncommitted |= self.locked
+        uncommitted |= self.rejected
         for part in self._parts:
-            left.update(part.entries())
-        left.update(self._chunk.entries())
-        return left
+            uncommitted.update(part.entries())
+        uncommitted.update(self._chunk.entries())
+        return uncommitted

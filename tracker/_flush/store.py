@@ -1,4 +1,4 @@
-"""What the flusher asks of a store, so that it can be tested against one that fails at will."""
+"""What a flusher needs of a store: a protocol, so that tests can use one that fails on command."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from tracker.keys import Key
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Distinct keys, in no order, and beside each the second at which it was last touched.
+    """Distinct keys, in no order, and for each the second at which it was last touched.
 
-    Two lists, not pairs: a flush makes no object for each key on its way to Postgres.
+    Two lists instead of pairs: a flush creates no object per key.
     """
 
     keys: list[Key]
@@ -26,7 +26,7 @@ class Chunk:
         return zip(self.keys, self.seconds, strict=True)
 
     def take(self, most: int) -> "Chunk":
-        """Remove and return so many keys, or all if there are fewer."""
+        """Remove and return up to `most` keys."""
         taken = Chunk(self.keys[-most:], self.seconds[-most:])
         del self.keys[-most:], self.seconds[-most:]
         return taken
@@ -39,18 +39,18 @@ class ChunkResult:
     Args:
         unchanged: how many keys had a stored time at least as new.
         missing: the keys that have no row.
-        refused: the keys whose rows the server left alone without an error, as a trigger may do.
-        locked: the keys whose rows somebody else's transaction holds; to be written again.
+        rejected: the keys whose rows the server skipped without an error, as a trigger may do.
+        locked: the keys whose rows another transaction has locked; to be written again.
     """
 
     unchanged: int = 0
     missing: Sequence[Key] = ()
-    refused: Sequence[Key] = ()
+    rejected: Sequence[Key] = ()
     locked: Sequence[Key] = ()
 
 
 class Store(Protocol):
-    """Where one target's touches end up."""
+    """Writes the touches of one target to its table."""
 
     async def write(self, chunk: Chunk) -> ChunkResult:
         """Advance each key's stored time to its touch, never backwards, and commit.
@@ -59,6 +59,6 @@ class Store(Protocol):
             StoreTimeout: the server took too long; nothing was written, try fewer keys.
             StoreUnavailable: try again later; whether the chunk was written is unknown.
             StoreMisconfigured: permanent until somebody changes something.
-            RowRejected: a row of the chunk is refused; nothing was written, try the others.
+            RowRejected: a row of the chunk is rejected; nothing was written, try the others.
         """
         ...

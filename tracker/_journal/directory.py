@@ -24,7 +24,7 @@ from typing import Final, TypeVar
 from tracker._journal.format import Segment, header
 from tracker._journal.journal import SEGMENT_BYTES
 from tracker.errors import ConfigurationError
-from tracker.instrumentation._log import Log
+from tracker.instrumentation import Log
 
 _SUFFIX: Final = ".journal"
 _UNFINISHED: Final = ".new"

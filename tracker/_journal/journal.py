@@ -17,14 +17,15 @@ from itertools import islice
 from typing import Final, Protocol
 
 from tracker._journal.format import Segment
-from tracker.instrumentation._log import Log
-from tracker.instrumentation._throttle import LogThrottle
+from tracker.instrumentation import Log, LogThrottle
 from tracker.keys import Entries, Key
 
 SEGMENT_BYTES: Final = 4 << 20
 """Some 80,000 touches of uuids."""
-LEAST_SEGMENTS: Final = 16
-"""Fewer are of no use."""
+MIN_SEGMENTS: Final = 16
+"""Half are for rewriting, and a flush starts when an eighth is full: fewer would be of no use."""
+MIN_JOURNAL_BYTES: Final = MIN_SEGMENTS * SEGMENT_BYTES
+"""The least that `journal_max_bytes` may be."""
 _SPARES: Final = 2
 _RETRY_S: Final = 1.0
 _LOOK_EVERY_S: Final = 5.0
@@ -73,7 +74,7 @@ class Journal:
     Args:
         name: the target's name, for logs.
         disk: where segments come from.
-        most_segments: the most there may be, `LEAST_SEGMENTS` or more; half are for rewriting.
+        most_segments: the most there may be, `MIN_SEGMENTS` or more; half are for rewriting.
     """
 
     def __init__(self, name: str, disk: Disk, *, most_segments: int) -> None:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from tracker._buffer.buffer import Buffer
 from tracker._journal.format import Contents, UnreadableJournal, read, read_header
-from tracker.instrumentation._log import Log
+from tracker.instrumentation import Log
 
 _SLICE_KEYS: Final = 1000
 _TRY_AGAIN_S: Final = 0.5

@@ -1,1 +1,7 @@
-"""Counting and logging at a cost that a request does not notice."""
+"""Histograms and log lines that are cheap enough for the path of a request."""
+
+from tracker.instrumentation._histogram import Histogram
+from tracker.instrumentation._log import Log
+from tracker.instrumentation._throttle import LogThrottle
+
+__all__ = ["Histogram", "Log", "LogThrottle"]

@@ -1,27 +1,17 @@
-"""How chunks get to Postgres: connections, deadlines, and the driver's errors in our words.
+"""Connections and transactions through asyncpg, and its errors translated into store errors.
 
-The only file of the library that knows the driver; what it sends is in `sql.py`.
+This is the only file of the library that imports the driver.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import asyncpg
 
-from tracker._flush.store import Chunk, ChunkResult
-from tracker.errors import (
-    RowRejected,
-    StoreContended,
-    StoreError,
-    StoreMisconfigured,
-    StoreUnavailable,
-)
-from tracker.keys import Key
+from tracker.errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from tracker.postgres._sqlstate import error_for
-from tracker.postgres._statements import arguments, begin, statements
-from tracker.target import Target
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -32,10 +22,8 @@ else:
     Pool: TypeAlias = asyncpg.Pool
     Connection: TypeAlias = object
 
-_Left: TypeAlias = dict[str, list[Key]]
-"""Keys that were not written, by what is the matter with them."""
-
 _CANCEL_WITHIN_S: Final = 2.0
+"""How long a statement may take to be cancelled before its connection is cut."""
 _CLIENT_SIDE: Final[tuple[tuple[type[Exception], type[StoreError]], ...]] = (
     (TimeoutError, StoreUnavailable),
     (asyncpg.InvalidCachedStatementError, StoreUnavailable),
@@ -45,11 +33,18 @@ _CLIENT_SIDE: Final[tuple[tuple[type[Exception], type[StoreError]], ...]] = (
     (asyncpg.InternalClientError, StoreUnavailable),
     (OSError, StoreUnavailable),
 )
-"""What the driver raises without the server's word; the first match counts."""
+"""What the driver raises without a message from the server; the first match counts."""
 
 
 def translate(error: BaseException) -> StoreError | None:
-    """Return the store error that a driver error stands for; None if it is no driver error."""
+    """Return the store error that stands for a driver error.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        The store error, not raised; None if `error` comes neither from the driver nor the system.
+    """
     if isinstance(error, asyncpg.PostgresError) and not isinstance(
         error, asyncpg.InvalidCachedStatementError
     ):
@@ -61,7 +56,7 @@ def translate(error: BaseException) -> StoreError | None:
 
 
 def reason(error: BaseException) -> str:
-    """Return in words why a server could not be asked.
+    """Return why a server could not be reached or a statement failed, as text for a log line.
 
     Args:
         error: what the driver or the system raised.
@@ -77,98 +72,36 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-class PostgresStore:
-    """Writes the touches of one target through a pool; at most one connection at a time.
+@asynccontextmanager
+async def transaction(pool: Pool, begin: str, *, deadline_s: float) -> AsyncIterator[Connection]:
+    """Run the block in a transaction on a borrowed connection, and commit at its end.
 
     Args:
-        pool: where connections come from.
-        target: the column to advance.
-        statement_timeout_s: how long one statement may take, in seconds; with a connection to
-            get, two statements and a commit to wait for, a transaction may take three times that.
-        lock_timeout_s: how long the straight statement waits for one lock, in seconds. Keep it
-            below the server's `deadlock_timeout` (1 s by default), so that it gives way before
-            the server ends somebody's transaction.
+        pool: where the connection comes from.
+        begin: the statements that open the transaction and set its limits.
+        deadline_s: how long all of it may take, in seconds.
+
+    Yields:
+        The connection.
+
+    Raises:
+        StoreError: what the driver raised, translated; the driver's error is its `__cause__`.
     """
-
-    def __init__(
-        self, pool: Pool, target: Target, *, statement_timeout_s: float, lock_timeout_s: float
-    ) -> None:
-        self._pool = pool
-        self._target = target
-        self._statements = statements(target)
-        self._begin = begin(statement_timeout_s=statement_timeout_s, lock_timeout_s=lock_timeout_s)
-        self._deadline_s = 3 * statement_timeout_s
-
-    async def write(self, chunk: Chunk) -> ChunkResult:
-        """See `Store.write`."""
-        try:
-            written, left = await self._in_transaction(self._write_fast, chunk)
-        except StoreContended:
-            _, left = await self._in_transaction(self._write_skip_locked, chunk)
-            unchanged = len(left.get("unchanged", ()))
-        else:
-            stale = left.pop("stale", ())
-            unchanged = max(0, len(chunk) - written - len(left.get("missing", ())) - len(stale))
-            if stale:
-                # Out of date, and not written: the row was replaced meanwhile, or something keeps
-                # it as it is. A new snapshot tells.
-                at = dict(chunk.entries())
-                again = Chunk(list(stale), [at[key] for key in stale])
-                _, more = await self._in_transaction(self._write_skip_locked, again)
-                unchanged += len(more.pop("unchanged", ()))
-                for state, keys in more.items():
-                    left[state] = [*left.get(state, ()), *keys]
-        return ChunkResult(
-            unchanged=unchanged,
-            missing=left.get("missing", ()),
-            refused=left.get("refused", ()),
-            locked=left.get("locked", ()),
-        )
-
-    async def _write_fast(self, connection: Connection, chunk: Chunk) -> tuple[int, _Left]:
-        given = arguments(self._target, chunk)
-        tag = await connection.execute(self._statements.straight, *given)
-        written = int(tag.removeprefix("UPDATE "))
-        if written == len(chunk):
-            return written, {}
-        return written, _by_state(await connection.fetch(self._statements.left, *given))
-
-    async def _write_skip_locked(self, connection: Connection, chunk: Chunk) -> tuple[int, _Left]:
-        given = arguments(self._target, chunk)
-        left = _by_state(await connection.fetch(self._statements.careful, *given))
-        return len(chunk) - sum(map(len, left.values())), left
-
-    async def _in_transaction(
-        self, write: Callable[[Connection, Chunk], Awaitable[tuple[int, _Left]]], chunk: Chunk
-    ) -> tuple[int, _Left]:
-        """Return how many keys were written, and the others by what they are."""
-        try:
-            async with asyncio.timeout(self._deadline_s), self._transaction() as connection:
-                return await write(connection, chunk)
-        except Exception as error:
-            translated = translate(error)
-            if translated is None:
-                raise
-            raise translated from error
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Connection]:
-        async with borrowed(self._pool) as connection:
+    try:
+        async with asyncio.timeout(deadline_s), borrowed(pool) as connection:
             try:
-                await connection.execute(self._begin)
+                await connection.execute(begin)
                 yield connection
                 await connection.execute("COMMIT")
             except asyncpg.PostgresError:
                 if not connection.is_closed():
                     await connection.execute("ROLLBACK")
                 raise
-
-
-def _by_state(rows: Iterable[Iterable[Any]]) -> _Left:
-    left: _Left = {}
-    for key, state in rows:
-        left.setdefault(state, []).append(key)
-    return left
+    except Exception as error:
+        translated = translate(error)
+        if translated is None:
+            raise
+        raise translated from error
 
 
 class Connections(NamedTuple):
@@ -191,27 +124,34 @@ _releasing: Final[set[asyncio.Task[None]]] = set()
 
 @asynccontextmanager
 async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
-    """Borrow a connection; one that is left in an unknown state holds up nobody.
+    """Borrow a connection for the block.
 
-    Whoever is cancelled, out of time or cut off leaves a statement behind that may still be
-    running. The driver asks the server to cancel it. That is awaited in the background, for a
-    while, and then the connection is cut: cut at once, it would leave the server to finish a
-    statement that nobody waits for, holding a backend while new ones are opened.
+    If the block is cancelled, times out or loses its connection, its statement may still be running
+    on the server. The driver then asks the server to cancel it. A background task waits for that
+    for a while and then cuts the connection, so the caller waits for nothing. Cutting it at once
+    would leave the server to finish a statement that nobody waits for, and to hold a backend while
+    new connections are opened.
+
+    Args:
+        pool: where the connection comes from.
+
+    Yields:
+        The connection.
     """
     try:
         connection = await pool.acquire()
     except asyncpg.ClientConfigurationError:
         raise
-    except ValueError:  # which quotes the DSN, password included
+    except ValueError:  # its message quotes the DSN, password included
         raise asyncpg.ClientConfigurationError("the DSN cannot be read") from None
     try:
         yield connection
     except asyncpg.ReadOnlySQLTransactionError:
-        # A server that was failed over from keeps its sessions, and takes no write ever again.
+        # After a failover the old primary keeps its sessions, and never accepts a write again.
         connection.terminate()
         await pool.release(connection)
         raise
-    except asyncpg.PostgresError:  # the server's own word: the connection is in order
+    except asyncpg.PostgresError:  # the server reported it, so the connection is in order
         await pool.release(connection)
         raise
     except BaseException:
@@ -243,21 +183,24 @@ async def open_pool(
     statement_cache_size: int = 0,
     deadline_s: float = 1.0,
 ) -> AsyncIterator[Pool]:
-    """Make a pool, for one kind of user only, who then waits for no other.
+    """Open a connection pool for the block and close it afterwards.
 
-    No connection is made before it is needed, so a server that is away stops nobody's start.
+    Connections are made when they are first needed, so a server that is away delays no start.
 
     Args:
         dsn: where the server is.
         connections: the most connections.
         name: what the server's views and logs show as `application_name`.
-        statement_cache_size: statements that a connection keeps prepared by name; none where a
+        statement_cache_size: how many prepared statements a connection keeps. Leave it at 0 if a
             pooler in transaction mode may be in between.
         deadline_s: how long closing may take before connections are cut, in seconds.
+
+    Yields:
+        The pool.
     """
 
     async def keep_session(_: object) -> None:
-        """Nothing in a session is ever changed, so resetting it would be a round trip in vain."""
+        """Send nothing: no session setting is ever changed, so a reset would cost a round trip."""
 
     pool = await asyncpg.create_pool(
         dsn,

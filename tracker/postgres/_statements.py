@@ -1,24 +1,25 @@
 """The SQL of the write: one bulk UPDATE per chunk, in a short transaction.
 
-Two statements do the same work:
+There are two ways to write a chunk:
 
-- The *straight* one updates in one pass. It must lock rows in key order, or two writers deadlock.
-  An UPDATE has no ORDER BY, so the order is that of the plan: a nested loop with the input, which
-  is sorted first, outside. Hash and merge joins and scans of the table, which would lock in an
-  order of their own, are switched off for the transaction. It is also the faster plan: a hash join
-  reads the whole table for every chunk. It tells how many rows it wrote, usually all; if not, a
-  third statement, in the same transaction, tells which it did not.
-- The *careful* one follows where the straight one meets a lock that it may not wait for, or a row
-  that changed under its eyes. It locks what it can get at once (SKIP LOCKED, so it never waits
-  while it holds a lock and can be part of no deadlock), updates that, and reports the rest as
-  locked. Locked rows are joined back by key: by ctid they would miss every row that moved.
+- The *fast path* updates all rows in one pass and waits for locks for a short time. It must lock
+  rows in key order, or two writers deadlock. An UPDATE has no ORDER BY, so the plan decides the
+  order: a nested loop whose outer side is the sorted input. Hash joins, merge joins and sequential
+  scans, which would lock in another order, are switched off for the transaction. The nested loop
+  is also the faster plan: a hash join reads the whole table for every chunk. The UPDATE reports how
+  many rows it changed, usually all. If it changed fewer, a second statement in the same transaction
+  returns the keys that it did not change.
+- The *SKIP LOCKED path* follows when the fast path runs into a lock timeout, or when a row changed
+  while the fast path ran. It locks the rows that are free (SKIP LOCKED: it never waits while it
+  holds a lock, so it can be part of no deadlock), updates them, and reports the rest as locked. It
+  joins the locked rows back by key: by ctid it would miss every row that was moved by an update.
 
-Only the keys that were *not* written are ever answered, and what is the matter with each. The
-transaction sets all it needs with SET LOCAL, so a pooler in transaction mode will do.
+Only keys that were *not* written are returned, each with the reason. The transaction sets all that
+it needs with SET LOCAL, so a pooler in transaction mode can be in between.
 
-What is to be written arrives as array literals where that is the cheaper way: encoding an array of
-uuids costs the client ten times what joining their text does. They are cast behind a sub-select,
-where the planner cannot see them: it would parse them all once more, only to count them.
+Uuids and seconds are sent as array literals in text parameters: for the client, encoding an array
+of uuids costs ten times as much as joining their text. A literal is cast behind a sub-select, which
+hides it from the planner: the planner would parse all of it once more, only to count the elements.
 """
 
 from typing import Final, NamedTuple
@@ -48,26 +49,26 @@ _UPDATE: Final = """
     FROM {newer}
     WHERE t.{key_column} = {newer}.key AND {stale}
 """
-_LEFT: Final = """
+_UNWRITTEN: Final = """
 SELECT pending.key{shown_as}, CASE WHEN t.{key_column} IS NULL THEN 'missing' ELSE 'stale' END
 FROM pending LEFT JOIN {table} AS t ON t.{key_column} = pending.key
 WHERE t.{key_column} IS NULL
    OR {stale} AND t.xmin IS DISTINCT FROM pg_current_xact_id_if_assigned()::xid
 """
-_CAREFULLY_LEFT: Final = """
+_SKIP_LOCKED_UNWRITTEN: Final = """
 SELECT pending.key{shown_as}, CASE
     WHEN NOT EXISTS (SELECT FROM {table} AS t WHERE t.{key_column} = pending.key)
     THEN 'missing'
     WHEN NOT EXISTS (SELECT FROM {table} AS t WHERE t.{key_column} = pending.key AND {stale})
     THEN 'unchanged'
     WHEN pending.key IN (SELECT key FROM locked)
-    THEN 'refused'
+    THEN 'rejected'
     ELSE 'locked'
 END
 FROM pending WHERE pending.key NOT IN (SELECT key FROM written)
 """
-"""Refused is what we locked, is out of date, and is still not updated: a trigger or a policy left
-it alone."""
+"""A row is rejected if we locked it, it is out of date, and it is still not updated: a trigger or a
+policy skips it."""
 _BEGIN: Final = """
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL statement_timeout = {statement_timeout_ms};
@@ -89,12 +90,14 @@ def _quoted(*identifiers: str) -> str:
 
 
 class Statements(NamedTuple):
-    """What is sent for a chunk; each takes the same arguments."""
+    """The statements for a chunk; all take the same arguments."""
 
-    straight: str
-    left: str
-    """After the straight one: the keys that it did not write, missing or stale, not unchanged."""
-    careful: str
+    fast: str
+    """The fast path: updates in key order and waits for locks."""
+    unwritten: str
+    """After the fast path: the keys that it did not write, `missing` or `stale`; none unchanged."""
+    skip_locked: str
+    """The SKIP LOCKED path: updates the rows that are free, and returns the other keys."""
 
 
 def statements(target: Target) -> Statements:
@@ -107,7 +110,7 @@ def statements(target: Target) -> Statements:
         "key_type": target.key_type,
         "given_keys": "(SELECT $1::text)" if is_uuid else "$1",
         "shown_as": "::text" if is_uuid else "",
-        # In bytes' order, which all writers share and nothing beats.
+        # In the order of bytes: it is the same for all writers, and the cheapest.
         "ordered_by": 'key COLLATE "C"' if target.key_type == "text" else "key",
     }
 
@@ -117,12 +120,12 @@ def statements(target: Target) -> Statements:
 
     pending = part(_PENDING)
     return Statements(
-        straight=pending + part(_UPDATE),
-        left=pending + part(_LEFT),
-        careful=pending
+        fast=pending + part(_UPDATE),
+        unwritten=pending + part(_UNWRITTEN),
+        skip_locked=pending
         + part(_LOCKED)
         + f", written AS ({part(_UPDATE, 'locked')} RETURNING locked.key)"
-        + part(_CAREFULLY_LEFT),
+        + part(_SKIP_LOCKED_UNWRITTEN),
     )
 
 
@@ -130,7 +133,7 @@ def arguments(target: Target, chunk: Chunk) -> tuple[str | list[Key], str]:
     """Return the arguments of the statements: the keys and their seconds.
 
     Args:
-        target: whose keys they are.
+        target: the target of the chunk.
         chunk: at least one key with its second.
     """
     text = {at: str(at) for at in set(chunk.seconds)}  # a few seconds, however many keys
@@ -141,11 +144,11 @@ def arguments(target: Target, chunk: Chunk) -> tuple[str | list[Key], str]:
 
 
 def begin(*, statement_timeout_s: float, lock_timeout_s: float) -> str:
-    """Return the statements that open a transaction for one of these.
+    """Return the statements that open a transaction and set its limits.
 
     Args:
         statement_timeout_s: how long a statement may take, in seconds.
-        lock_timeout_s: how long it waits for one lock, in seconds.
+        lock_timeout_s: how long a statement waits for one lock, in seconds.
     """
     return _BEGIN.format(
         statement_timeout_ms=max(1, int(statement_timeout_s * 1000)),

@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from api.config import LogSettings
+from api.printable import escaped
 
 _TRACES: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 """Without local variables: there are keys and passwords among them."""
@@ -25,6 +26,18 @@ def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     if request_id is not None:
         event["request_id"] = request_id
     return event
+
+
+def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Keep names and keys from speaking to the terminal; JSON escapes them anyway."""
+    return {name: _escaped(value) for name, value in event.items()}
+
+
+def _escaped(value: object) -> object:
+    if isinstance(value, str):
+        return escaped(value)
+    # Lists are shown by repr, which escapes what is not printable.
+    return value
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
@@ -49,7 +62,10 @@ def configure_logs(settings: LogSettings, stream: TextIO = sys.stdout) -> None:
     render: list[Processor] = (
         [structlog.processors.ExceptionRenderer(_TRACES), structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        else [
+            _escape,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
     )
     structlog.configure(
         processors=[

@@ -125,7 +125,9 @@ async def list_keys(database: Database) -> list[StoredKey]:
 
 
 async def find_keys(database: Database, which: str) -> list[StoredKey]:
-    """Return the keys that somebody may mean: by an id, a prefix or a name, or the key itself.
+    """Return the keys that an id, a prefix or a name stands for, or a key itself.
+
+    Of a key only its hash is sent: Postgres may log the parameters of statements.
 
     Args:
         database: where keys are stored.
@@ -134,7 +136,10 @@ async def find_keys(database: Database, which: str) -> list[StoredKey]:
     Raises:
         StoreError: the database is away.
     """
-    rows = await database.fetch(_LISTED + _FOUND + _ORDER, which, hash_key(which))
+    hashed = hash_key(which)
+    rows = await database.fetch(
+        _LISTED + _FOUND + _ORDER, which if hashed is None else None, hashed
+    )
     return [StoredKey(*row) for row in rows]
 
 

@@ -7,10 +7,19 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from api.access.keys import KeyName, StoredKey, create_key, find_keys, list_keys, revoke_key
+from api.access.keys import (
+    KeyName,
+    StoredKey,
+    create_key,
+    find_keys,
+    hash_key,
+    list_keys,
+    revoke_key,
+)
 from api.cli.common import Config, check, fail, give_up_output, length_s, settings_of, with_database
 from api.cli.tables import DATE_COLUMNS, cell, new_table, print_json, print_table, shown
 from api.fleet.devices import GroupId
+from api.printable import printable
 
 keys = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Make, list and revoke API keys."
@@ -88,14 +97,14 @@ def list_(
         typer.echo("no keys yet: 'keys create --name NAME' makes one", err=True)
 
 
-@keys.command(epilog="Example: python -m api keys revoke ak_1a2b3c4")
+@keys.command(epilog="Examples: keys revoke ak_1a2b3c4; keys revoke - < file-with-the-key")
 def revoke(
     context: typer.Context,
     key: Annotated[
         str,
         typer.Argument(
             metavar="KEY",
-            help="An id, a prefix or a name as listed, or the key itself.",
+            help="An id, a prefix or a name as listed, or - to read the key itself from stdin.",
             show_default=False,
         ),
     ],
@@ -103,19 +112,32 @@ def revoke(
 ) -> None:
     """Revoke a key for good; running services refuse it within a second."""
     settings = settings_of(context, config)
+    from_stdin = key == "-"
+    if from_stdin:
+        key = typer.get_text_stream("stdin").readline().strip()
+        if hash_key(key) is None:
+            fail("stdin has no API key on its first line", code=2)
     matching = with_database(settings, lambda database: find_keys(database, key))
     if not matching:
         fail("no key has this id, prefix or name: see 'keys list'")
     left = [found for found in matching if found.revoked_at is None]
     if not left:
         last = matching[-1]
-        fail(f"{last.prefix} ({last.name}) was revoked already, {shown(last.revoked_at)}")
+        fail(
+            f"{last.prefix} ({printable(last.name)}) was revoked already, {shown(last.revoked_at)}"
+        )
     if len(left) > 1:
         prefixes = ", ".join(found.prefix for found in left[:5])
         fail(f"{len(left)} keys that are not revoked match: give the prefix of one ({prefixes})")
     (found,) = left
     with_database(settings, lambda database: revoke_key(database, found.id))
-    typer.echo(f"revoked {found.prefix} ({found.name})", err=True)
+    typer.echo(f"revoked {found.prefix} ({printable(found.name)})", err=True)
+    if hash_key(key) is not None and not from_stdin:
+        typer.echo(
+            "other users of this machine can see a key on a command line: "
+            "'keys revoke -' reads it from stdin",
+            err=True,
+        )
 
 
 def _fields(key: StoredKey) -> dict[str, int | str | datetime | None]:
@@ -150,7 +172,7 @@ def _table(stored: Sequence[StoredKey]) -> Table:
             str(key.id),
             key.prefix,
             cell(key.name),
-            key.group_id or "all",
+            cell(key.group_id or "all"),
             shown(key.created_at),
             shown(key.last_used_at),
             *expires,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from api.printable import without_controls
+from api.printable import escaped, without_controls
 
 DATE_COLUMNS: Final = 10
 """A time is broken between date and time of day where there is no room for both."""
@@ -46,8 +46,11 @@ def _least_columns(column: Column) -> int:
 
 
 def print_json(things: Iterable[object]) -> None:
-    """Print a JSON array on stdout, each thing on a line of its own."""
-    lines = ",\n".join(msgspec.json.encode(thing).decode() for thing in things)
+    """Print a JSON array on stdout, each thing on a line of its own.
+
+    A terminal may be what shows it, so characters that it might obey are escaped.
+    """
+    lines = ",\n".join(escaped(msgspec.json.encode(thing).decode()) for thing in things)
     typer.echo(f"[\n{lines}\n]" if lines else "[]")
 
 

@@ -8,13 +8,13 @@ from typing import Final
 
 from benchmarks.simulation.ledger import Ledger
 from tracker._journal.format import Segment, header, read, read_header
-from tracker._journal.journal import Disk
+from tracker._journal.storage import SegmentStorage
 
 _TAIL_BYTES: Final = 12
 
 
 class Machine:
-    """Where all processes have their homes.
+    """Where all processes have their journal directories.
 
     Args:
         ledger: is told of what a limit is exceeded by.
@@ -28,7 +28,7 @@ class Machine:
         self.failing = 0.0
         """The share of operations that fail."""
         self.slow_s = 0.001
-        self.homes: list[Home] = []
+        self.directories: list[SimulatedDirectory] = []
         self.ledger = ledger
         self.segment_bytes = segment_bytes
         self.chance = chance
@@ -36,9 +36,9 @@ class Machine:
     def left_behind(self) -> dict[int, int]:
         """Return the latest second of each key that processes which are gone have left."""
         entries: dict[int, int] = {}
-        for home in self.homes:
-            if home.deserted:
-                for key, second in home.entries().items():
+        for directory in self.directories:
+            if directory.deserted:
+                for key, second in directory.entries().items():
                     entries[key] = max(second, entries.get(key, 0))
         return entries
 
@@ -57,8 +57,8 @@ class Machine:
             raise OSError(errno.EIO, "Input/output error")
 
 
-class Home:
-    """The folder of one process.
+class SimulatedDirectory:
+    """The journal directory of one process; a `JournalStorage`.
 
     Args:
         machine: whose disk it is on.
@@ -68,42 +68,46 @@ class Home:
 
     def __init__(self, machine: Machine, number: int, most_segments: int) -> None:
         self.number = number
-        self.segments: dict[str, bytearray] = {}
+        self.memories: dict[str, bytearray] = {}
         self.deserted = False
-        self.taken_by: Home | None = None
+        self.taken_by: SimulatedDirectory | None = None
         self.machine = machine
         self.made = 0
         self._most_segments = most_segments
 
     def __repr__(self) -> str:
         """Return its name."""
-        return f"home {self.number}"
+        return f"directory {self.number}"
 
     async def open(self) -> None:
         """Take it."""
-        self.machine.homes.append(self)
+        self.machine.directories.append(self)
 
-    def disk(self, owner: Mapping[str, str]) -> Disk:
-        """Return where segments come from."""
-        return HomeDisk(self, header(owner))
+    def segments(self, owner: Mapping[str, str]) -> SegmentStorage:
+        """Return the storage for the segments of one target."""
+        return SimulatedSegments(self, header(owner))
 
-    def orphans(self) -> list["DeadHome"]:
-        """Return the homes of processes that are gone, for this one alone."""
+    def orphans(self) -> list["SimulatedOrphan"]:
+        """Lock and return the directories of processes that are gone."""
         if self.deserted:
             return []
-        found = [home for home in self.machine.homes if home.deserted and home.taken_by is None]
-        for home in found:
-            home.taken_by = self
-        return [DeadHome(home, self) for home in found]
+        found = [
+            directory
+            for directory in self.machine.directories
+            if directory.deserted and directory.taken_by is None
+        ]
+        for directory in found:
+            directory.taken_by = self
+        return [SimulatedOrphan(directory, self) for directory in found]
 
     def add(self, first_line: bytes) -> Segment:
         """Make a segment."""
         self.made += 1
         name = f"{self.number}/{self.made:04d}"
         memory = bytearray(first_line) + bytes(self.machine.segment_bytes)
-        self.segments[name] = memory
-        if len(self.segments) > self._most_segments:
-            self.machine.ledger.broken(f"{len(self.segments)} segments are more than there may be")
+        self.memories[name] = memory
+        if len(self.memories) > self._most_segments:
+            self.machine.ledger.broken(f"{len(self.memories)} segments are more than there may be")
         return Segment(name, memory, len(first_line))
 
     async def close(self, *, keep: bool) -> None:
@@ -114,7 +118,7 @@ class Home:
         """
         if not self.deserted:
             if not keep:
-                self.segments = {}
+                self.memories = {}
             self.desert()
 
     def crash(self, junk: bytes) -> None:
@@ -123,8 +127,8 @@ class Home:
         Args:
             junk: what is there.
         """
-        self.segments = {name: bytearray(memory) for name, memory in self.segments.items()}
-        for memory in self.segments.values():
+        self.memories = {name: bytearray(memory) for name, memory in self.memories.items()}
+        for memory in self.memories.values():
             end = len(memory.rstrip(b"\0"))
             memory[end : end + len(junk)] = junk[: len(memory) - end]
         self.desert()
@@ -132,96 +136,96 @@ class Home:
     def desert(self) -> None:
         """Leave it to others, and what it had taken, too."""
         self.deserted = True
-        homes = self.machine.homes
-        for home in homes:
-            if home.taken_by is self:
-                home.taken_by = None
-        if not self.segments and self in homes:
-            homes.remove(self)
+        directories = self.machine.directories
+        for directory in directories:
+            if directory.taken_by is self:
+                directory.taken_by = None
+        if not self.memories and self in directories:
+            directories.remove(self)
 
     def entries(self) -> dict[int, int]:
         """Return the latest second of each key that is in its segments."""
         entries: dict[int, int] = {}
-        for memory in self.segments.values():
+        for memory in self.memories.values():
             for key, second in _entries(memory).items():
                 entries[key] = max(second, entries.get(key, 0))
         return entries
 
 
-class HomeDisk:
-    """Segments of one target in one home.
+class SimulatedSegments:
+    """Segments of one target in one directory.
 
     Args:
-        home: where they are.
+        directory: where they are.
         first_line: their header.
     """
 
-    def __init__(self, home: Home, first_line: bytes) -> None:
-        self._home = home
+    def __init__(self, directory: SimulatedDirectory, first_line: bytes) -> None:
+        self._directory = directory
         self._first_line = first_line
 
     async def create(self) -> Segment:
         """Return a new segment, after a while."""
-        await self._home.machine.work()
-        if self._home.machine.full or self._home.deserted:
+        await self._directory.machine.work()
+        if self._directory.machine.full or self._directory.deserted:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return self._home.add(self._first_line)
+        return self._directory.add(self._first_line)
 
     async def remove(self, segment: Segment) -> None:
         """Remove a segment, after a while."""
-        await self._home.machine.work()
-        if self._home.deserted:
+        await self._directory.machine.work()
+        if self._directory.deserted:
             raise OSError(errno.EIO, "Input/output error")
-        self._home.segments.pop(segment.name, None)
+        self._directory.memories.pop(segment.name, None)
 
     async def seal(self, segment: Segment) -> None:
         """Let go of the memory of a full segment, which here costs nothing."""
 
-    async def holds(self, segment: Segment) -> bool:
-        """Return whether a segment is still there."""
-        return segment.name in self._home.segments
+    async def held(self) -> set[str]:
+        """Return the names of the segments that are on disk."""
+        return set(self._directory.memories)
 
 
-class DeadHome:
-    """The home of a process that is gone, in the hands of another one.
+class SimulatedOrphan:
+    """The directory of a process that is gone, locked by another one; an `OrphanedJournal`.
 
     Args:
-        home: it.
-        heir: the home of the other one.
+        directory: the orphaned one.
+        new_owner: the directory of the process that locks it.
     """
 
-    def __init__(self, home: Home, heir: Home) -> None:
-        self._home = home
-        self._heir = heir
+    def __init__(self, directory: SimulatedDirectory, new_owner: SimulatedDirectory) -> None:
+        self._directory = directory
+        self._new_owner = new_owner
 
     def __str__(self) -> str:
         """Return whose it was."""
-        return str(self._home)
+        return str(self._directory)
 
     def segments(self) -> list[str]:
         """Return the names of its segments."""
-        return sorted(self._home.segments)
+        return sorted(self._directory.memories)
 
     def read(self, path: str) -> bytes:
         """Return all of a segment."""
-        self._home.machine.fail_perhaps()
-        return bytes(self._home.segments[path])
+        self._directory.machine.fail_perhaps()
+        return bytes(self._directory.memories[path])
 
     def remove(self, path: str) -> None:
         """Remove a segment."""
         self._check()
-        self._home.machine.fail_perhaps()
-        del self._home.segments[path]
+        self._directory.machine.fail_perhaps()
+        del self._directory.memories[path]
 
     def close(self) -> None:
-        """Let go of it; with no segments left it is removed."""
-        if self._home.taken_by is self._heir:
-            self._home.taken_by = None
-            if not self._home.segments:
-                self._home.machine.homes.remove(self._home)
+        """Unlock it; it is removed if it has no segments left."""
+        if self._directory.taken_by is self._new_owner:
+            self._directory.taken_by = None
+            if not self._directory.memories:
+                self._directory.machine.directories.remove(self._directory)
 
     def _check(self) -> None:
-        if self._home.taken_by is not self._heir:
+        if self._directory.taken_by is not self._new_owner:
             raise OSError(errno.EBADF, "the process is gone")
 
 

@@ -47,8 +47,10 @@ class FinalCheck:
         await asyncio.wait({process.task for process in self._processes})
         if self._ledger.owed:
             self._ledger.broken(f"in the end there are still touches owed: {self._ledger.owed}")
-        if self._machine.homes:
-            self._ledger.broken(f"in the end there are still homes: {self._machine.homes}")
+        if self._machine.directories:
+            self._ledger.broken(
+                f"in the end there are still directories: {self._machine.directories}"
+            )
 
     async def _everything_pending_is_written(self) -> None:
         """Within two intervals and the longest backoff, and what was begun before."""
@@ -68,7 +70,9 @@ class FinalCheck:
     async def _everything_left_behind_is_taken_over(self) -> None:
         try:
             async with asyncio.timeout(_LONG_S):
-                while self._ledger.owed or any(home.deserted for home in self._machine.homes):
+                while self._ledger.owed or any(
+                    directory.deserted for directory in self._machine.directories
+                ):
                     await asyncio.sleep(0.5)
         except TimeoutError:
             self._ledger.broken("what the dead have left is never taken over")
@@ -79,5 +83,5 @@ class FinalCheck:
             heir.touch(1)
             await asyncio.sleep(2 * self._options.interval_s + 2)
         for process in self._processes:
-            if (segments := len(process.home.segments)) > _IDLE_SEGMENTS:
+            if (segments := len(process.directory.memories)) > _IDLE_SEGMENTS:
                 self._ledger.broken(f"process {process.number} has {segments} segments in idleness")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final, cast
 
-from benchmarks.simulation.disk import Home, Machine
+from benchmarks.simulation.disk import Machine, SimulatedDirectory
 from benchmarks.simulation.invariants import CheckedBuffer, CheckedStore
 from benchmarks.simulation.ledger import EPOCH, Ledger
 from benchmarks.simulation.loop import OWNER, OwnedTask
@@ -41,7 +41,7 @@ class Process:
         self.drift = 0.0
         """How much faster it is."""
         self.crashed = self.stopping = self.cancelled = False
-        self.home = Home(machine, number, options.most_segments)
+        self.directory = SimulatedDirectory(machine, number, options.most_segments)
         self.explicit_flushes = 0
         self.explicit_at = 0.0
         """When the last explicit flush ended."""
@@ -92,7 +92,7 @@ class Process:
             if options.journaled:
                 recovery = await stack.enter_async_context(
                     open_journals(
-                        self.home,
+                        self.directory,
                         {options.target.name: self.buffer},
                         dsn=None,
                         max_bytes=options.most_segments * SEGMENT_BYTES,
@@ -173,7 +173,7 @@ class Process:
         self.crashed = self.stopping = True
         # What the dead say counts no more.
         self._ledger = self.buffer.ledger = self.store.ledger = Ledger(self._loop.time)
-        self.home.crash(junk)
+        self.directory.crash(junk)
         self._pool.crash()
         self._loop.create_task(self._bury())
 
@@ -186,12 +186,14 @@ class Process:
     def _check_journal(self) -> None:
         """Check that a crash loses nothing but what the journal says it missed."""
         pending, journal = self.buffer.pending(), self.buffer.journal
-        kept = self.home.entries()
+        kept = self.directory.entries()
         for key, second in pending.items():
             if kept.get(key, -1) >= second:
                 continue
             if journal is not None and not journal.degraded:
-                self._ledger.broken(f"key {key} at {second} is not in a journal without a gap")
+                self._ledger.broken(
+                    f"key {key} at {second} is not in a journal that is not degraded"
+                )
             if journal is None or (key, second) in self.buffer.missed:
                 self._ledger.forgive(key, second, "no journal has it")
 

@@ -21,7 +21,7 @@ class Mutant(NamedTuple):
 
 
 LOST = "is lost|the books do not balance|still not written"
-NO_GAP = "journal without a gap|is lost"
+NOT_JOURNALED = "is not in a healthy journal|is lost"
 
 MUTANTS = [
     Mutant(
@@ -160,64 +160,64 @@ MUTANTS = [
     Mutant(
         "segments are freed at the drain, before the commit",
         "_journal/journal.py",
-        "        self._old += self._full\n",
+        "        self._drained += self._full\n",
         "        self._free(self._full)\n",
-        NO_GAP,
+        NOT_JOURNALED,
     ),
     Mutant(
         "segments of the drain before are forgotten",
         "_journal/journal.py",
-        "        self._old += self._full\n",
-        "        self._old = self._full\n",
-        "segments|homes",
+        "        self._drained += self._full\n",
+        "        self._drained = self._full\n",
+        "segments|directories",
     ),
     Mutant(
         "the first of a few keys that are restored is not written to the journal again",
         "_journal/journal.py",
         "            for key, second in few.items():\n",
         "            for key, second in list(few.items())[1:]:\n",
-        NO_GAP,
+        NOT_JOURNALED,
     ),
     Mutant(
         "the first key of each slice is forgotten when the journal is written anew",
         "_journal/journal.py",
-        "                await self._append_anew(some)\n",
-        "                await self._append_anew(some[1:])\n",
-        NO_GAP,
+        "                await self._append_rewriting(some)\n",
+        "                await self._append_rewriting(some[1:])\n",
+        NOT_JOURNALED,
     ),
     Mutant(
         "a drain forgets that something was missed",
         "_journal/journal.py",
-        "        self._old_gap |= self._gap\n",
+        "        self._drained_incomplete |= self._incomplete\n",
         "",
-        NO_GAP,
+        NOT_JOURNALED,
     ),
     Mutant(
         "what was missed is no gap",
         "_journal/journal.py",
-        "        self._gap = True\n",
+        "        self._incomplete = True\n",
         "",
-        NO_GAP,
+        NOT_JOURNALED,
     ),
     Mutant(
         "the last segment that was freed is taken for the one that was removed",
-        "_journal/journal.py",
-        "            self._freed.remove(segment)",
-        "            self._freed.pop()",
-        "homes|segments",
+        "_journal/supply.py",
+        "                self._freed.remove(segment)",
+        "                self._freed.pop()",
+        "directories|segments",
     ),
     Mutant(
         "the journal grows while nothing of it can be removed",
-        "_journal/journal.py",
-        "        if self._segments >= most_segments:\n",
+        "_journal/supply.py",
+        "        if len(self) >= max_segments:\n",
         "        if False:\n",
         "segments are more than there may be",
     ),
     Mutant(
         "the journal is removed at a stop, whatever is in it",
         "_journal/lifecycle.py",
-        "await home.close(keep=keep)",
-        "await home.close(keep=False)",
+        "await storage.close(keep=keep)",
+        "await storage.close(keep=False)",
         LOST,
     ),
     Mutant(

@@ -47,8 +47,8 @@ class MemoryDisk:
         assert segment.name not in self.sealed
         self.sealed.add(segment.name)
 
-    async def holds(self, segment: Segment) -> bool:
-        return segment.name in self.segments
+    async def held(self) -> set[str]:
+        return set(self.segments)
 
     def found(self) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -64,7 +64,7 @@ class Rig(FlushRig):
     def __init__(self, most_segments: int = 64) -> None:
         super().__init__()
         self.disk = MemoryDisk()
-        self.journal = Journal("things", self.disk, most_segments=most_segments)
+        self.journal = Journal("things", self.disk, max_segments=most_segments)
         self.buffer.attach(self.journal)
 
     def covered(self) -> bool:
@@ -103,7 +103,7 @@ async def test_every_change_is_in_the_journal_before_touch_returns(rig):
 async def test_what_was_pending_before_the_journal_is_in_it_too():
     """Touches may come before the tracker runs."""
     rig = Rig()
-    rig.journal = Journal("things", rig.disk, most_segments=64)
+    rig.journal = Journal("things", rig.disk, max_segments=64)
     rig.touch(1, 2)
     await rig.journal.open()
     rig.buffer.attach(rig.journal)
@@ -165,7 +165,7 @@ async def test_an_outage_makes_the_journal_no_longer_than_what_is_pending(
     """The same keys, touched again and again, are written anew before there is no room."""
     monkeypatch.setattr("tracker._journal.journal._FEW_KEYS", 0)
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0)
-    rig.journal._most_segments = most_segments
+    rig.journal._supply.max_segments = most_segments
     most = 0
     for _ in range(100):
         rig.clock.now += 1
@@ -390,7 +390,7 @@ async def test_a_segment_is_sealed_once_when_it_is_full(rig):
 
 async def test_a_journal_that_is_swept_away_is_noticed_and_begun_anew(rig, monkeypatch):
     """Somebody cleans up, or the volume is gone: until a commit, a crash would lose touches."""
-    monkeypatch.setattr("tracker._journal.journal._LOOK_EVERY_S", 0)
+    monkeypatch.setattr("tracker._journal.journal._CHECK_EVERY_S", 0)
     rig.touch(*range(100, 103))
     rig.disk.segments.clear()
     with capture_logs() as logs:
@@ -403,6 +403,56 @@ async def test_a_journal_that_is_swept_away_is_noticed_and_begun_anew(rig, monke
     assert events == ["journal.degraded", "journal.healthy"]
     await rig.tidied()
     rig.touch(*range(200, 200 + ROOM))
+    assert rig.covered()
+
+
+@pytest.mark.parametrize("drained", [False, True])
+async def test_a_lost_segment_is_noticed_even_if_the_current_one_is_there(
+    rig, monkeypatch, drained
+):
+    """A program that deletes old files may take a full segment and leave the newest one."""
+    monkeypatch.setattr("tracker._journal.journal._CHECK_EVERY_S", 0)
+    rig.touch(*range(100, 100 + 2 * ROOM))
+    await rig.tidied()
+    if drained:
+        rig.journal.drained()
+    assert not rig.journal.degraded
+    del rig.disk.segments[(rig.journal._full + rig.journal._drained)[0].name]
+    await rig.tidied()
+    assert rig.journal.degraded
+    assert not rig.covered()
+    await rig.flush()
+    assert not rig.journal.degraded
+    await rig.tidied()
+    assert len(rig.disk.segments) * SEGMENT_BYTES == rig.journal.size_bytes
+
+
+async def test_a_journal_that_is_lost_while_it_is_rewritten_stays_degraded(rig, monkeypatch):
+    """Until the next flush: part of what was rewritten may be lost, too."""
+    monkeypatch.setattr("tracker._journal.journal._CHECK_EVERY_S", 0)
+    monkeypatch.setattr("tracker._journal.journal._FEW_KEYS", 0)
+    monkeypatch.setattr("tracker._journal.journal._SLICE_KEYS", 2)
+    rig.touch(*range(100, 100 + 2 * ROOM))
+    rig.store.before = raising(StoreUnavailable("away"))
+    with pytest.raises(StoreUnavailable):
+        await rig.flush()
+    rig.disk.segments.clear()
+    await rig.tidied()
+    batch = rig.buffer.drain()
+    rewriting = asyncio.create_task(rig.journal.rewrite(batch))
+    async with asyncio.timeout(10):
+        while not rig.journal._rewriting:
+            await asyncio.sleep(0)
+        rig.disk.segments.clear()
+        while not rig.journal._incomplete:  # until the loss is noticed
+            await asyncio.sleep(0)
+    await rewriting
+    assert rig.journal.degraded
+    rig.buffer.settle(batch)
+    rig.store.before = raising(StoreUnavailable("away"))
+    with pytest.raises(StoreUnavailable):
+        await rig.flush()
+    assert not rig.journal.degraded
     assert rig.covered()
 
 
@@ -423,7 +473,7 @@ async def test_a_healthy_store_is_not_kept_waiting_by_a_disk_that_hangs(rig):
 
 async def test_a_flush_waits_only_so_long_for_a_disk_that_hangs(rig, monkeypatch):
     """When one has failed, the next tries to write anew, and goes on without."""
-    monkeypatch.setattr("tracker._journal.journal._PATIENCE_S", 0.01)
+    monkeypatch.setattr("tracker._journal.journal._CREATE_TIMEOUT_S", 0.01)
 
     async def hanging() -> Segment:
         await asyncio.Event().wait()

@@ -22,6 +22,7 @@ from tracker._journal.format import Segment, header, read, read_header
 from tracker._journal.journal import MIN_SEGMENTS, SEGMENT_BYTES, Journal
 from tracker._journal.lifecycle import _owner
 from tracker._journal.recovery import JournalRecovery
+from tracker._journal.supply import _SPARES as SPARES
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 GENEROUS_S = 60
@@ -191,7 +192,7 @@ async def test_a_journal_that_is_not_ours_is_left_alone_with_one_clear_message(
             async with tracker(NOWHERE, tmp_path).running() as running:
                 assert running.recovered == {"things": 0}
                 assert running.foreign_segments == 1
-        (entry,) = [entry for entry in logs if entry["event"] == "journal.foreign_segments"]
+        (entry,) = [entry for entry in logs if entry["event"] == "journal.foreign"]
         assert (entry["path"], entry["segments"]) == (str(path.parent), 1)
         assert re.search(said, entry["error"])
         assert path.read_bytes() == foreign
@@ -208,7 +209,7 @@ async def test_one_segment_that_cannot_be_read_keeps_none_of_the_others(tmp_path
         async with tracker(NOWHERE, tmp_path).running() as running:
             assert running.recovered == {"things": 1}
             assert running.foreign_segments == 4
-    foreign_segments = [entry for entry in logs if entry["event"] == "journal.foreign_segments"]
+    foreign_segments = [entry for entry in logs if entry["event"] == "journal.foreign"]
     assert sorted(entry["segments"] for entry in foreign_segments) == [1, 3]
 
 
@@ -250,8 +251,8 @@ async def test_nothing_is_removed_before_our_own_journal_has_it(tmp_path, monkey
     """With the disk full, what a predecessor left stays where it is."""
     (path,) = await left_behind(tmp_path, 1)
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0.01)
-    monkeypatch.setattr("tracker._journal.recovery._PATIENCE_S", 0.2)
-    monkeypatch.setattr("tracker._journal.recovery._TRY_AGAIN_S", 0.01)
+    monkeypatch.setattr("tracker._journal.recovery._START_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("tracker._journal.recovery._POLL_S", 0.01)
     create, full = JournalDirectory.create, [True]
 
     def create_if_there_is_room(folder: JournalDirectory, first_line: bytes) -> Segment:
@@ -272,7 +273,7 @@ async def test_nothing_is_removed_before_our_own_journal_has_it(tmp_path, monkey
 
 async def test_what_a_slower_predecessor_leaves_is_taken_over_later(tmp_path, monkeypatch):
     """In a rolling restart the old process ends after the new one has started."""
-    monkeypatch.setattr("tracker._journal.recovery._LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("tracker._journal.recovery._SEARCH_EVERY_S", 0.01)
     async with tracker(NOWHERE, tmp_path).running() as running:
         await left_behind(tmp_path, 1, 2)
         async with asyncio.timeout(GENEROUS_S):
@@ -280,21 +281,25 @@ async def test_what_a_slower_predecessor_leaves_is_taken_over_later(tmp_path, mo
                 await asyncio.sleep(0.01)
 
 
-async def test_a_journal_that_is_removed_while_it_is_used_is_begun_anew(tmp_path, monkeypatch):
-    """With its whole directory; once a flush is through again, a crash would lose nothing."""
-    monkeypatch.setattr("tracker._journal.journal._LOOK_EVERY_S", 0.01)
+async def test_a_journal_whose_directory_is_removed_starts_again(tmp_path, monkeypatch):
+    """It reports that it is degraded, and that it is healthy after the next flush."""
+    monkeypatch.setattr("tracker._journal.journal._CHECK_EVERY_S", 0.01)
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0.01)
     directory = tmp_path / "journal"
-    async with tracker(NOWHERE, directory, flush_interval_s=0.05).running() as running:
-        running.touch("things", 1, AT)
-        shutil.rmtree(directory)
-        journal = running.buffers["things"].journal
-        async with asyncio.timeout(GENEROUS_S):
-            while not journal.degraded:
+    options = {"flush_interval_s": 0.05, "backoff_initial_s": 0.05, "backoff_max_s": 0.05}
+    with capture_logs() as logs:
+        async with (
+            asyncio.timeout(GENEROUS_S),
+            tracker(NOWHERE, directory, **options).running() as running,
+        ):
+            running.touch("things", 1, AT)
+            while len(segments(directory)) < 1 + SPARES:  # from here on, no file is being made
                 await asyncio.sleep(0.01)
-            while journal.degraded:
+            directory.rename(tmp_path / "removed")  # at once, unlike rmtree
+            while "journal.healthy" not in events(logs):  # the state itself may last milliseconds
                 await asyncio.sleep(0.01)
-        assert found(directory) == {"1": AT}
+            assert found(directory) == {"1": AT}
+    assert events(logs)[:2] == ["journal.degraded", "journal.healthy"]
 
 
 @pytest.mark.parametrize(
@@ -452,11 +457,11 @@ class Left:
 
 async def test_what_is_taken_over_stays_where_it_was_until_a_journal_has_it(monkeypatch):
     """Or the table: the next crash may come before either."""
-    monkeypatch.setattr("tracker._journal.recovery._TRY_AGAIN_S", 0)
-    monkeypatch.setattr("tracker._journal.recovery._PATIENCE_S", 0.1)
+    monkeypatch.setattr("tracker._journal.recovery._POLL_S", 0)
+    monkeypatch.setattr("tracker._journal.recovery._START_TIMEOUT_S", 0.1)
     left, buffer, full = Left({"target": "ours"}, **{"7": AT}), Buffer(THINGS), MemoryDisk()
     full.full = True
-    journal = Journal("things", full, most_segments=MIN_SEGMENTS)
+    journal = Journal("things", full, max_segments=MIN_SEGMENTS)
     await journal.open()
     buffer.attach(journal)
     async with JournalRecovery(

@@ -1,82 +1,60 @@
-"""Takes over what processes that are gone have left in their journals."""
+"""Recovers orphaned journals: brings the touches of processes that are gone into our buffers."""
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
 from tracker._buffer.buffer import Buffer
 from tracker._journal.format import Contents, UnreadableJournal, read, read_header
+from tracker._journal.storage import OrphanedJournal
 from tracker.instrumentation import Log
 
 _SLICE_KEYS: Final = 1000
-_TRY_AGAIN_S: Final = 0.5
-_LOOK_EVERY_S: Final = 60.0
-"""A process that stops after this one has started may leave something, too."""
-_PATIENCE_S: Final = 5.0
-"""How long a start waits; what takes longer, as it does not fit into the buffers, comes later."""
+_POLL_S: Final = 0.5
+_SEARCH_EVERY_S: Final = 60.0
+"""A process that ends after this one has started may leave a journal, too."""
+_START_TIMEOUT_S: Final = 5.0
+"""How long a start waits for the recovery. What does not fit into the buffers takes longer."""
 
 log: Final = Log(__name__)
 
 
-class OrphanedJournal(Protocol):
-    """What one process that is gone has left; nobody else has it until it is closed.
-
-    All methods may take long and raise OSError.
-    """
-
-    def segments(self) -> Sequence[str]:
-        """Return the paths of its segments."""
-        ...
-
-    def read(self, path: str) -> bytes:
-        """Return all of a segment."""
-        ...
-
-    def remove(self, path: str) -> None:
-        """Remove a segment."""
-        ...
-
-    def close(self) -> None:
-        """Let go of it; with no segments left it is removed."""
-        ...
-
-
 class JournalRecovery:
-    """Brings journals of the dead into the buffers of this process.
+    """Recovers orphaned journals at the start, and regularly while the process runs.
 
     Args:
-        dead: finds what processes that are gone have left; it may take long.
-        owners: for each target what the headers of its segments say.
+        orphans: locks and returns orphaned journals; may block.
+        owners: for each target, what the headers of its segments say.
         buffers: the buffers, by target.
     """
 
     def __init__(
         self,
-        dead: Callable[[], Sequence[OrphanedJournal]],
+        orphans: Callable[[], Sequence[OrphanedJournal]],
         owners: Mapping[str, Mapping[str, str]],
         buffers: Mapping[str, Buffer],
     ) -> None:
         self.recovered = dict.fromkeys(buffers, 0)
-        """How many touches were taken over, by target."""
+        """How many touches were recovered, by target."""
         self.foreign_segments = 0
-        """How many segments the last look found that are not ours to take."""
-        self._dead = dead
+        """How many segments the last search found that cannot be recovered by this process."""
+        self._orphans = orphans
         self._owners = owners
         self._buffers = buffers
-        self._looked = asyncio.Event()
-        self._reported: set[tuple[str, str]] = set()  # what was said already
+        self._searched = asyncio.Event()
+        self._logged: set[tuple[str, str]] = set()  # (path, reason) of foreign segments
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Take over all that fits before the block runs, and the rest while it does."""
-        task = asyncio.create_task(self._run(), name="tracker-adoption")
+        """Recover all that fits into the buffers before the block runs, and the rest meanwhile."""
+        task = asyncio.create_task(self._run(), name="tracker-journal-recovery")
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE_S):
-                    await self._looked.wait()
+                async with asyncio.timeout(_START_TIMEOUT_S):
+                    await self._searched.wait()
             yield
         finally:
             task.cancel()
@@ -86,83 +64,83 @@ class JournalRecovery:
     async def _run(self) -> None:
         while True:
             try:
-                await self._look()
+                await self._search()
             except Exception:
                 log.exception("journal.unreadable")
-            self._looked.set()
-            await asyncio.sleep(_LOOK_EVERY_S)
+            self._searched.set()
+            await asyncio.sleep(_SEARCH_EVERY_S)
 
-    async def _look(self) -> None:
-        legacies = list(await asyncio.to_thread(self._dead))
+    async def _search(self) -> None:
+        orphans = list(await asyncio.to_thread(self._orphans))
         foreign_segments = 0
         try:
-            while legacies:
-                foreign_segments += await self._take_over(legacies[-1])
-                legacies.pop().close()
+            while orphans:
+                foreign_segments += await self._recover_journal(orphans[-1])
+                orphans.pop().close()
             self.foreign_segments = foreign_segments
         finally:
-            for legacy in legacies:
-                legacy.close()
+            for orphan in orphans:
+                orphan.close()
 
-    async def _take_over(self, legacy: OrphanedJournal) -> int:
-        """Return how many segments had to be left alone."""
-        taken = dict.fromkeys(self._buffers, 0)
-        not_ours: Counter[str] = Counter()
-        for path in await asyncio.to_thread(legacy.segments):
+    async def _recover_journal(self, orphan: OrphanedJournal) -> int:
+        """Recover a journal; return how many of its segments are foreign."""
+        touches = dict.fromkeys(self._buffers, 0)
+        foreign: Counter[str] = Counter()
+        for path in await asyncio.to_thread(orphan.segments):
             try:
-                owner, contents = await asyncio.to_thread(_contents, legacy, path)
+                owner, contents = await asyncio.to_thread(_contents, orphan, path)
                 target = self._target(owner)
             except (UnreadableJournal, OSError) as error:
-                not_ours[str(error)] += 1
+                foreign[str(error)] += 1
                 continue
             if contents.torn_bytes:
                 log.warning("journal.torn", path=path, cut_off_bytes=contents.torn_bytes)
-            await self._recover(target, contents.entries)
-            taken[target] += len(contents.entries)
-            # Only what is in our own journal, or committed, is not needed there any more.
+            await self._recover_touches(target, contents.entries)
+            touches[target] += len(contents.entries)
+            # The segment may go only when its touches are in our own journal, or committed.
             await _until(self._all_is_journaled)
-            await asyncio.to_thread(legacy.remove, path)
-        if any(taken.values()):
-            log.info("journal.recovered", path=str(legacy), touches=taken)
-        for why, segments in not_ours.items():
-            self._say_left_alone(str(legacy), why, segments)
-        return not_ours.total()
+            await asyncio.to_thread(orphan.remove, path)
+        if any(touches.values()):
+            log.info("journal.recovered", path=str(orphan), touches=touches)
+        for reason, segments in foreign.items():
+            self._log_foreign(str(orphan), reason, segments)
+        return foreign.total()
 
     def _target(self, owner: Mapping[str, str]) -> str:
-        """Return the target that a segment is of.
+        """Return the target that a segment belongs to.
 
         Raises:
-            UnreadableJournal: none of ours.
+            UnreadableJournal: it belongs to none of ours.
         """
         for target, ours in self._owners.items():
             if ours == owner:
                 return target
-        said = ", ".join(f"{name} {value!r}" for name, value in owner.items())
-        raise UnreadableJournal(f"it belongs to another configuration: {said:.500}")
+        described = ", ".join(f"{name} {value!r}" for name, value in owner.items())
+        raise UnreadableJournal(f"it belongs to another configuration: {described:.500}")
 
     def _all_is_journaled(self) -> bool:
         return not any(
             buffer.journal and buffer.journal.degraded for buffer in self._buffers.values()
         )
 
-    def _say_left_alone(self, path: str, why: str, segments: int) -> None:
-        if (path, why) not in self._reported:
-            self._reported.add((path, why))
+    def _log_foreign(self, path: str, reason: str, segments: int) -> None:
+        if (path, reason) not in self._logged:
+            self._logged.add((path, reason))
             log.error(
-                "journal.foreign_segments",
+                "journal.foreign",
                 path=path,
                 segments=segments,
-                error=why,
-                hint="start once with what it belongs to, or delete it to give it up",
+                error=reason,
+                hint="start once with the configuration that it belongs to, or delete it",
             )
 
-    async def _recover(self, target: str, entries: Mapping[str, int]) -> None:
+    async def _recover_touches(self, target: str, entries: Mapping[str, int]) -> None:
         buffer = self._buffers[target]
-        high_water = buffer.target.high_water  # the rest of the room is for who is active now
-        left = iter(entries.items())
-        while some := list(islice(left, min(_SLICE_KEYS, high_water))):
-            most_keys = high_water - len(some)
-            await _until(lambda: len(buffer) <= most_keys)  # noqa: B023 - awaited at once
+        high_water = buffer.target.high_water  # the rest of the room is for new touches
+        remaining = iter(entries.items())
+        while some := list(islice(remaining, min(_SLICE_KEYS, high_water))):
+            max_keys = high_water - len(some)
+            await _until(lambda: len(buffer) <= max_keys)  # noqa: B023 - awaited at once
             for key, second in some:
                 buffer.recover(key, second)
             self.recovered[target] += len(some)
@@ -173,10 +151,10 @@ async def _until(condition: Callable[[], bool]) -> None:
     while True:
         if condition():
             return
-        await asyncio.sleep(_TRY_AGAIN_S)
+        await asyncio.sleep(_POLL_S)
 
 
-def _contents(legacy: OrphanedJournal, path: str) -> tuple[dict[str, str], Contents]:
-    memory = legacy.read(path)
+def _contents(orphan: OrphanedJournal, path: str) -> tuple[dict[str, str], Contents]:
+    memory = orphan.read(path)
     owner, start = read_header(memory)
     return owner, read(memory, start)

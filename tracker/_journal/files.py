@@ -1,0 +1,86 @@
+"""Names and locks of journal files: a directory for each process, locked while the process lives.
+
+The kernel releases a lock when its process ends, however it ends. A directory that can be locked is
+therefore orphaned. The parent directory is locked, too, while a directory is made and while orphans
+are searched. This needs POSIX and a file system with real locks, which some network file systems
+are not. A process that forks shares its lock with its children.
+"""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tracker.instrumentation import Log
+
+SEGMENT_SUFFIX: Final = ".journal"
+UNFINISHED_SUFFIX: Final = ".new"
+is_directory_name: Final = re.compile(r"\d+-[0-9a-f]{8}").fullmatch
+"""Whether a name is that of the directory of a process; everything else is left alone."""
+_DIRECTORY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
+_OWN_DIRECTORY: Final = _DIRECTORY | os.O_NOFOLLOW
+"""No pipe, which would block until another program writes to it, and no link to elsewhere."""
+
+log: Final = Log(__name__)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the lock of a directory while the block runs; waits for it.
+
+    Args:
+        directory: where all processes have their directories.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(directory, _DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def lock(directory: Path) -> int:
+    """Lock the directory of a process.
+
+    Args:
+        directory: the directory of one process.
+
+    Returns:
+        A descriptor that holds the lock until it is closed.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(directory, _OWN_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def lock_if_orphaned(directory: Path) -> int | None:
+    """Lock the directory of a process if the process is gone.
+
+    Args:
+        directory: the directory of one process.
+
+    Returns:
+        A descriptor that holds the lock until it is closed; None if the process is alive, if
+        another process has just recovered the directory, or if it cannot be opened.
+    """
+    try:
+        return lock(directory)
+    except (BlockingIOError, FileNotFoundError):
+        return None
+    except OSError as error:
+        log.warning("journal.unreadable", path=str(directory), error=str(error))
+        return None

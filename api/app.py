@@ -25,7 +25,7 @@ from api.access.revocations import Revocations
 from api.background import background
 from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
 from api.fleet.batch_commit import BatchCommit
-from api.fleet.devices import Devices, load_devices
+from api.fleet.devices import Devices, load_devices, load_devices_of_groups
 from api.fleet.listing import Listings
 from api.fleet.locations import Locations
 from api.handlers.devices import DeviceHandlers
@@ -57,8 +57,9 @@ MONITOR: Final = web.AppKey("monitor", web.Application)
 
 _MONITOR_CONNECTIONS: Final = 100
 """Its own, so that clients of the API do not crowd out who watches it."""
-_ACCESS_CONNECTIONS: Final = 4
-"""One each for look-ups of keys and of devices, for revocations and for readiness."""
+_ACCESS_CONNECTIONS: Final = 5
+"""One each for look-ups of keys, of devices and of devices by group, for revocations and for
+readiness."""
 
 
 def targets(settings: TrackerSettings) -> list[Target]:
@@ -140,9 +141,12 @@ async def create_app(
 
         clock = DatabaseClock()
         keys = CachedLookup("keys", partial(load_principals, access_database, clock), settings.auth)
-        stack.push_async_callback(keys.close)
         known = CachedLookup("devices", partial(load_devices, access_database), settings.auth)
-        stack.push_async_callback(known.close)
+        known_of_group = CachedLookup(
+            "devices_of_group", partial(load_devices_of_groups, access_database), settings.auth
+        )
+        for lookup in (keys, known, known_of_group):
+            stack.push_async_callback(lookup.close)
         revocations = Revocations(
             access_database, keys, clock, every_s=settings.auth.revocation_poll_s
         )
@@ -163,10 +167,10 @@ async def create_app(
         }
         if tracker is not None:
             pools["tracker"] = tracker
-        caches = CacheMetrics([keys, known])
+        caches = CacheMetrics([keys, known, known_of_group])
         registry = _registry(requests, loop_lag, grouped, caches, revocations, PoolMetrics(pools))
 
-        access = Access(keys, known, clock)
+        access = Access(keys, known, known_of_group, clock)
         middlewares = [requests.middleware(), access.middleware()]
         if tracker is not None:
             middlewares.insert(1, activity_middleware(tracker, who_was_active))

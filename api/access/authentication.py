@@ -47,6 +47,7 @@ class Access:
     Args:
         keys: principals by the hash of their key.
         devices: active devices by their id.
+        devices_of_group: active devices by group and id, for API keys of one group.
         clock: what keys expire by.
     """
 
@@ -54,10 +55,12 @@ class Access:
         self,
         keys: CachedLookup[bytes, Principal],
         devices: CachedLookup[str, KnownDevice],
+        devices_of_group: CachedLookup[tuple[str, str], KnownDevice],
         clock: DatabaseClock,
     ) -> None:
         self._keys = keys
         self._devices = devices
+        self._devices_of_group = devices_of_group
         self._clock = clock
         self._refusals = RateLimiter()
 
@@ -133,15 +136,38 @@ class Access:
             device_id = uuid_key(device_id)
         except ValueError as error:
             raise ApiError(400, "invalid_device_id", "the device id is no uuid") from error
-        device = self._devices.cached(device_id) or await self._devices.get(device_id)
+        device = self._devices.cached(device_id)
         group_id = request[PRINCIPAL].group_id
-        if device is None or (group_id is not None and group_id != device.group_id):
+        if group_id is None:
+            device = device or await self._devices.get(device_id)
+        elif device is None or device.group_id != group_id:
+            device = await self._find_in_group(device_id, group_id)
+        if device is None:
             raise device_not_found()
         return device
+
+    async def _find_in_group(self, device_id: str, group_id: str) -> KnownDevice | None:
+        """Look a device up that the cache does not have as one of a group.
+
+        A device of another group takes the same way as one that does not exist: the time of the
+        response does not tell which it is, nor does an outage of the database.
+        """
+        known = self._devices.peek(device_id)
+        if known is not None and known.group_id == group_id:
+            known = await self._devices.get(device_id)
+            if known is not None and known.group_id == group_id:
+                return known
+        found = await self._devices_of_group.get((group_id, device_id))
+        if found is not None:
+            # From here on the cache by id has it, which is told of changes.
+            self._devices_of_group.discard((group_id, device_id))
+            self._devices.put(device_id, found)
+        return found
 
     def remember(self, device: KnownDevice) -> None:
         """Take note of a device that has just been registered."""
         self._devices.put(device.device_id, device)
+        self._devices_of_group.discard((device.group_id, device.device_id))
 
     def forget(self, device_id: str) -> None:
         """Take note of a device that has just been deactivated."""

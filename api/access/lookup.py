@@ -109,6 +109,11 @@ class CachedLookup(Generic[K, V]):
         self._lookups += 1
         return entry.value
 
+    def peek(self, key: K) -> V | None:
+        """Return the row if it is cached, however old, without waiting and without counting."""
+        entry = self._known.get(key)
+        return None if entry is None else entry.value
+
     async def get(self, key: K) -> V | None:
         """Return the row, or None when there is none.
 
@@ -141,9 +146,10 @@ class CachedLookup(Generic[K, V]):
         self._known[key] = _Entry(value, self._monotonic(), self._generation)
 
     def discard(self, key: K) -> None:
-        """Forget a row that has just been removed."""
+        """Forget a row that has just been removed, or that there was none."""
         self._under_way.pop(key, None)
         self._known.pop(key, None)
+        self._unknown.pop(key, None)
 
     def doubt(self) -> None:
         """Believe nothing before it has been looked up again, unless the database is away."""

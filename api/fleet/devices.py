@@ -171,6 +171,28 @@ async def load_devices(database: Database, device_ids: list[str]) -> dict[str, K
     return {row[0]: KnownDevice(row[0], row[1]) for row in rows}
 
 
+async def load_devices_of_groups(
+    database: Database, keys: list[tuple[str, str]]
+) -> dict[tuple[str, str], KnownDevice]:
+    """Return the active devices among some ids that are in the group named with each.
+
+    Args:
+        database: where devices are stored.
+        keys: pairs of a group and an id in canonical form.
+
+    Raises:
+        StoreError: the database is away.
+    """
+    rows = await database.fetch(
+        "SELECT d.device_id::text, d.group_id "
+        "FROM unnest($1::text[], $2::uuid[]) AS asked (group_id, device_id) "
+        "JOIN devices AS d USING (device_id, group_id) WHERE d.is_active",
+        [group_id for group_id, _ in keys],
+        [device_id for _, device_id in keys],
+    )
+    return {(row[1], row[0]): KnownDevice(row[0], row[1]) for row in rows}
+
+
 def last_seen(row: Iterable[Any], view: View) -> tuple[int, int]:
     """Return when a device was last seen, 0 for never, and what time it is, in epoch seconds.
 

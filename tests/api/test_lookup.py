@@ -181,8 +181,9 @@ async def test_a_flood_waits_in_bounded_number(rig):
     await asyncio.wait(waiting)
 
 
-async def test_after_something_unknown_strangers_rest_and_then_share_a_look_up(rig):
+async def test_keys_that_are_not_cached_wait_after_a_miss_and_share_a_query(rig, monkeypatch):
     """However many wrong keys come one by one, the table is asked a few times a second."""
+    monkeypatch.setattr("api.access.lookup._REST_S", 0.5)  # longer than the loop below may take
     await rig.cache.get(2000)
     waiting = []
     for key in range(2001, 2041):

@@ -1,4 +1,4 @@
-"""The aiohttp middleware: who was active in this request becomes touches."""
+"""The aiohttp middleware: it touches the keys that a request was from or about."""
 
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
@@ -18,20 +18,24 @@ log: Final = Log(__name__)
 
 
 def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
-    """Make a middleware that touches whoever a request was from or about.
+    """Return a middleware that touches the keys that a request was from or about.
 
-    Authentication, and whatever turns exceptions of your own into answers, belong inside it: list
-    them after it. An exception that is no `web.HTTPException` counts as a crash, so as activity.
+    List it before authentication, and before middlewares that turn exceptions of your own into
+    responses, so that they run inside it. An exception that is no `web.HTTPException` is a crash,
+    which counts as activity.
 
-    It asks `identify` after the handler is done, when authentication has had its say and the body
-    has been read, and before the answer leaves. Every answer counts, errors included, except 401
-    and 403. It does no I/O and awaits nothing of its own.
+    It calls `identify` when the handler has returned, so the request is authenticated and its body
+    read, and before the response is sent. Every response counts as activity, errors included,
+    except 401 and 403. The middleware does no I/O and awaits nothing of its own.
 
     Args:
         tracker: where touches are recorded.
-        identify: returns (target name, key) pairs for a request: who was authenticated, and what
-            the request was about; nothing for a request that nobody was authenticated for. An
-            error that it raises is logged, at most once a minute, and harms no request.
+        identify: returns (target name, key) pairs for a request: the authenticated client, and what
+            the request was about; nothing if it was not authenticated. An error that it raises is
+            logged, at most once a minute, and the request goes on.
+
+    Returns:
+        The middleware, for `web.Application(middlewares=[...])`.
     """
     touch = tracker.touch
     errors = LogThrottle(_LOG_EVERY_S)
@@ -48,11 +52,11 @@ def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
     async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             response = await handler(request)
-        except web.HTTPException as answer:
-            if answer.status not in _NOT_ACTIVITY:
+        except web.HTTPException as error:
+            if error.status not in _NOT_ACTIVITY:
                 record(request)
             raise
-        except BaseException:  # a crash is answered with 500; a client that left was here
+        except BaseException:  # a crash becomes a 500; a client that disconnected was active
             record(request)
             raise
         if response.status not in _NOT_ACTIVITY:

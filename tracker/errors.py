@@ -4,11 +4,11 @@ TrackerError
 ├── ConfigurationError        a target or an option that cannot work; also a ValueError
 ├── FlushError                `flush()` could not commit everything; nothing is lost
 └── StoreError                what a store raises instead of its driver's errors
-    ├── StoreUnavailable      passing: the same write may succeed later
-    │   ├── StoreTimeout      the server took too long; a smaller chunk may fare better
-    │   └── StoreContended    somebody else holds a lock that the write needs
-    ├── StoreMisconfigured    permanent: it fails until somebody changes something
-    └── RowRejected            at least one row of the chunk is refused by the server
+    ├── StoreUnavailable      temporary: the same write may succeed later
+    │   ├── StoreTimeout      the server took too long; a smaller chunk may succeed
+    │   └── StoreContended    another transaction holds a lock that the write needs
+    ├── StoreMisconfigured    permanent: fails until the table or the configuration is changed
+    └── RowRejected           the server rejects at least one row of the chunk
 
 The driver's error is always kept as `__cause__`.
 """
@@ -31,20 +31,20 @@ class StoreError(TrackerError):
 
 
 class StoreUnavailable(StoreError):
-    """The store is away, busy, or failed in the middle: try again later."""
+    """The store is unreachable, busy, or failed during the write: try again later."""
 
 
 class StoreTimeout(StoreUnavailable):
-    """The write took longer than it may; a smaller chunk may pass."""
+    """The write took too long; a smaller chunk may succeed."""
 
 
 class StoreContended(StoreUnavailable):
-    """Somebody else holds a lock that the write needs."""
+    """Another transaction holds a lock that the write needs."""
 
 
 class StoreMisconfigured(StoreError):
-    """The table, the column or a permission is missing: trying again helps only after a change."""
+    """The table, the column or a permission is missing: a retry helps only after a change."""
 
 
 class RowRejected(StoreError):
-    """The server refuses a row of the chunk; the other rows are innocent."""
+    """The server rejects a row of the chunk; the other rows could be written without it."""

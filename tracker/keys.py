@@ -1,9 +1,9 @@
 """The key types: what a touch may be keyed by, and its one canonical form.
 
-A buffer must never hold two spellings of one row, or the older of two touches could win inside a
-single UPDATE. So every key is brought to one form on its way in: `str` for `uuid` and `text`,
-`int` for `bigint` and `integer`. Strings stand for uuids because a `uuid.UUID` is slower to hash,
-to compare and to send, and because that is how a path or a header carries them.
+A buffer must never hold two spellings of one key, or the older of two touches could win inside a
+single UPDATE. So every key is converted to its canonical form first: `str` for `uuid` and `text`,
+`int` for `bigint` and `integer`. Uuids are strings because a `uuid.UUID` is slower to hash, to
+compare and to send, and because paths and headers contain strings.
 """
 
 import re
@@ -18,7 +18,7 @@ KeyType: TypeAlias = Literal["uuid", "bigint", "integer", "text"]
 
 _CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 _ANY_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}").fullmatch
-"""`uuid.UUID` itself also reads blanks and underscores, of which it makes some other uuid."""
+"""`uuid.UUID` itself also accepts spaces and underscores, and returns a different uuid for them."""
 
 _LONGEST_TEXT_BYTES: Final = 65_535
 
@@ -30,8 +30,8 @@ def uuid_key(value: object) -> str:
         value: a `uuid.UUID` (asyncpg's own included) or 32 hexadecimal digits, with hyphens or not.
 
     Raises:
-        ValueError: it is no uuid.
-        TypeError: it is not even of a type that could be one.
+        ValueError: it is not a uuid.
+        TypeError: its type is neither `str` nor `uuid.UUID`.
     """
     if isinstance(value, str):
         if _CANONICAL_UUID(value):
@@ -48,8 +48,8 @@ def text_key(value: object) -> str:
     """Return a string that Postgres can store.
 
     Raises:
-        ValueError: it holds a NUL, cannot be encoded as UTF-8, or is longer than any index takes.
-        TypeError: it is no string.
+        ValueError: it holds a NUL, cannot be encoded as UTF-8, or is longer than any index accepts.
+        TypeError: it is not a string.
     """
     if not isinstance(value, str):
         raise TypeError(f"not a text key: {value!r:.100}")
@@ -58,7 +58,7 @@ def text_key(value: object) -> str:
     encoded = value.encode()  # a lone surrogate raises UnicodeEncodeError, which is a ValueError
     if len(encoded) > _LONGEST_TEXT_BYTES:
         raise ValueError(f"a text key of {len(encoded)} bytes")
-    return str.__str__(value)  # of a subclass too: str() would ask an enumeration for its name
+    return str.__str__(value)  # also of a subclass: str() would return the name of an enum member
 
 
 def _integer_key(bits: int) -> Callable[[object], int]:
@@ -81,7 +81,7 @@ CANONICAL: Final[dict[KeyType, Callable[[object], Key]]] = {
     "integer": _integer_key(32),
     "text": text_key,
 }
-"""For each key type the function that brings a key to its canonical form.
+"""For each key type, the function that converts a key to its canonical form.
 
-It raises ValueError or TypeError for what is no such key.
+It raises ValueError or TypeError for a value that is not such a key.
 """

@@ -1,4 +1,4 @@
-"""The tracker's numbers for Prometheus, read from plain integers when somebody scrapes."""
+"""The tracker's metrics for Prometheus, read from plain numbers when they are scraped."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -11,9 +11,131 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from tracker._buffer.buffer import Buffer
+from tracker._flush.flusher import FlushCounts
+from tracker._flush.loop import FlushLoop
+from tracker._journal.journal import Journal
+from tracker.instrumentation import Family, families
 from tracker.tracker import Tracker
 
-_TARGET: Final = ["target"]
+_Counter: Final = CounterMetricFamily
+_Gauge: Final = GaugeMetricFamily
+_Histogram: Final = HistogramMetricFamily
+
+_BUFFER: Final[tuple[Family[Buffer], ...]] = (
+    Family(_Counter, "activity_touches", "Touches recorded or dropped.", lambda b: b.touches),
+    Family(
+        _Counter,
+        "activity_touches_coalesced",
+        "Touches that went into an entry that was pending already.",
+        lambda b: b.coalesced,
+    ),
+    Family(
+        _Counter,
+        "activity_touches_dropped",
+        "Touches that were not kept, by reason.",
+        lambda b: b.dropped,
+        by="reason",
+    ),
+    Family(_Gauge, "activity_buffer_keys", "Distinct keys pending.", len),
+    Family(
+        _Gauge,
+        "activity_buffer_capacity_keys",
+        "The most keys that may be pending.",
+        lambda b: b.target.capacity_keys,
+    ),
+    Family(
+        _Gauge, "activity_lag_seconds", "Age of the oldest touch not committed.", lambda b: b.lag_s
+    ),
+)
+_FLUSH: Final[tuple[Family[tuple[FlushCounts, FlushLoop]], ...]] = (
+    Family(
+        _Counter,
+        "activity_flushes",
+        "Flushes: success, partial (some rows were locked) or failed.",
+        lambda f: {name: getattr(f[0], name) for name in ("success", "partial", "failed")},
+        by="outcome",
+    ),
+    Family(
+        _Counter,
+        "activity_flush_keys",
+        "Drained keys by what became of them.",
+        lambda f: {
+            name: getattr(f[0], name) for name in ("written", "unchanged", "missing", "rejected")
+        },
+        by="outcome",
+    ),
+    Family(
+        _Histogram,
+        "activity_flush_duration_seconds",
+        "Time a flush took.",
+        lambda f: f[0].duration_s,
+    ),
+    Family(
+        _Histogram,
+        "activity_flush_chunk_rows",
+        "Keys in one committed UPDATE.",
+        lambda f: f[0].chunk_rows,
+    ),
+    Family(
+        _Gauge,
+        "activity_flush_consecutive_failures",
+        "Failed flushes since the last success.",
+        lambda f: f[1].failures,
+    ),
+    Family(
+        _Gauge,
+        "activity_flush_permanent_error",
+        "1 if flushes fail until somebody changes something: a table, a column, a permission.",
+        lambda f: f[1].permanent_error is not None,
+    ),
+    Family(
+        _Gauge,
+        "activity_last_flush_success_timestamp_seconds",
+        "When keys were last committed, since the epoch; 0 before the first time.",
+        lambda f: f[0].last_success_at,
+    ),
+)
+_JOURNAL: Final[tuple[Family[Journal], ...]] = (
+    Family(
+        _Gauge,
+        "activity_journal_degraded",
+        "1 if a crash would lose touches now: the journal misses some that are pending.",
+        lambda j: j.degraded,
+    ),
+    Family(
+        _Counter,
+        "activity_journal_missed_touches",
+        "Touches that the journal had no room for.",
+        lambda j: j.missed,
+    ),
+    Family(
+        _Gauge, "activity_journal_bytes", "Room that the journal takes.", lambda j: j.size_bytes
+    ),
+    Family(
+        _Gauge,
+        "activity_journal_capacity_bytes",
+        "The most room that the journal may take; half of it is for rewriting.",
+        lambda j: j.capacity_bytes,
+    ),
+)
+_RECOVERED: Final[tuple[Family[int], ...]] = (
+    Family(
+        _Counter,
+        "activity_journal_recovered_touches",
+        "Touches taken over from processes that were killed.",
+        lambda touches: touches,
+    ),
+)
+_FOREIGN: Final[tuple[Family[int], ...]] = (
+    Family(
+        _Gauge,
+        "activity_journal_foreign_segments",
+        "Segments of dead processes' journals that belong to another version, table or "
+        "database, or cannot be read.",
+        lambda segments: segments,
+    ),
+)
 
 
 class TrackerCollector(Collector):
@@ -28,125 +150,15 @@ class TrackerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family of the tracker."""
-        yield from self._buffer_metrics()
-        yield from self._flush_metrics()
-        yield from self._journal_metrics()
-
-    def _buffer_metrics(self) -> Iterator[Metric]:
-        touches = CounterMetricFamily(
-            "activity_touches", "Touches recorded or dropped.", labels=_TARGET
-        )
-        coalesced = CounterMetricFamily(
-            "activity_touches_coalesced",
-            "Touches that went into an entry that was pending already.",
-            labels=_TARGET,
-        )
-        dropped = CounterMetricFamily(
-            "activity_touches_dropped",
-            "Touches that were not kept, by reason.",
-            labels=[*_TARGET, "reason"],
-        )
-        keys = GaugeMetricFamily("activity_buffer_keys", "Distinct keys pending.", labels=_TARGET)
-        capacity = GaugeMetricFamily(
-            "activity_buffer_capacity_keys", "The most keys that may be pending.", labels=_TARGET
-        )
-        lag = GaugeMetricFamily(
-            "activity_lag_seconds", "Age of the oldest touch not committed.", labels=_TARGET
-        )
-        for name, buffer in self._tracker.buffers.items():
-            touches.add_metric([name], buffer.touches)
-            coalesced.add_metric([name], buffer.coalesced)
-            for reason, count in buffer.dropped.items():
-                dropped.add_metric([name, reason], count)
-            keys.add_metric([name], len(buffer))
-            capacity.add_metric([name], buffer.target.capacity_keys)
-            lag.add_metric([name], buffer.lag_s)
-        yield from (touches, coalesced, dropped, keys, capacity, lag)
-
-    def _journal_metrics(self) -> Iterator[Metric]:
-        degraded = GaugeMetricFamily(
-            "activity_journal_degraded",
-            "1 if a crash would lose touches now: the journal misses some that are pending.",
-            labels=_TARGET,
-        )
-        missed = CounterMetricFamily(
-            "activity_journal_missed_touches",
-            "Touches that the journal had no room for.",
-            labels=_TARGET,
-        )
-        size = GaugeMetricFamily(
-            "activity_journal_bytes", "Room that the journal takes.", labels=_TARGET
-        )
-        capacity = GaugeMetricFamily(
-            "activity_journal_capacity_bytes",
-            "The most room that the journal may take; half of it is for rewriting.",
-            labels=_TARGET,
-        )
-        recovered = CounterMetricFamily(
-            "activity_journal_recovered_touches",
-            "Touches taken over from processes that were killed.",
-            labels=_TARGET,
-        )
-        for name, buffer in self._tracker.buffers.items():
-            if buffer.journal is not None:
-                degraded.add_metric([name], buffer.journal.degraded)
-                missed.add_metric([name], buffer.journal.missed)
-                size.add_metric([name], buffer.journal.size_bytes)
-                capacity.add_metric([name], buffer.journal.capacity_bytes)
-        for name, touches in self._tracker.recovered.items():
-            recovered.add_metric([name], touches)
-        yield from (degraded, missed, size, capacity, recovered)
-        foreign_segments = GaugeMetricFamily(
-            "activity_journal_foreign_segments",
-            "Segments of dead processes' journals that belong to another version, table or "
-            "database, or cannot be read.",
-        )
-        if self._tracker.foreign_segments is not None:
-            foreign_segments.add_metric([], self._tracker.foreign_segments)
-        yield foreign_segments
-
-    def _flush_metrics(self) -> Iterator[Metric]:
-        flushes = CounterMetricFamily(
-            "activity_flushes",
-            "Flushes: success, partial (some rows were locked) or failed.",
-            labels=[*_TARGET, "outcome"],
-        )
-        keys = CounterMetricFamily(
-            "activity_flush_keys",
-            "Drained keys by what became of them.",
-            labels=[*_TARGET, "outcome"],
-        )
-        duration = HistogramMetricFamily(
-            "activity_flush_duration_seconds", "Time a flush took.", labels=_TARGET
-        )
-        rows = HistogramMetricFamily(
-            "activity_flush_chunk_rows", "Keys in one committed UPDATE.", labels=_TARGET
-        )
-        failures = GaugeMetricFamily(
-            "activity_flush_consecutive_failures",
-            "Failed flushes since the last success.",
-            labels=_TARGET,
-        )
-        permanent = GaugeMetricFamily(
-            "activity_flush_permanent_error",
-            "1 if flushes fail until somebody changes something: a table, a column, a permission.",
-            labels=_TARGET,
-        )
-        success = GaugeMetricFamily(
-            "activity_last_flush_success_timestamp_seconds",
-            "When keys were last committed, since the epoch; 0 before the first time.",
-            labels=_TARGET,
-        )
-        for name, flush in self._tracker.flushers.items():
-            counts = flush.counts
-            for outcome in ("success", "partial", "failed"):
-                flushes.add_metric([name, outcome], getattr(counts, outcome))
-            for outcome in ("written", "unchanged", "missing", "rejected"):
-                keys.add_metric([name, outcome], getattr(counts, outcome))
-            duration.add_metric([name], counts.duration_s.buckets(), counts.duration_s.total)
-            rows.add_metric([name], counts.chunk_rows.buckets(), counts.chunk_rows.total)
-            success.add_metric([name], counts.last_success_at)
-        for name, flusher in self._tracker.flush_loops.items():
-            failures.add_metric([name], flusher.failures)
-            permanent.add_metric([name], flusher.permanent_error is not None)
-        yield from (flushes, keys, duration, rows, failures, permanent, success)
+        tracker = self._tracker
+        journals = {name: b.journal for name, b in tracker.buffers.items() if b.journal is not None}
+        flushes = {
+            name: (flusher.counts, tracker.flush_loops[name])
+            for name, flusher in tracker.flushers.items()
+        }
+        foreign = {} if tracker.foreign_segments is None else {"": tracker.foreign_segments}
+        yield from families(_BUFFER, tracker.buffers, label="target")
+        yield from families(_FLUSH, flushes, label="target")
+        yield from families(_JOURNAL, journals, label="target")
+        yield from families(_RECOVERED, tracker.recovered, label="target")
+        yield from families(_FOREIGN, foreign)

@@ -6,9 +6,9 @@ from tracker.errors import ConfigurationError
 from tracker.keys import CANONICAL, KeyType
 
 _MAX_IDENTIFIER_BYTES = 63
-"""Postgres cuts longer identifiers short in silence, so that two names could mean one."""
-_HOSTILE = frozenset("\"'`;\\")
-"""Quoting would tame them, but who has them in a name is not naming a table."""
+"""Postgres truncates longer identifiers silently, so two names could mean the same table."""
+_FORBIDDEN = frozenset("\"'`;\\")
+"""Quoting would make them harmless, but a name with one of them is almost certainly a mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,12 +17,14 @@ class Target:
 
     Args:
         name: what this target is called in `touch()`, metrics and logs.
-        table: the table, no view, optionally as `schema.table`. Identifiers are quoted, so case
-            matters, and blanks and the like are no obstacle.
+        table: the table, not a view, optionally as `schema.table`. Identifiers are quoted, so case
+            matters and spaces are allowed.
         key_column: the column that finds the row; it must have a unique index.
-        column: the `TIMESTAMPTZ` column to advance. No index on it, or every touch is costly.
-        key_type: the Postgres type of `key_column`; `text` is for text and varchar. Of a char(n) or
-            citext column the index could not be used, and each key would cost a scan.
+        column: the `TIMESTAMPTZ` column to advance. Put no index on it: it would make every write
+            expensive.
+        key_type: the Postgres type of `key_column`; `text` is for text and varchar. A char(n) or
+            citext column does not work: its index would not be used, and each key would cost a scan
+            of the table.
         resolution_s: touches are rounded down to a multiple of this, in seconds.
         capacity_keys: the most distinct keys held in memory; further ones are dropped and counted.
         high_water_keys: number of keys at which a flush starts early; by default half of capacity.
@@ -45,11 +47,11 @@ class Target:
         if not self.name:
             raise ConfigurationError("a target needs a name")
         for part in (*self.table.split("."), self.key_column, self.column):
-            # What is not printable includes lone surrogates, which have no bytes.
+            # isprintable() also rejects lone surrogates, which cannot be encoded.
             if (
                 not part.isprintable()
                 or not 1 <= len(part.encode()) <= _MAX_IDENTIFIER_BYTES
-                or _HOSTILE & set(part)
+                or _FORBIDDEN & set(part)
             ):
                 raise ConfigurationError(
                     f"target {self.name}: {part!r:.100} is no identifier of 1 to "

@@ -1,1 +1,1 @@
-"""What is pending: the buffer that touches go to, and views that readers lay over rows."""
+"""Pending touches: the buffer that holds them, and views of it to overlay on rows."""

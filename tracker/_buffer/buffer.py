@@ -1,11 +1,11 @@
-"""What is pending: the latest second of each touched key, in memory, synchronous, no I/O.
+"""The buffer: the latest second of each touched key, in memory, synchronous, without I/O.
 
-Touches go to the *live* map. `drain()` swaps it for an empty one in O(1); the drained map stays in
-the buffer, *in flight*, until `settle()` says which of its keys are still uncommitted, and those
-are merged back. Keys in flight are still pending: a view shows them and capacity counts them, so
-whatever happens to a flush, no touch is ever outside the buffer before it is in the table.
+Touches coalesce in the *live* map. `drain()` swaps it for an empty one in O(1). The drained map
+stays in the buffer, *in flight*, until `settle()` receives the keys that are still uncommitted;
+those are restored. Keys in flight are still pending: a view shows them and capacity counts them.
+So no touch leaves the buffer before it is in the table, whatever happens to a flush.
 
-A journal that is attached is told of every change, so that a crash loses nothing either.
+An attached journal receives every change, so a crash loses nothing either.
 """
 
 import time
@@ -19,14 +19,13 @@ from tracker.keys import CANONICAL, Entries, Key
 from tracker.target import Target
 
 _LATEST_SECOND: Final = 1 << 40
-"""Far past any real time, far below what overflows in Postgres: what is beyond is no time."""
-
-
+"""Far beyond any real time, and far below what overflows in Postgres; a later touch is invalid."""
 _FEW_KEYS: Final = 10_000
+"""For up to so many restored keys the lag is exact."""
 
 
 def _no_journal(_key: object, _second: int) -> None:
-    """Append a change to no journal."""
+    """Do nothing: no journal is attached."""
 
 
 class Buffer:
@@ -83,23 +82,23 @@ class Buffer:
         self._resolution_s = target.resolution_s
         self._clock = clock
         self._monotonic = monotonic
-        self._newest = 0  # an object for keys to share, instead of 32 bytes for each
+        self._newest = 0  # one int object that keys share, instead of 32 bytes for each
         self._live: Entries = {}
         self._in_flight: Entries = {}
         self._overlap = 0  # keys that are both live and in flight
-        # When the oldest touch came: of all that is pending, and of what was never restored.
+        # The time of the oldest touch: of all that are live, and of those that were not restored.
         self._since = self._drained_since = 0.0
         self._fresh_since = self._drained_fresh_since = 0.0
         self._fresh = False  # whether anything came since the last drain
-        # The keys that are older than that; of many keys a live view, with newer ones among them,
-        # so that the lag may be overstated for one flush but nothing is copied.
+        # The restored keys, which are older. If they are many, this is a live view of a map that
+        # gets newer keys, too: nothing is copied, but the lag may be too high for one flush.
         self._restored: AbstractSet[Key] = frozenset()
-        self._announced = False  # the high-water mark, since the last drain
+        self._announced = False  # whether on_high_water was called since the last drain
         self._created = self._merged = self._dropped_pending = 0
         self._closed = False
 
     def attach(self, journal: Journal) -> None:
-        """Tell a journal of what is pending, and of every change from now on."""
+        """Append all that is pending, and every change from now on, to a journal."""
         self.journal = journal
         self._append = journal.append
         for key, second in self._live.items():
@@ -111,8 +110,9 @@ class Buffer:
         For the event loop's thread only: nothing here is locked.
 
         Args:
-            key: in any spelling of the target's key type; one that has none is dropped, counted.
-            at: when, in seconds since the epoch; now when left out, and never later than now.
+            key: in any spelling of the target's key type. A key of another type is dropped and
+                counted.
+            at: when, in seconds since the epoch; by default now, and never later than now.
         """
         self.touches += 1
         if at is None:
@@ -127,7 +127,7 @@ class Buffer:
             second -= second % self._resolution_s
         try:
             seen = self._live.get(key)  # type: ignore[call-overload]
-        except Exception:  # noqa: BLE001 - not hashable, or hashed by who knows what: no key
+        except Exception:  # noqa: BLE001 - not hashable, or its __hash__ fails: no key
             self.dropped["invalid"] += 1
             return
         if seen is None:
@@ -139,17 +139,17 @@ class Buffer:
             self._append(key, second)
 
     def recover(self, key: object, second: int) -> None:
-        """Record a touch of an earlier process, at its own time whatever this host's clock says.
+        """Record a touch from an orphaned journal, at its own time even if that is later than now.
 
         Args:
             key: in any spelling of the target's key type.
             second: when, since the epoch.
 
         Raises:
-            RuntimeError: it is closed.
+            RuntimeError: the buffer is closed.
         """
         if self._closed:
-            raise RuntimeError("recovered into a buffer that is closed")
+            raise RuntimeError("a touch was recovered into a buffer that is closed")
         self.touches += 1
         created = self._created
         self._insert(key, second)
@@ -159,7 +159,7 @@ class Buffer:
             self._fresh_since = min(self._fresh_since, since)
 
     def _insert(self, given: object, second: int) -> None:
-        """Make the entry of a key that is not live yet, or not in this spelling."""
+        """Add a key that is not in the live map, at least not in this spelling."""
         try:
             key = self._canonical(given)
         except (ValueError, TypeError):
@@ -178,7 +178,7 @@ class Buffer:
         if self._closed:
             self.dropped["shutdown"] += 1
             return
-        if key in self._in_flight:  # takes no room of its own: both end in one entry
+        if key in self._in_flight:  # takes no room of its own: a restore merges both
             self._overlap += 1
         elif len(self) >= self.target.capacity_keys:
             self.dropped["capacity"] += 1
@@ -211,7 +211,7 @@ class Buffer:
 
     @property
     def coalesced(self) -> int:
-        """How many touches went into an entry that was there already."""
+        """How many touches went into an entry that was pending already."""
         dropped_touches = sum(self.dropped.values()) - self._dropped_pending
         return self.touches - self._created - dropped_touches + self._merged
 
@@ -228,10 +228,10 @@ class Buffer:
         """Swap the live map for an empty one and return it; it stays pending until `settle()`.
 
         Raises:
-            RuntimeError: the drain before has not been settled.
+            RuntimeError: the last drain has not been settled.
         """
         if self._in_flight:
-            raise RuntimeError("drained again before the drain before was settled")
+            raise RuntimeError("drained again before the last drain was settled")
         self._in_flight, self._live = self._live, {}
         self._drained_since = self._since
         self._drained_fresh_since = self._fresh_since
@@ -241,16 +241,16 @@ class Buffer:
         return self._in_flight
 
     def settle(self, uncommitted: Entries) -> None:
-        """End a drain: restore what was not committed; the rest has left the buffer.
+        """End a drain: restore what was not committed; the rest leaves the buffer.
 
-        The smaller map is merged into the larger one, so a flush that fails at once costs what
-        came in meanwhile, however full the buffer is.
+        The smaller map is merged into the larger one. If a flush fails at once, the cost is that of
+        the few touches that came in meanwhile, however full the buffer is.
 
         Args:
-            uncommitted: what must be written again: all that was drained, the same dict, or a
-                new one with some of it. The buffer takes it over.
+            uncommitted: what must be written again: the drained dict itself, or a new one with some
+                of its entries. The buffer takes it over and changes it.
         """
-        if self._closed:  # close() has seen to these
+        if self._closed:  # close() has counted or kept these
             return
         live, drained = self._live, self._in_flight
         self._in_flight = {}
@@ -277,14 +277,14 @@ class Buffer:
 
     @property
     def is_journaled(self) -> bool:
-        """Whether all that is pending would outlive the process."""
+        """Whether all that is pending would survive a crash."""
         return self.journal is not None and not self.journal.degraded
 
     def close(self) -> int:
-        """Take nothing more; what is pending stays where the next process finds it, in a journal.
+        """Accept no more touches; what is pending stays in the journal, for the next process.
 
-        Without one, or if it misses some of it, what is pending is dropped, and counted as lost to
-        the shutdown.
+        Without a journal, or if it is degraded, what is pending is dropped and counted as lost at
+        shutdown.
 
         Returns:
             The number of keys that were dropped.
@@ -303,7 +303,7 @@ class Buffer:
         return lost
 
     def view(self) -> View:
-        """Return what is pending now, to be laid over rows that are read after this call."""
-        # The live map even if it is empty: a view shows what comes in until the next drain.
+        """Return what is pending now, to overlay on rows that are read after this call."""
+        # The live map is included even if it is empty: it shows what comes in until the next drain.
         maps = [self._live, self._in_flight] if self._in_flight else [self._live]
         return View(maps, self._canonical)

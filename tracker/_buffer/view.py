@@ -9,10 +9,9 @@ from tracker.keys import CANONICAL, Entries, Key
 class View:
     """The touches that were pending when the view was taken.
 
-    Take it *before* the SELECT: a touch is then in the view or in the table whatever flush commits
-    in between, because the view keeps the maps that it saw. It shows touches that come later, too,
-    until the next drain: of two views, one from before that drain and one from after it, one or the
-    other has them all.
+    Take it *before* the SELECT. If a flush commits in between, a touch is then in the view or in
+    the rows, because the view keeps the maps of its moment. Until the next drain the view also
+    shows touches that come later. After a drain, take a new view to see new touches.
     """
 
     __slots__ = ("_canonical", "_maps")
@@ -29,8 +28,8 @@ class View:
         """Return the second of the latest pending touch of `key`, or None.
 
         Args:
-            key: as it comes out of the table; fastest as the `str` or `int` that is buffered, for
-                uuids the text that Postgres prints.
+            key: as it comes out of the table. Fastest is the form that is buffered: `int`, or
+                `str`, which for uuids is the text that Postgres prints.
         """
         if not isinstance(key, (str, int)):
             try:
@@ -47,10 +46,10 @@ class View:
     def latest(self, keys: Sequence[Key]) -> list[int]:
         """Return the second of the latest pending touch of each key, 0 where there is none.
 
-        As `get` of each, for thousands of keys at once.
+        It does the same as `get`, faster, for thousands of keys at once.
 
         Args:
-            keys: as they are buffered: uuids as the text that Postgres prints.
+            keys: in the form that is buffered: `int`, or `str`, uuids as Postgres prints them.
         """
         columns = [list(map(entries.get, keys, repeat(0))) for entries in self._maps]
         if len(columns) == 1:
@@ -59,5 +58,5 @@ class View:
 
 
 def no_touches() -> View:
-    """Return a view in which nothing is pending, for where tracking is off."""
+    """Return a view in which nothing is pending, for when tracking is off."""
     return View([], CANONICAL["text"])

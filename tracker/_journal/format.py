@@ -1,9 +1,9 @@
-"""The journal's format: a line that says whose touches these are, then checked records, then zeros.
+"""The format of a segment: a header line with its owner, then records with checksums, then zeros.
 
-A record is a head of three little-endian 32-bit numbers, checksum (CRC-32 of the key, begun with
-the second's complement), length of the key plus 1, and second since the epoch, followed by the key
-as UTF-8 text. A head of zeros is the end. Records need no order, as the latest second of a key is
-what counts; a key may be there many times.
+A record is a record header of three little-endian 32-bit numbers, then the key as UTF-8 text. The
+numbers are a checksum (CRC-32 of the key, started with the complement of the second), the length of
+the key plus 1, and the second since the epoch. A record header of zeros is the end. Records need no
+order and a key may occur many times: the latest second of a key counts.
 """
 
 import json
@@ -26,7 +26,7 @@ _head_from = _HEAD.unpack_from
 
 
 class UnreadableJournal(Exception):
-    """A segment that cannot be taken over as it is; the message says why."""
+    """A segment that cannot be recovered; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Contents:
 
     Args:
         entries: each key's latest second.
-        torn_bytes: how much begins with a record that is not whole; 0 when all are.
+        torn_bytes: how many bytes follow the last whole record; 0 if all records are whole.
     """
 
     entries: dict[str, int]
@@ -46,16 +46,16 @@ def header(owner: Mapping[str, str]) -> bytes:
     """Return the first line of a segment.
 
     Args:
-        owner: what the touches are of: the target, its table and columns, the database.
+        owner: the target, its table and columns, and the database.
     """
     return b"%b %b %b\n" % (_MAGIC, _FORMAT, json.dumps(owner, sort_keys=True).encode())
 
 
 def read_header(memory: Memory) -> tuple[dict[str, str], int]:
-    """Return whose touches a segment holds, and where its records begin.
+    """Return the owner of a segment, and the position of its first record, in bytes.
 
     Raises:
-        UnreadableJournal: it is no segment, or one of another format.
+        UnreadableJournal: it is not a segment, or has another format.
     """
     line = memory[: memory.find(b"\n") + 1]
     magic, _, rest = bytes(line).partition(b" ")
@@ -65,21 +65,21 @@ def read_header(memory: Memory) -> tuple[dict[str, str], int]:
     if version != _FORMAT:
         raise UnreadableJournal(f"it is of format {version[:20]!r}, this version reads {_FORMAT!r}")
     try:
-        said = json.loads(owner)
+        header_fields = json.loads(owner)
     except (ValueError, RecursionError) as error:
         raise UnreadableJournal("its header is damaged") from error
-    if not isinstance(said, dict):
+    if not isinstance(header_fields, dict):
         raise UnreadableJournal("its header is damaged")
-    return said, len(line)
+    return header_fields, len(line)
 
 
 class Segment:
-    """Memory that outlives the process, and how far it is written.
+    """Memory that survives a crash of the process, and the position of its next record.
 
     Args:
-        name: what its disk knows it by.
-        memory: zeros but for a header.
-        start: where records begin, in bytes.
+        name: its name in the storage.
+        memory: a header followed by zeros.
+        start: the position of the first record, in bytes.
     """
 
     __slots__ = ("_end", "_room", "memory", "name")
@@ -91,15 +91,15 @@ class Segment:
         self._room = len(memory)
 
     def append(self, key: object, second: int) -> bool:
-        """Append a record; whether there was room for it.
+        """Append a record; return whether there was room for it.
 
         Args:
             key: in any form that equals the canonical one.
-            second: since the epoch; one after 2106 counts as the last one of then, since Postgres
-                will store no time that is in its own future.
+            second: since the epoch. A second after 2106 is stored as the last one that fits, which
+                is harmless: Postgres never stores a time in its own future.
 
         Raises:
-            Exception: whatever comes of a key that has no such form.
+            Exception: any error of a key that has no such form.
         """
         second = min(second, _LAST_SECOND)
         text = str.encode(key) if isinstance(key, str) else b"%d" % key  # type: ignore[str-format]
@@ -115,11 +115,11 @@ class Segment:
 
 
 def read(memory: Memory, position: int) -> Contents:
-    """Return all whole records of a segment, up to the first one that is not.
+    """Return the records of a segment, up to the first one that is not whole.
 
     Args:
         memory: a segment.
-        position: where its records begin, in bytes.
+        position: the position of its first record, in bytes.
     """
     entries: dict[str, int] = {}
     size = len(memory)

@@ -9,7 +9,7 @@ class Histogram:
     """Counts of observations in buckets with fixed upper bounds.
 
     Args:
-        bounds: upper bounds of the buckets, ascending, inclusive; one for the rest is added.
+        bounds: upper bounds of the buckets, ascending and inclusive; a last bucket is added.
     """
 
     __slots__ = ("_bounds", "_counts", "total")
@@ -25,6 +25,6 @@ class Histogram:
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return the cumulative counts as Prometheus wants them: (upper bound, count)."""
+        """Return the cumulative counts in the form of `prometheus_client`: (upper bound, count)."""
         labels = [*map(str, map(float, self._bounds)), "+Inf"]
         return list(zip(labels, accumulate(self._counts), strict=True))

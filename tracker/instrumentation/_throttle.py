@@ -1,14 +1,14 @@
-"""For what may happen a thousand times a second and should be logged once in a while."""
+"""A log throttle: for events that may happen a thousand times a second and are logged rarely."""
 
 import time
 from collections.abc import Callable
 
 
 class LogThrottle:
-    """Counts something, and says when it is time to speak of it again.
+    """Counts events and decides when the next log line about them is due.
 
     Args:
-        every_s: the least time between two reports, in seconds.
+        every_s: the shortest time between two log lines, in seconds.
         monotonic: monotonic clock in seconds.
     """
 
@@ -16,14 +16,14 @@ class LogThrottle:
         self._every_s = every_s
         self._monotonic = monotonic
         self._times = 0
-        self._quiet_until = 0.0
+        self._not_before = 0.0
 
     def due(self) -> int:
-        """Count one more; return how many there were since the last report if one is due, or 0."""
+        """Count one event; if a log line is due, return how many it stands for, else 0."""
         self._times += 1
         now = self._monotonic()
-        if now < self._quiet_until:
+        if now < self._not_before:
             return 0
-        self._quiet_until = now + self._every_s
+        self._not_before = now + self._every_s
         times, self._times = self._times, 0
         return times

@@ -1,7 +1,7 @@
-"""What an SQLSTATE means for a touch: try again, wait for somebody, or blame a row.
+"""Which store error an SQLSTATE stands for: try again, wait for a lock, or reject a row.
 
-The classes are those of the appendix "PostgreSQL Error Codes" of the PostgreSQL manual. What is in
-none of the sets concerns a row: data (22), constraints (23), triggers (P0 and users' own).
+The classes are those of the appendix "PostgreSQL Error Codes" of the PostgreSQL manual. A class
+that is in none of the sets concerns a row: data (22), constraints (23), triggers (P0 and own ones).
 """
 
 from typing import Final
@@ -23,10 +23,10 @@ _BY_STATE: Final[dict[str, type[StoreError]]] = {
     "XX001": RowRejected,  # data_corrupted: the page of some row
     "XX002": RowRejected,  # index_corrupted
 }
-_PASSING: Final = frozenset({"08", "25", "40", "53", "54", "55", "57", "58", "F0", "HV", "XX"})
-"""A server, or a foreign one behind it, that is away, read-only, full, busy or broken."""
+_TEMPORARY: Final = frozenset({"08", "25", "40", "53", "54", "55", "57", "58", "F0", "HV", "XX"})
+"""The server, or a foreign server behind it, is unreachable, read-only, full, busy or broken."""
 _PERMANENT: Final = frozenset({"0A", "26", "28", "3D", "3F", "42"})
-"""A missing table, column, schema, database, permission or password."""
+"""A table, column, schema, database, permission or password is missing."""
 
 
 def error_for(state: str, text: str) -> StoreError:
@@ -37,7 +37,7 @@ def error_for(state: str, text: str) -> StoreError:
         text: its message.
     """
     kind = _BY_STATE.get(state)
-    if kind is None and state[:2] in _PASSING:
+    if kind is None and state[:2] in _TEMPORARY:
         kind = StoreUnavailable
     elif kind is None and state[:2] in _PERMANENT:
         kind = StoreMisconfigured

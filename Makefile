@@ -3,12 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# One process more than cores: many tests wait. A file stays in one process, the slowest start first.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench packages serve test check format dashboard constraints clean
+.PHONY: help install demo bench packages serve test test-fast test-lowest test-repeat check format dashboard constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+# A PYTHON that is named, and is another than .venv was made with: .venv is made again.
+ifneq ($(origin PYTHON),file)
+ifneq ($(wildcard $(STAMP)),)
+ifneq ($(shell $(PYTHON) -V 2>&1),$(shell $(BIN)/python -V 2>&1))
+.PHONY: $(STAMP)
+CLEAR := --clear
+endif
+endif
+endif
 
 install: $(STAMP) ## Make .venv with the pinned dependencies
 
@@ -17,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "$(PYTHON) is older than 3.11: name a newer one, as in 'make PYTHON=python3.12'"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' || \
 	  { echo "$(PYTHON) comes without venv: install it first (on Debian the package python3-venv)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(CLEAR) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,embedded,dev]'
 	@touch $@
 
@@ -44,8 +57,37 @@ packages: ## Install the system packages that some tests and benchmarks like to 
 serve: $(STAMP) ## Run the service on 127.0.0.1:8080
 	$(BIN)/python -m api serve
 
-test: $(STAMP) ## Run the whole test suite against a Postgres of its own
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+test: $(STAMP) ## Run every test against a Postgres of its own; PYTHON=python3.13 with another Python
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-fast: $(STAMP) ## Run the tests to run before each commit, in under a minute; prints what it leaves out
+	$(BIN)/python -m pytest $(PARALLEL) --fast
+
+# Every run has the next seed. Only the order of the tests is random: what a test draws has a seed of its own.
+test-repeat: FILES ?= tests
+test-repeat: COUNT ?= 10
+test-repeat: SEED ?= $(shell date +%s)
+test-repeat: $(STAMP) ## Run every test COUNT=10 times in random order until one fails; FILES=tests/tracker, SEED=1
+	@seed=$(SEED); for run in $$(seq $(COUNT)); do \
+	  echo "run $$run of $(COUNT), seed $$seed"; \
+	  $(BIN)/python -m pytest -q -x -p randomly $(PARALLEL) \
+	    --randomly-seed=$$seed --randomly-dont-reset-seed $(FILES) || { \
+	    echo "run $$run failed; to repeat it: make test-repeat COUNT=1 SEED=$$seed FILES='$(FILES)'"; exit 1; }; \
+	  seed=$$((seed + 1)); \
+	done
+
+# The library admits an older aiohttp than the service, so its own tests run once more with that.
+LOWEST := .venv-lowest
+LIBRARY_TESTS := $(addprefix tests/tracker/test_,$(addsuffix .py,buffer flush_loop flusher journal journal_format \
+  middleware order postgres tracker))
+test-lowest: ## Run the tests of test-fast with the lowest versions that pyproject.toml admits
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) .ci/lowest.py service embedded > $(LOWEST)/service.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/service.txt -e '.[service,embedded,dev]'
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) --fast
+	$(PYTHON) .ci/lowest.py > $(LOWEST)/library.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(LOWEST)/library.txt
+	$(LOWEST)/bin/python -m pytest $(LIBRARY_TESTS)
 
 check: $(STAMP) ## Format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -53,18 +95,18 @@ check: $(STAMP) ## Format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(STAMP) ## Format and mend what can be mended
+format: $(STAMP) ## Format the code, and apply the fixes that ruff knows
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-dashboard: $(STAMP) ## Write api/monitoring/dashboard.json anew, after a change of what makes it
+dashboard: $(STAMP) ## Generate api/monitoring/dashboard.json, after a change of its source
 	$(BIN)/python -m api.monitoring.dashboard
 
-constraints: ## Pin the newest versions that pyproject.toml admits
+constraints: ## Pin the newest versions that pyproject.toml admits, in constraints.txt
 	rm -rf $(VENV)/constraints && $(PYTHON) -m venv $(VENV)/constraints
 	$(VENV)/constraints/bin/python -m pip install --quiet '.[service,embedded,dev]'
 	$(VENV)/constraints/bin/python -m pip freeze --all --exclude pip --exclude activity-tracker > constraints.txt
 	rm -rf $(VENV)/constraints build
 
-clean: ## Remove everything that was made, the embedded server's data included
-	rm -rf $(VENV) .activity build dist *.egg-info
+clean: ## Remove everything that make created, and the data of the embedded server
+	rm -rf $(VENV) $(LOWEST) .activity build dist *.egg-info

@@ -1,6 +1,6 @@
-"""A real Postgres for the tests: embedded, or the one that TEST_DATABASE_URL names.
+"""Gives tests a real Postgres: an embedded one, or the one that TEST_DATABASE_URL names.
 
-Each test that needs a database gets a fresh one, copied from a migrated template.
+Each test that needs a database gets a new one, copied from a migrated template.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -18,12 +19,21 @@ from api.config import PREFIX
 from api.postgres.embedded import embedded_server
 from api.postgres.migrate import migrate_now
 from tests.support.leaks import Leaks
-from tests.support.service import Service, running
+from tests.support.selection import Selection
+
+if TYPE_CHECKING:
+    from tests.support.service import Service
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a developer leave out what is slow: `make test-fast`."""
+    parser.addoption("--fast", action="store_true", help="leave out tests that are slow")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let no key get out unnoticed."""
+    """Fail a run that leaks an API key, and report what a run left out."""
     config.pluginmanager.register(Leaks())
+    config.pluginmanager.register(Selection(fast=config.getoption("--fast")))
 
 
 def with_database(dsn: str, name: str) -> str:
@@ -39,7 +49,7 @@ def with_user(dsn: str, user: str, password: str) -> str:
 
 
 def execute(dsn: str, *statements: str) -> None:
-    """Run statements where no event loop runs, each in a transaction of its own."""
+    """Run statements outside an event loop, each in a transaction of its own."""
 
     async def run() -> None:
         connection = await asyncpg.connect(dsn)
@@ -54,14 +64,14 @@ def execute(dsn: str, *statements: str) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment() -> None:
-    """Settings are what a test says, not what whoever runs it has set."""
+    """A test sets its own settings; those of the shell that runs it do not count."""
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         del os.environ[name]
 
 
 @pytest.fixture(autouse=True)
 def journal_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A test takes over no other's journal, and leaves none in the checkout."""
+    """Give each test a journal of its own, outside the checkout."""
     folder = tmp_path / "journal"
     monkeypatch.setenv(f"{PREFIX}JOURNAL__DIR", str(folder))
     return folder
@@ -69,14 +79,14 @@ def journal_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def server_folder() -> Iterator[Path]:
-    """Where a test's own server may live; other runs of pytest shut its user out of `tmp_path`."""
+    """Give a folder for a server of the test's own: the server's user cannot enter `tmp_path`."""
     with tempfile.TemporaryDirectory(prefix="activity-test-") as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="session")
 def server_dsn() -> Iterator[str]:
-    """A server to make databases on; tests may load it, but not break it."""
+    """Start a server on which tests create databases; they must not stop or reconfigure it."""
     if named := os.environ.get("TEST_DATABASE_URL"):
         yield named
         return
@@ -84,14 +94,14 @@ def server_dsn() -> Iterator[str]:
         tempfile.TemporaryDirectory(prefix="activity-test-") as folder,
         embedded_server(Path(folder) / "postgres") as dsn,
     ):
-        # A crash of this machine may cost this server its data, which is made for one run.
+        # Its data is made for one run: losing it when the machine crashes costs nothing.
         execute(dsn, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
         yield dsn
 
 
 @pytest.fixture(scope="session")
 def template_dsn(server_dsn: str) -> Iterator[str]:
-    """A database with the service's schema, to be copied."""
+    """Create a database with the service's schema, which tests copy."""
     name = f"activity_template_{uuid.uuid4().hex[:12]}"
     execute(server_dsn, f"CREATE DATABASE {name}")
     dsn = with_database(server_dsn, name)
@@ -102,7 +112,7 @@ def template_dsn(server_dsn: str) -> Iterator[str]:
 
 @pytest.fixture
 async def dsn(server_dsn: str, template_dsn: str) -> AsyncIterator[str]:
-    """A database of the test's own, with the service's schema."""
+    """Create a database for the test alone, with the service's schema."""
     name = f"activity_{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(server_dsn)
     try:
@@ -116,22 +126,25 @@ async def dsn(server_dsn: str, template_dsn: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def db(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the test's database."""
+    """Connect to the test's database."""
     connection = await asyncpg.connect(dsn)
     yield connection
     await connection.close()
 
 
 @pytest.fixture
-async def service(dsn: str) -> AsyncIterator[Service]:
-    """The service on a database of its own, with default settings, flushing only when told to."""
+async def service(dsn: str) -> AsyncIterator["Service"]:
+    """Run the service on the test's database with default settings; it flushes only on request."""
+    # Imported late: the library is also tested with an aiohttp that is too old for the service.
+    from tests.support.service import running  # noqa: PLC0415
+
     async with running(dsn) as service:
         yield service
 
 
 @pytest.fixture
 async def things(db: asyncpg.Connection) -> asyncpg.Connection:
-    """A table with the keys 1 to 10, never seen."""
+    """Create a table with the row keys 1 to 10, none of which has been active."""
     await db.execute(
         "CREATE TABLE things (id bigint PRIMARY KEY, label text, seen_at timestamptz);"
         "INSERT INTO things SELECT n, 'thing' FROM generate_series(1, 10) n"

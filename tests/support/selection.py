@@ -1,0 +1,107 @@
+"""Which tests are slow: `--fast` leaves them out, and a whole run starts them first.
+
+The list below is the only place that decides it. A file belongs there when it takes more than about
+five seconds on two idle cores: `pytest --durations=0` measures it.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+
+SLOW: Final = {
+    "tests/api/test_cli.py": "starts a process for every command",
+    "tests/api/test_faults.py": "starts an environment for every fault",
+    "tests/page": "drives a browser",
+    "tests/tracker/test_mutants.py": "breaks the tracker deliberately, dozens of times",
+    "tests/api/test_crash.py": "kills the service under load, many times",
+    "tests/benchmarks": "runs the load generator and the fuzzer",
+    "tests/docs": "runs the commands that the pages show",
+    "tests/monitoring": "runs Prometheus on alerts and dashboard",
+    "tests/api/test_outage.py": "stops and starts a server of its own",
+    "tests/api/test_completion.py": "starts interactive shells",
+    "tests/api/test_leaks.py": "runs pytest in processes of its own",
+    "tests/api/test_keys.py": "waits for keys to expire",
+    "tests/tracker/test_journal_recovery.py": "fills a disk and kills processes",
+    "tests/tracker/test_simulation.py": "simulates many histories",
+    "tests/api/test_malformed_bodies.py": "sends bodies that inflate without end",
+    "tests/api/test_malformed_connections.py": "sends malformed requests, many of them random",
+    "tests/tracker/test_concurrency.py": "lets writers compete for the same rows",
+    "tests/tracker/test_pooler.py": "starts pgbouncer",
+    "tests/tracker/test_properties.py": "tries many histories of buffer and flushes",
+    "tests/api/test_listing_histories.py": "tries many histories of a listing",
+    "tests/api/test_cli_secrets.py": "starts a process for every command",
+    "tests/api/test_listener.py": "waits for the timeouts of slow clients",
+    "tests/api/test_live_connections.py": "fills the connections of slow clients",
+    "tests/api/test_flood.py": "floods the service with unknown API keys",
+    "tests/api/test_status.py": "runs the command on a terminal",
+    "tests/api/test_exposition.py": "scrapes a million pending keys",
+}
+"""What is slow, a file or a folder, and why; the longest first."""
+
+
+def slow_entry(path: Path) -> str | None:
+    """Return the entry of the list that holds a test file.
+
+    Args:
+        path: the absolute path of a file or folder.
+
+    Returns:
+        The entry, or None when the file is not slow.
+    """
+    if not path.is_relative_to(ROOT):
+        return None
+    name = path.relative_to(ROOT).as_posix()
+    return next((e for e in SLOW if name == e or name.startswith(f"{e}/")), None)
+
+
+def reasons_for_skips(reporter: pytest.TerminalReporter) -> list[str]:
+    """Return a line for each reason for which tests were skipped, with their number."""
+    tests: dict[str, int] = defaultdict(int)
+    for report in reporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        tests[str(reason).removeprefix("Skipped: ")] += 1
+    return [f"skipped {count}: {reason}" for reason, count in sorted(tests.items())]
+
+
+class Selection:
+    """A plugin of pytest: leaves slow tests out or starts them first, and reports what did not run.
+
+    Args:
+        fast: whether slow tests are left out.
+
+    Raises:
+        pytest.UsageError: the list names a file that does not exist.
+    """
+
+    def __init__(self, *, fast: bool) -> None:
+        self._fast = fast
+        if missing := [entry for entry in SLOW if not (ROOT / entry).exists()]:
+            raise pytest.UsageError(f"{__name__} lists what does not exist: {', '.join(missing)}")
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Leave slow files out, which saves importing them too."""
+        return True if self._fast and slow_entry(collection_path) else None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Start the slowest files first: one that starts last would run alone at the end."""
+        if config.pluginmanager.hasplugin("randomly"):
+            return
+        places = {entry: place for place, entry in enumerate(SLOW)}
+        items.sort(key=lambda item: places.get(slow_entry(item.path) or "", len(places)))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what did not run, and why."""
+        lines = reasons_for_skips(terminalreporter)
+        if self._fast:
+            lines += [f"left out {entry}: {reason}" for entry, reason in SLOW.items()]
+            lines.append("`make test` runs what is left out; so does `pytest` with its path")
+        terminalreporter.section("did not run")
+        for line in lines or ["nothing was skipped or left out"]:
+            terminalreporter.write_line(line)

@@ -267,6 +267,7 @@ async def _run(*command: str, within_s: float, told: bytes = b"") -> bytes:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for us: we end it
     )
     try:
         async with asyncio.timeout(within_s):

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,10 +97,15 @@ class Measured:
 
 
 class Report:
-    """Collects the findings of a run."""
+    """Collects the findings of a run.
 
-    def __init__(self) -> None:
+    Args:
+        on_finding: called with each finding when it is known.
+    """
+
+    def __init__(self, on_finding: Callable[[Finding], None] = lambda _: None) -> None:
         self.results = Results(machine=_machine())
+        self._on_finding = on_finding
 
     def compare(
         self,
@@ -154,6 +159,7 @@ class Report:
 
     def _add(self, finding: Finding) -> None:
         self.results.findings.append(finding)
+        self._on_finding(finding)
 
     def series(self, plot: str, name: str, values: Sequence[float]) -> None:
         """Keep numbers for a plot."""
@@ -186,6 +192,26 @@ def figure(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"
 
 
+def _cells(one: Finding) -> tuple[str, str, str]:
+    """Return a finding's value, its spread and its goal as text."""
+    spread = "" if one.rounds == 1 else f"{figure(one.low)} - {figure(one.high)}"
+    goal = "" if one.goal is None else f"{_SIGNS[one.better]} {figure(one.goal)}"
+    return f"{figure(one.value)} {one.unit}".strip(), spread, goal
+
+
+def row(one: Finding) -> str:
+    """Return a finding as one line of plain text."""
+    value, spread, goal = _cells(one)
+    met = {True: "met", False: "missed", None: ""}[one.met]
+    return "".join(
+        (
+            f"{one.benchmark}: {one.what}: {value}",
+            f" ({spread})" if spread else "",
+            f", goal {goal}: {met}" if goal else "",
+        )
+    )
+
+
 def show(results: Results, console: Console, earlier: Results | None = None) -> None:
     """Print the table of a run.
 
@@ -202,14 +228,14 @@ def show(results: Results, console: Console, earlier: Results | None = None) -> 
         table.add_column("before", justify="right")
     table.add_column("medians")
     for one in results.findings:
-        goal = "" if one.goal is None else f"{_SIGNS[one.better]} {figure(one.goal)}"
+        value, spread, goal = _cells(one)
         met = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[one.met]
         few = "" if one.rounds >= LEAST_ROUNDS or one.rounds == 1 else f" ({one.rounds} rounds)"
         line = [
             one.benchmark,
             escape(one.what),
-            f"{figure(one.value)} {one.unit}".strip(),
-            "" if one.rounds == 1 else f"{figure(one.low)} - {figure(one.high)}{few}",
+            value,
+            spread and f"{spread}{few}",
             goal,
             met,
         ]
@@ -236,10 +262,8 @@ def markdown(results: Results) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for one in results.findings:
-        goal = "" if one.goal is None else f"{_SIGNS[one.better]} {figure(one.goal)}"
+        value, spread, goal = _cells(one)
         met = {True: "met", False: "**missed**", None: ""}[one.met]
-        spread = "" if one.rounds == 1 else f"{figure(one.low)} - {figure(one.high)}"
-        value = f"{figure(one.value)} {one.unit}".strip()
         cells = (one.benchmark, one.what, value, spread, goal, met, one.absolute)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

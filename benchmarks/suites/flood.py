@@ -23,9 +23,10 @@ _CONNECTIONS: Final = 32
 _FLOOD_CONNECTIONS: Final = 256
 _SECONDS: Final = 2.0
 _BEGUN_S: Final = 0.5
-_ROUNDS: Final = 7
+_ROUNDS: Final = 5
 _WRONG: Final = {"unique": f"ak_{'A' * 34}%N%", "malformed": "%N%"}
 """%N% becomes a number of nine digits that no other request has."""
+STEPS: Final = _ROUNDS * (1 + len(_WRONG))
 _MEBIBYTE: Final = 1 << 20
 
 

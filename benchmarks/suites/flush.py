@@ -35,6 +35,8 @@ _ONE_BY_ONE: Final = 10_000
 _STEADY_SHARE: Final = 10
 _STEADY_ROUNDS: Final = 10
 _WRITERS: Final = 4
+_ROUNDS: Final = 5
+STEPS: Final = 4 * _ROUNDS + 2 + 2 * _ROUNDS
 _LONG_AGO: Final = 1_600_000_000
 _MICRO: Final = 1e6
 _TIMEOUTS: Final = {"statement_timeout_s": 60.0, "lock_timeout_s": 0.25}
@@ -241,7 +243,7 @@ async def flush(testbed: Testbed, report: Report, advance: Callable[[], None]) -
         await four.staged()
         await four.unsorted()
         measured = await alternate(
-            5,
+            _ROUNDS,
             {
                 "ours": four.ours,
                 "staged": four.staged,
@@ -264,7 +266,7 @@ async def flush(testbed: Testbed, report: Report, advance: Callable[[], None]) -
         report.compare("flush", "rows/s, ours / unsorted", rates["ours"], rates["unsorted"])
         cpu = [one.cpu_us_per_row for one in measured["ours"]]
         report.state("flush", "client CPU per row", cpu, "us", goal=0.6)
-        stalls = [await four.stall() for _ in range(5)]
+        stalls = [await four.stall() for _ in range(_ROUNDS)]
         advance()
         report.state(
             *("flush", "longest stall of the event loop, 100,000 keys"),
@@ -350,7 +352,9 @@ async def _writers(
             return await write([fleet.devices[at : at + each] for at in range(0, TOUCHED, each)])
 
         await disjoint()
-        measured = await alternate(5, {"overlapping": overlapping, "disjoint": disjoint}, advance)
+        measured = await alternate(
+            _ROUNDS, {"overlapping": overlapping, "disjoint": disjoint}, advance
+        )
         async with connected(fleet.dsn) as connection:
             deadlocks = await connection.fetchval(
                 "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"

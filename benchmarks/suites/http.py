@@ -35,19 +35,20 @@ DEVICES: Final = 10_000
 _MANY_DEVICES: Final = 100_000
 _CONNECTIONS: Final = 32
 _FEW_ROUNDS: Final = 5
-_PROCESSES: Final = 4
+_PROCESSES: Final = 3
 _SECONDS: Final = 1.0
 _LONGER_S: Final = 2.0
 """For what builds up a backlog, which takes a while to show."""
 _STORM_LOAD_S: Final = 2.0
 _BEGUN_S: Final = 0.2
-_STEADY_S: Final = 60
+_STEADY_S: Final = 30
 _STEADY_RATE: Final = DEVICES / 2
 _WARM_UP_S: Final = 5.0
 _SAMPLE_EVERY_S: Final = 0.5
 _SPAWNED_S: Final = 2.0
 _SETTLED_WITHIN_S: Final = 120.0
 _MEBIBYTE: Final = 1 << 20
+STEPS: Final = _FEW_ROUNDS * (3 * _PROCESSES + 4 + 3 + 1) + 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,11 @@ from benchmarks.suites.http import Contender, checked, contenders
 
 _DEVICES: Final = 1000
 _SECONDS: Final = 1.0
-_ROUNDS: Final = 9
+_ROUNDS: Final = 7
 _IDLE_ROUNDS: Final = 15
 _IDLE_UPLOADS: Final = 100
 _NAMES: Final = ("no-database", "ours", "insert")
+STEPS: Final = 2 * len(_NAMES) * _ROUNDS + 2 * _IDLE_ROUNDS
 _HEADERS: Final = {"Content-Type": "application/json"}
 _BODY: Final = (
     b'{"device_id":"%s","timestamp":1%%N%%%s,"latitude":48.85,"longitude":2.35,"accuracy":12.5,'

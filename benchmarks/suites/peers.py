@@ -27,6 +27,7 @@ from tracker.postgres._store import PostgresStore
 _KEYS: Final = 20_000
 """As many as Synapse remembers, so that its repeats are the throttled ones, which are cheapest."""
 _ROUNDS: Final = 5
+STEPS: Final = 2 * 2 * _ROUNDS
 _MICRO: Final = 1e6
 _SHAPED_LIKE_SYNAPSES: Final = (
     """

@@ -1,114 +1,125 @@
-"""Running benchmarks: a server for them, a progress bar, the table, results.json and the plots."""
+"""Runs suites: a server for them, rows as they are measured, results.json, and the plots."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
 import uvloop
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from structlog.testing import capture_logs
 
 from api.postgres.embedded import embedded_server
 from benchmarks.harness.plots import plot
+from benchmarks.harness.progress import Progress, elapsed
 from benchmarks.harness.report import (
     BenchmarkFailedError,
     Report,
     markdown,
     read_results,
+    row,
     show,
     write_results,
 )
 from benchmarks.harness.testbed import Testbed
-from benchmarks.suites.flood import flood
-from benchmarks.suites.flush import flush
-from benchmarks.suites.http import http
-from benchmarks.suites.ingest import ingest
-from benchmarks.suites.live import live
-from benchmarks.suites.peers import peers
-from benchmarks.suites.scale import scale
-from benchmarks.suites.scrape import scraping
-from benchmarks.suites.touch import touch
+from benchmarks.suites import flood, flush, http, ingest, live, peers, scale, scrape, touch
 
 FOLDER: Final = Path(".activity/benchmarks")
 
-Benchmark = Callable[[Testbed, Report, Callable[[], None]], Awaitable[None]]
+Suite = Callable[[Testbed, Report, Callable[[], None]], Awaitable[None]]
 
-
-async def _touch(_arena: Testbed, report: Report, advance: Callable[[], None]) -> None:
-    await touch(report, advance)
-
-
-BENCHMARKS: Final[Mapping[str, tuple[Benchmark, int]]] = {
-    "touch": (_touch, 41),
-    "flush": (flush, 32),
-    "http": (http, 102),
-    "ingest": (ingest, 84),
-    "flood": (flood, 21),
-    "live": (live, 48),
-    "scale": (scale, 20),
-    "scrape": (scraping, 3),
-    "peers": (peers, 20),
+BENCHMARKS: Final[Mapping[str, tuple[Suite, int]]] = {
+    "touch": (touch.touch, touch.STEPS),
+    "flush": (flush.flush, flush.STEPS),
+    "http": (http.http, http.STEPS),
+    "ingest": (ingest.ingest, ingest.STEPS),
+    "flood": (flood.flood, flood.STEPS),
+    "live": (live.live, live.STEPS),
+    "scale": (scale.scale, scale.STEPS),
+    "scrape": (scrape.scraping, scrape.STEPS),
+    "peers": (peers.peers, peers.STEPS),
 }
-"""Each by its name, with the number of steps that its progress bar has."""
+"""Each suite by its name, with the number of steps that its progress has."""
 
 
-def run(names: Sequence[str], *, dsn: str, compare: Path | None, console: Console) -> int:
-    """Run benchmarks, one after the other.
+def run(
+    names: Sequence[str],
+    *,
+    dsn: str,
+    compare: Path | None,
+    console: Console,
+    folder: Path = FOLDER,
+    suites: Mapping[str, tuple[Suite, int]] = BENCHMARKS,
+) -> int:
+    """Run suites, one after the other.
+
+    Each row is printed when it is known. What is known is written even if the run is interrupted.
 
     Args:
-        names: which, of `BENCHMARKS`.
+        names: which, of `suites`.
         dsn: a server on which databases may be made; empty for an embedded one.
         compare: an earlier results.json to print this run against.
-        console: where to.
+        console: where to print.
+        folder: where results and plots are written, and the embedded server keeps its data.
+        suites: all that there are.
 
     Returns:
-        0 if all ran to their end, whether goals were met or not; else 1.
+        0 if all suites ended, whether goals were met or not; 1 if the results of one are wrong;
+        130 if the run was interrupted.
 
     Raises:
-        BenchmarkFailedError: there is nothing to compare with.
+        BenchmarkFailedError: the earlier results cannot be read.
         EmbeddedServerError: the embedded server did not start.
     """
     earlier = None if compare is None else read_results(compare)
-    if dsn:
-        report, failed = _run(names, Testbed(dsn), console)
-    else:
-        with embedded_server(FOLDER / "postgres") as own:
-            report, failed = _run(names, Testbed(own), console)
+    progress = Progress(console)
+    report = Report(lambda finding: progress.say(row(finding)))
+    failed: list[str] = []
+    code = 0
+    try:
+        with nullcontext(dsn) if dsn else embedded_server(folder / "postgres") as server:
+            for name in names:
+                try:
+                    _run_suite(name, suites[name], Testbed(server), report, progress)
+                except BenchmarkFailedError as error:
+                    failed.append(f"{name}: {error}")
+                    code = 1
+    except KeyboardInterrupt:
+        failed.append("interrupted: the results are those measured until then")
+        code = 130
+    finally:
+        write_results(report.results, folder / "results.json")
+        (folder / "results.md").write_text(markdown(report.results), encoding="utf-8")
     show(report.results, console, earlier)
-    write_results(report.results, FOLDER / "results.json")
-    (FOLDER / "results.md").write_text(markdown(report.results), encoding="utf-8")
-    drawn = plot(report.results, FOLDER)
+    plots = plot(report.results, folder)
+    times = ", ".join(f"{name} {elapsed(spent)}" for name, spent in progress.took_s.items())
+    console.print(f"\ntime spent: {times or 'no suite ended'}", highlight=False, soft_wrap=True)
     console.print(
-        f"\nwritten: {FOLDER / 'results.json'}, results.md and {len(drawn)} plots beside it"
+        f"written: {folder / 'results.json'}, results.md and {len(plots)} plots beside it"
     )
     for problem in failed:
-        console.print(f"[red]failed:[/red] {problem}")
-    return 1 if failed else 0
+        console.print(f"failed: {problem}", style="red", markup=False)
+    return code
 
 
-def _run(names: Sequence[str], testbed: Testbed, console: Console) -> tuple[Report, list[str]]:
-    report, failed = Report(), []
-    columns = (
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        for name in names:
-            benchmark, steps = BENCHMARKS[name]
-            bar = progress.add_task(name, total=steps)
-
-            def advance(bar: object = bar) -> None:
-                progress.advance(bar)  # type: ignore[arg-type]
-
-            try:
-                uvloop.run(_awaited(benchmark(testbed, report, advance)))
-            except BenchmarkFailedError as error:
-                failed.append(f"{name}: {error}")
-            progress.update(bar, completed=steps)
-            progress.stop_task(bar)
-    return report, failed
+def _run_suite(
+    name: str, suite: tuple[Suite, int], testbed: Testbed, report: Report, progress: Progress
+) -> None:
+    """Run one suite; what the code under test logs meanwhile becomes a note of the report."""
+    work, steps = suite
+    with capture_logs() as entries:
+        try:
+            with progress.part(name, steps) as advance:
+                uvloop.run(_awaited(work(testbed, report, advance)))
+        finally:
+            logged = Counter(
+                str(entry["event"])
+                for entry in entries
+                if entry["log_level"] not in ("debug", "info")
+            )
+            for event, times in logged.items():
+                report.note(f"{name} logged {event} ({times} times)")
 
 
 async def _awaited(work: Awaitable[None]) -> None:

@@ -18,6 +18,7 @@ _SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
 _LEAST_KEYS: Final = 20_000
 """A small flush is over too soon to be timed, so it is repeated up to so many keys."""
 _ROUNDS: Final = 5
+STEPS: Final = _ROUNDS * len(_SIZES)
 _MICRO: Final = 1e6
 
 

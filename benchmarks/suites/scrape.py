@@ -30,6 +30,7 @@ from benchmarks.harness.testbed import Testbed
 FEW: Final = 1000
 MANY: Final = 1_000_000
 _ROUNDS: Final = 5
+STEPS: Final = 3
 _SCRAPES: Final = 10
 _SLICE: Final = 1000
 _LEAST_SAMPLES: Final = 500

@@ -6,15 +6,26 @@ Units and meanings are in config.toml; a test keeps its values and these default
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from api.renamed_settings import (
+    BothNamesError,
+    rename_in_environment,
+    rename_in_file,
+    warnings_of,
+)
 from tracker import MIN_JOURNAL_BYTES
 
 PREFIX: Final = "ACTIVITY__"
@@ -213,14 +224,19 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over what the file says; read nothing else."""
         del settings_cls, dotenv_settings, file_secret_settings
+        if isinstance(env_settings, EnvSettingsSource):
+            env_settings.env_vars, _ = rename_in_environment(env_settings.env_vars, PREFIX)
         return env_settings, init_settings
 
 
-def load_settings(file: Path | None = None) -> Settings:
+def load_settings(
+    file: Path | None = None, *, warn: Callable[[str], None] = lambda _message: None
+) -> Settings:
     """Read the settings from a file and the environment.
 
     Args:
         file: a TOML file; when left out, config.toml of the working directory if there is one.
+        warn: called with a line for each setting that is given under an old name.
 
     Raises:
         SettingsError: the file cannot be read, or a setting is unknown, of a wrong type or out of
@@ -228,21 +244,33 @@ def load_settings(file: Path | None = None) -> Settings:
     """
     if file is None and DEFAULT_FILE.exists():
         file = DEFAULT_FILE
-    from_file = {} if file is None else _read(file)
-    _reject_unknown_environment(os.environ)
     try:
-        return Settings(**from_file)
+        from_file, renamed = rename_in_file({} if file is None else _read(file))
+        environment, renamed_there = rename_in_environment(os.environ, PREFIX)
+    except BothNamesError as error:
+        raise SettingsError(str(error)) from error
+    if file is not None:
+        _check_file(from_file, file)
+    _reject_unknown_environment(environment)
+    try:
+        settings = Settings(**from_file)
     except ValidationError as error:
         raise SettingsError(_one_line(error, "the environment")) from error
+    for message in warnings_of([*renamed, *renamed_there]):
+        warn(message)
+    return settings
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read the settings from {file}: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"cannot read the settings from {file}: {error}") from error
+
+
+def _check_file(values: Mapping[str, Any], file: Path) -> None:
     sections = _sections()
     for name in values:
         if name not in sections:
@@ -255,14 +283,13 @@ def _read(file: Path) -> dict[str, Any]:
             section.model_validate(values.get(name, {}), strict=True)
         except ValidationError as error:
             raise SettingsError(_one_line(error, str(file), name)) from error
-    return values
 
 
 def _sections() -> dict[str, type[_Section]]:
     return {name: type(section) for name, section in Settings.model_construct()}
 
 
-def _reject_unknown_environment(environment: Mapping[str, str]) -> None:
+def _reject_unknown_environment(environment: Iterable[str]) -> None:
     for name in sorted(environment):
         if not name.upper().startswith(PREFIX):
             continue

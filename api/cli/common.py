@@ -51,15 +51,22 @@ def give_up_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def settings_of(context: typer.Context, config: Path | None) -> Settings:
+def _warn(message: str) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
+def settings_of(
+    context: typer.Context, config: Path | None, *, warn: Callable[[str], None] = _warn
+) -> Settings:
     """Return the settings; end with an error if one is wrong.
 
     Args:
         context: of the command; it has the file that was named before the command.
         config: the file that was named after it.
+        warn: called with a line for each setting that is given under an old name.
     """
     try:
-        return load_settings(config or context.find_root().obj)
+        return load_settings(config or context.find_root().obj, warn=warn)
     except SettingsError as error:
         fail(str(error), code=2)
 

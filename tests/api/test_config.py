@@ -61,7 +61,7 @@ def test_the_environment_wins_over_the_file(monkeypatch, tmp_path):
             "[tracker]\ncapacity_keys = 10",
             "tracker: high_water_keys must not be above capacity_keys",
         ),
-        ("[tracker]\nbackoff_first_s = 60", "tracker: backoff_initial_s must not be above"),
+        ("[tracker]\nbackoff_initial_s = 60", "tracker: backoff_initial_s must not be above"),
         ("[live]\nsilent_after_s = 1", "live: silent_after_s must not be below online_within_s"),
         ("[live]\nonline_within_s = nan", "live.online_within_s = nan"),
         ("[live]\nmax_streams = 0", "live.max_streams = 0"),

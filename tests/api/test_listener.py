@@ -318,7 +318,7 @@ def test_a_monitor_port_that_is_taken_is_said_in_one_line(dsn):
     ("name", "value", "message"),
     [
         ("MONITOR_PORT", "8080", "monitor_port must not be port"),
-        ("MAX_HEAD_BYTES", "1000", "max_header_line_bytes must not be above max_header_bytes"),
+        ("MAX_HEADER_BYTES", "1000", "max_header_line_bytes must not be above max_header_bytes"),
     ],
 )
 def test_limits_that_contradict_each_other_stop_the_start(monkeypatch, name, value, message):

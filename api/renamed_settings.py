@@ -1,0 +1,102 @@
+"""Settings under the names that they had before: they work for one release, with a warning each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+RENAMED: Final[Mapping[str, Mapping[str, str]]] = {
+    "server": {
+        "max_head_bytes": "max_header_bytes",
+        "head_timeout_s": "header_timeout_s",
+        "answer_timeout_s": "response_timeout_s",
+    },
+    "ingest": {
+        "group_rows": "batch_rows",
+        "group_bytes": "batch_bytes",
+        "groups_in_flight": "batches_in_flight",
+    },
+    "auth": {
+        "unknown_s": "negative_ttl_s",
+        "max_known": "cache_size",
+        "max_unknown": "negative_cache_size",
+    },
+    "tracker": {
+        "key_resolution_s": "api_key_resolution_s",
+        "backoff_first_s": "backoff_initial_s",
+        "backoff_most_s": "backoff_max_s",
+    },
+}
+"""By section, the old name of a setting and the name that it has now."""
+
+
+class BothNamesError(Exception):
+    """A setting is given under its old name and its new one; the message names both."""
+
+
+def rename_in_file(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return the sections of a file under today's names, and what was renamed.
+
+    Args:
+        values: sections with their settings; what is no section stays as it is.
+
+    Returns:
+        The sections, and pairs of an old and a new name, as `section.setting`.
+
+    Raises:
+        BothNamesError: a setting has both names.
+    """
+    renamed: list[tuple[str, str]] = []
+    sections: dict[str, Any] = {}
+    for section, settings in values.items():
+        names = RENAMED.get(section, {})
+        if not isinstance(settings, dict) or names.keys().isdisjoint(settings):
+            sections[section] = settings
+            continue
+        sections[section] = {names.get(name, name): value for name, value in settings.items()}
+        for old in names.keys() & settings.keys():
+            if names[old] in settings:
+                raise BothNamesError(_both(f"{section}.{old}", f"{section}.{names[old]}"))
+            renamed.append((f"{section}.{old}", f"{section}.{names[old]}"))
+    return sections, sorted(renamed)
+
+
+def rename_in_environment(
+    environment: Mapping[str, str | None], prefix: str
+) -> tuple[dict[str, str | None], list[tuple[str, str]]]:
+    """Return environment variables under today's names, and what was renamed.
+
+    Args:
+        environment: the variables; the case of their names does not matter.
+        prefix: what the names of settings begin with, in upper case.
+
+    Returns:
+        The variables, and pairs of an old and a new name.
+
+    Raises:
+        BothNamesError: a setting has both names.
+    """
+    by_upper = {name.upper(): name for name in environment}
+    variables, renamed = dict(environment), []
+    for section, names in RENAMED.items():
+        for old, new in names.items():
+            given = by_upper.get(f"{prefix}{section}__{old}".upper())
+            if given is None:
+                continue
+            now = f"{prefix}{section}__{new}".upper()
+            if now in by_upper:
+                raise BothNamesError(_both(given, now))
+            # As the case of the old name is: pydantic-settings compares in lower case.
+            variables[now.lower() if given.islower() else now] = variables.pop(given)
+            renamed.append((given, now))
+    return variables, sorted(renamed)
+
+
+def warnings_of(renamed: Sequence[tuple[str, str]]) -> list[str]:
+    """Return what to say of settings under old names, a line each."""
+    return [
+        f"setting {old} is called {new} now; the old name works in this release and not in the next"
+        for old, new in renamed
+    ]
+
+
+def _both(old: str, new: str) -> str:
+    return f"{old} and {new} are one setting: remove {old}, which is the old name"

@@ -30,8 +30,17 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "$(PYTHON) is older than 3.11: name a newer one, as in 'make PYTHON=python3.12'"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' || \
 	  { echo "$(PYTHON) comes without venv: install it first (on Debian the package python3-venv)"; exit 1; }
-	$(PYTHON) -m venv $(CLEAR) $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,embedded,dev]'
+	@# One line a step, with the time since the start: packages take a minute to come.
+	@started=$$(date +%s); say() { echo "$$(($$(date +%s) - started)) s: $$*"; }; \
+	say "make $(VENV)"; $(PYTHON) -m venv $(CLEAR) $(VENV) || exit 1; \
+	say "find the pinned packages"; \
+	{ $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check \
+	    -c constraints.txt -e '.[service,embedded,dev]' 2>&1 || echo "pip failed"; } | { found=0; \
+	  while read -r line; do echo "$$line" >&3; case "$$line" in \
+	    Collecting*|Processing*) found=$$((found + 1)); [ $$((found % 20)) -ne 0 ] || say "$$found packages found";; \
+	    "Installing collected"*) say "install $$found packages";; \
+	    "pip failed") cat $(VENV)/install.log; exit 1;; \
+	  esac; done; say "installed"; } 3>$(VENV)/install.log
 	@touch $@
 
 demo: $(STAMP) ## Replay the sample fleet through the service; EXIT=1 leaves when done

@@ -59,7 +59,7 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
         leave: end when done, instead of staying up until Ctrl-C.
 
     Returns:
-        0 if every report was accepted, every aircraft is listed as seen, and the books balance;
+        0 if every report was accepted, every aircraft is listed as seen, and the counters balance;
         else 1.
 
     Raises:
@@ -195,7 +195,7 @@ def find_problems(
     if unseen:
         problems.append(f"not listed as seen: {', '.join(unseen)}")
     problems += [
-        f"the books of {target} do not balance, or are not at rest"
+        f"the counters of {target} do not balance, or still change"
         for target in _TARGETS
         if metrics.balance(target) or metrics.total("activity_buffer_keys", target=target)
     ]

@@ -1,4 +1,4 @@
-"""The scene of the faults: a server, a proxy before it, the service, and load on it."""
+"""The environment of the faults: a server, a proxy before it, the service, and load on it."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ import aiohttp
 
 from api.background import background
 from api.config import PREFIX, Settings
-from benchmarks.faults.invariants import LOOK, InvariantChecker
+from benchmarks.faults.invariants import TRACKED_TIMES, InvariantChecker
 from benchmarks.faults.load import Steady
 from benchmarks.faults.proxy import Proxy, proxying
 from benchmarks.harness.metrics import Metrics, scrape
@@ -23,7 +23,7 @@ from benchmarks.harness.service import running_service
 from benchmarks.harness.testbed import Fleet, Testbed, connected
 
 ROLE: Final = "service"
-"""Whom the service connects as: nobody special, so that limits and permissions hold for it."""
+"""The role of the service: no superuser, so that limits and permissions hold for it."""
 _DEVICES: Final = 50
 _MAX_CONNECTIONS: Final = 40
 _STORED: Final = """
@@ -64,7 +64,7 @@ class Service:
 
 @dataclass(slots=True)
 class Environment:
-    """What a fault may lay hands on.
+    """What a fault may break, and what is watched meanwhile.
 
     Attributes:
         server: the database server.
@@ -73,11 +73,11 @@ class Environment:
         settings: the service's.
         fleet: its database, past the proxy and as superuser, and who is in it.
         load: what is sent to it.
-        witness: what the table showed.
+        invariants: what the table showed, and which invariants were broken.
         session: for requests to the service.
         seconds: how long a fault lasts.
         victim: the device that suffers, where a fault is about one.
-        problems: what should not have happened, in words.
+        problems: what should not have happened, as text.
     """
 
     server: BreakableServer
@@ -86,7 +86,7 @@ class Environment:
     settings: Settings
     fleet: Fleet
     load: Steady
-    witness: InvariantChecker
+    invariants: InvariantChecker
     session: aiohttp.ClientSession
     seconds: float
     victim: str = ""
@@ -105,14 +105,14 @@ class Environment:
         )
 
     async def unwritten(self, owed: Mapping[str, int]) -> list[str]:
-        """Return what was acknowledged and is not in the table, in words.
+        """Return what was acknowledged and is not in the table, as text.
 
         Args:
             owed: what the load was owed at a time at which all should be written.
         """
         answered = self.load.stored.copy()
         async with connected(self.fleet.dsn) as connection:
-            seen = {row[0]: row[1] for row in await connection.fetch(LOOK)}
+            seen = {row[0]: row[1] for row in await connection.fetch(TRACKED_TIMES)}
             stored = await connection.fetch(_STORED)
         late = [key for key, at in owed.items() if seen.get(key, 0) < at]
         gone = answered - {(row[0], row[1]) for row in stored}
@@ -128,7 +128,7 @@ class Environment:
 
 
 @asynccontextmanager
-async def scene(settings: Settings, *, seconds: float) -> AsyncIterator[Environment]:
+async def running_environment(settings: Settings, *, seconds: float) -> AsyncIterator[Environment]:
     """Set everything up, with the load running, while the block runs.
 
     Args:
@@ -146,36 +146,38 @@ async def scene(settings: Settings, *, seconds: float) -> AsyncIterator[Environm
         proxy = await stack.enter_async_context(proxying(f"{socket_folder}/.s.PGSQL.5432"))
         port = _free_port()
         dsn = urlsplit(fleet.dsn)._replace(netloc=f"{ROLE}@127.0.0.1:{proxy.port}", query="")
-        environment = _environment(settings) | {
+        variables = _variables(settings) | {
             f"{PREFIX}SERVER__PORT": str(port),
             f"{PREFIX}DATABASE__URL": dsn.geturl(),
             f"{PREFIX}DATABASE__AUTO_MIGRATE": "false",
             f"{PREFIX}JOURNAL__DIR": str(folder / "journal"),
         }
-        service = Service(f"http://127.0.0.1:{port}", environment, folder)
+        service = Service(f"http://127.0.0.1:{port}", variables, folder)
         stack.push_async_callback(service.stop)
         await service.start()
         session = await stack.enter_async_context(
             aiohttp.ClientSession(service.url, connector=aiohttp.TCPConnector(limit=0))
         )
         load = Steady(session, fleet)
-        witness = InvariantChecker(fleet.dsn)
-        await stack.enter_async_context(background(witness.watch(), "witness"))
+        invariants = InvariantChecker(fleet.dsn)
+        await stack.enter_async_context(background(invariants.watch(), "invariants"))
         await stack.enter_async_context(background(load.run(), "load"))
-        yield Environment(server, proxy, service, settings, fleet, load, witness, session, seconds)
+        yield Environment(
+            server, proxy, service, settings, fleet, load, invariants, session, seconds
+        )
 
 
 async def _prepare(server: BreakableServer) -> None:
     async with connected(server.dsn) as connection:
         await connection.execute(f"CREATE ROLE {ROLE} LOGIN")
-        await connection.execute("CREATE ROLE stranger LOGIN")
+        await connection.execute("CREATE ROLE other_client LOGIN")
         await connection.execute(f"ALTER SYSTEM SET max_connections = {_MAX_CONNECTIONS}")
         await connection.execute("ALTER SYSTEM SET fsync = off")  # the machine does not crash
     await asyncio.to_thread(server.stop)
     await asyncio.to_thread(server.start)
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def _variables(settings: Settings) -> dict[str, str]:
     sections: dict[str, dict[str, Any]] = settings.model_dump(exclude_defaults=True)
     return {
         f"{PREFIX}{section}__{name}".upper(): str(value)

@@ -1,4 +1,4 @@
-"""Looks at the tracked columns over and over, to see whether anything ever goes backwards."""
+"""Polls the tracked columns, to see whether any time moves backwards or is in the future."""
 
 import asyncio
 from contextlib import suppress
@@ -10,7 +10,7 @@ KEYS: Final = "all API keys"
 """Under what name the latest use of any key is kept, beside the devices."""
 _EVERY_S: Final = 0.1
 _PATIENCE_S: Final = 1.0
-LOOK: Final = f"""
+TRACKED_TIMES: Final = f"""
 SELECT key, extract(epoch FROM at)::bigint, at > clock_timestamp() FROM (
     SELECT device_id::text, last_seen_at::timestamptz FROM devices
     UNION ALL SELECT '{KEYS}', max(last_used_at::timestamptz) FROM api_keys
@@ -27,41 +27,41 @@ _UNSEEN: Final = (
 
 
 class InvariantChecker:
-    """Looks by a connection of its own, past whatever is between the service and the server.
+    """Polls by a connection of its own, which does not pass the proxy.
 
     Args:
         dsn: the database, as a user who may see everything.
 
     Attributes:
-        table: the latest second of each device, when it was last looked.
-        problems: what should never have been seen.
-        looks: how often it could be looked.
+        table: the latest second of each device at the last poll.
+        problems: the invariants that were broken.
+        polls: how many polls succeeded.
     """
 
     def __init__(self, dsn: str) -> None:
         self.table: dict[str, int] = {}
         self.problems: list[str] = []
-        self.looks = 0
+        self.polls = 0
         self._dsn = dsn
 
     async def watch(self) -> None:
-        """Look until cancelled; where the table cannot be seen, there is nothing to say."""
+        """Poll until cancelled; polls that fail are tried again."""
         while True:
             with suppress(*_UNSEEN):
-                await self._look_until_it_fails()
+                await self._poll_until_it_fails()
             await asyncio.sleep(_EVERY_S)
 
-    async def _look_until_it_fails(self) -> None:
+    async def _poll_until_it_fails(self) -> None:
         connection = await asyncpg.connect(self._dsn, timeout=_PATIENCE_S, statement_cache_size=0)
         try:
             while True:
-                self._compare(await connection.fetch(LOOK, timeout=_PATIENCE_S))
+                self._compare(await connection.fetch(TRACKED_TIMES, timeout=_PATIENCE_S))
                 await asyncio.sleep(_EVERY_S)
         finally:
             connection.terminate()
 
     def _compare(self, rows: "list[asyncpg.Record]") -> None:
-        self.looks += 1
+        self.polls += 1
         for key, at, is_future in rows:
             if at < self.table.get(key, 0):
                 self.problems.append(f"{key} went back from {self.table[key]} to {at}")

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from api.config import Settings
 from benchmarks.faults import FAULTS
-from benchmarks.faults.environment import scene
+from benchmarks.faults.environment import running_environment
 from benchmarks.faults.load import HEARTBEATS_PER_S, UPLOADS_PER_S
-from benchmarks.faults.scenario import Outcome, recovery_limit_s, undergo
+from benchmarks.faults.scenario import Outcome, recovery_limit_s, run_scenario
 from benchmarks.harness.report import Report
 
 _COLUMNS: Final = (
@@ -26,7 +26,7 @@ _PAGE: Final = """\
 # Faults
 
 The service, as shipped, with {heartbeats} heartbeats and {uploads} uploads a second on it, while
-things go wrong around it. ChunkResult by a run:
+things go wrong around it. Written by a run:
 
 ```sh
 {command}
@@ -47,8 +47,8 @@ recovers before the next.
   and uploads were stored again. Two flush intervals and the longest backoff, {limit:g} s, may pass.
 - **verdict**: *held* means that besides all of this no acknowledged heartbeat or upload is missing,
   no time is in the future or later than the request, none moved backwards while the table was
-  watched, nothing was dropped, and the books balance. Some devices fall silent before a fault ends,
-  so that no later heartbeat hides a lost one.
+  watched, nothing was dropped, and the counters balance. Some devices
+  fall silent before a fault ends, so that no later heartbeat hides a lost one.
 {in_a_row}"""
 _IN_A_ROW: Final = """
 *In a row*, drawn with seed {seed}, without a rest between them: {names}.
@@ -107,16 +107,16 @@ async def carry_out(plan: Plan, settings: Settings, console: Console) -> Matrix:
     matrix, drawn = Matrix(plan), plan.drawn()
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("setting up", total=len(plan.alone) + bool(drawn))
-        async with scene(settings, seconds=plan.seconds) as here:
+        async with running_environment(settings, seconds=plan.seconds) as here:
             matrix.limit_s = recovery_limit_s(here)
             for name in plan.alone:
                 progress.update(bar, description=name)
-                matrix.outcomes[name] = await undergo(here, FAULTS[name])
+                matrix.outcomes[name] = await run_scenario(here, FAULTS[name])
                 progress.advance(bar)
             if drawn:
                 progress.update(bar, description=f"{len(drawn)} in a row")
                 faults = (FAULTS[name] for name in drawn)
-                matrix.outcomes["in a row"] = await undergo(here, *faults)
+                matrix.outcomes["in a row"] = await run_scenario(here, *faults)
     return matrix
 
 

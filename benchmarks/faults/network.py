@@ -12,12 +12,12 @@ _LATE_S: Final = 2.0
 
 
 @fault()
-async def connections_cut(scene: Environment) -> AsyncIterator[None]:
+async def connections_cut(environment: Environment) -> AsyncIterator[None]:
     """All connections to the server are cut, ten times a second."""
 
     async def cut() -> None:
         while True:
-            scene.proxy.cut()
+            environment.proxy.cut()
             await asyncio.sleep(0.1)
 
     cutting = asyncio.create_task(cut())
@@ -28,40 +28,40 @@ async def connections_cut(scene: Environment) -> AsyncIterator[None]:
 
 
 @fault()
-async def black_hole(scene: Environment) -> AsyncIterator[None]:
+async def black_hole(environment: Environment) -> AsyncIterator[None]:
     """Packets to and from the server vanish."""
-    scene.proxy.swallow()
+    environment.proxy.swallow()
     try:
         yield
     finally:
-        scene.proxy.restore()
+        environment.proxy.restore()
 
 
 @fault()
-async def latency(scene: Environment) -> AsyncIterator[None]:
+async def latency(environment: Environment) -> AsyncIterator[None]:
     """Each answer of the server is two seconds late."""
-    scene.proxy.delay_s = _LATE_S
+    environment.proxy.delay_s = _LATE_S
     try:
         yield
     finally:
-        scene.proxy.delay_s = 0.0
+        environment.proxy.delay_s = 0.0
 
 
 @fault()
-async def narrow_network(scene: Environment) -> AsyncIterator[None]:
+async def narrow_network(environment: Environment) -> AsyncIterator[None]:
     """10 kB pass in a second, for all connections together."""
-    scene.proxy.bytes_per_s = _SLOW_BYTES_PER_S
+    environment.proxy.bytes_per_s = _SLOW_BYTES_PER_S
     try:
         yield
     finally:
-        scene.proxy.bytes_per_s = None
+        environment.proxy.bytes_per_s = None
 
 
 @fault()
-async def half_a_reply(scene: Environment) -> AsyncIterator[None]:
+async def half_a_reply(environment: Environment) -> AsyncIterator[None]:
     """Whatever is committed, the connection is cut in the middle of the server saying so."""
-    scene.proxy.halving = True
+    environment.proxy.halving = True
     try:
         yield
     finally:
-        scene.proxy.halving = False
+        environment.proxy.halving = False

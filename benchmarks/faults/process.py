@@ -13,36 +13,36 @@ _SLOWLY_S: Final = 0.05
 
 
 @fault()
-async def clock_ahead(scene: Environment) -> AsyncIterator[None]:
+async def clock_ahead(environment: Environment) -> AsyncIterator[None]:
     """The clock of the service's host is an hour ahead."""
-    scene.service.process.send_signal(signal.SIGUSR1)
+    environment.service.process.send_signal(signal.SIGUSR1)
     try:
         yield
     finally:
-        scene.service.process.send_signal(signal.SIGUSR2)
+        environment.service.process.send_signal(signal.SIGUSR2)
         # What is pending is stored as of its flush, by the server's clock: never in the future,
         # but later than it was.
-        scene.load.heard_at.update(dict.fromkeys(scene.fleet.devices, float("inf")))
+        environment.load.heard_at.update(dict.fromkeys(environment.fleet.devices, float("inf")))
 
 
 @fault()
-async def clock_back(scene: Environment) -> AsyncIterator[None]:
+async def clock_back(environment: Environment) -> AsyncIterator[None]:
     """The clock of the service's host is an hour back."""
     # What is acknowledged meanwhile is an hour older by the service's clock: it moves nothing.
-    scene.load.trusting = False
-    scene.service.process.send_signal(signal.SIGUSR2)
+    environment.load.trusting = False
+    environment.service.process.send_signal(signal.SIGUSR2)
     try:
         yield
     finally:
-        scene.service.process.send_signal(signal.SIGUSR1)
-        async with scene.session.get("/api/health/live"):  # answered by the right clock
-            scene.load.trusting = True
+        environment.service.process.send_signal(signal.SIGUSR1)
+        async with environment.session.get("/api/health/live"):  # answered by the right clock
+            environment.load.trusting = True
 
 
 @fault(requests_suffer=True)
-async def event_loop_blocked(scene: Environment) -> AsyncIterator[None]:
+async def event_loop_blocked(environment: Environment) -> AsyncIterator[None]:
     """The service does nothing at all for three seconds (SIGSTOP)."""
-    process = scene.service.process
+    process = environment.service.process
     process.send_signal(signal.SIGSTOP)
     try:
         await asyncio.sleep(_STALL_S)
@@ -52,51 +52,51 @@ async def event_loop_blocked(scene: Environment) -> AsyncIterator[None]:
 
 
 @fault(requests_suffer=True)
-async def sigterm(scene: Environment) -> AsyncIterator[None]:
+async def sigterm(environment: Environment) -> AsyncIterator[None]:
     """The service is told to stop under load, and started again."""
-    await _end(scene, signal.SIGTERM)
-    scene.problems += await scene.unwritten(scene.load.owed())
+    await _end(environment, signal.SIGTERM)
+    environment.problems += await environment.unwritten(environment.load.owed())
     yield
-    await _start(scene)
+    await _start(environment)
 
 
 @fault(requests_suffer=True)
-async def sigterm_twice(scene: Environment) -> AsyncIterator[None]:
+async def sigterm_twice(environment: Environment) -> AsyncIterator[None]:
     """The service is told to stop twice under load, and started again."""
-    scene.proxy.delay_s = _SLOWLY_S  # so that it has not ended when it is told again
-    await _end(scene, signal.SIGTERM, signal.SIGTERM)
-    scene.proxy.delay_s = 0.0
-    scene.problems += await scene.unwritten(scene.load.owed())
+    environment.proxy.delay_s = _SLOWLY_S  # so that it has not ended when it is told again
+    await _end(environment, signal.SIGTERM, signal.SIGTERM)
+    environment.proxy.delay_s = 0.0
+    environment.problems += await environment.unwritten(environment.load.owed())
     yield
-    await _start(scene)
+    await _start(environment)
 
 
 @fault(requests_suffer=True)
-async def sigterm_without_database(scene: Environment) -> AsyncIterator[None]:
+async def sigterm_without_database(environment: Environment) -> AsyncIterator[None]:
     """The server is stopped, then the service is told to stop; both are started again."""
-    await asyncio.to_thread(scene.server.stop)
+    await asyncio.to_thread(environment.server.stop)
     try:
         yield
-        await _end(scene, signal.SIGTERM)
+        await _end(environment, signal.SIGTERM)
     finally:
-        await asyncio.to_thread(scene.server.start)
-    await _start(scene)
+        await asyncio.to_thread(environment.server.start)
+    await _start(environment)
 
 
-async def _start(scene: Environment) -> None:
+async def _start(environment: Environment) -> None:
     """Start the service, and let it know who is there: of strangers it has to ask the server."""
-    await scene.service.start()
-    for device in set(scene.fleet.devices) - scene.load.silent:
-        await scene.load.heartbeat(device)
+    await environment.service.start()
+    for device in set(environment.fleet.devices) - environment.load.silent:
+        await environment.load.heartbeat(device)
 
 
-async def _end(scene: Environment, *signals: signal.Signals) -> None:
-    process = scene.service.process
+async def _end(environment: Environment, *signals: signal.Signals) -> None:
+    process = environment.service.process
     for number in signals:
         process.send_signal(number)
         await asyncio.sleep(0.1)
     async with asyncio.timeout(SOON_S):
         code = await process.wait()
     if code:
-        scene.problems.append(f"the service ended with {code}")
-    await scene.service.stop()
+        environment.problems.append(f"the service ended with {code}")
+    await environment.service.stop()

@@ -12,74 +12,74 @@ from benchmarks.harness.testbed import connected
 
 
 @fault()
-async def server_stopped(scene: Environment) -> AsyncIterator[None]:
+async def server_stopped(environment: Environment) -> AsyncIterator[None]:
     """An administrator stops the server, which ends all sessions."""
-    await asyncio.to_thread(scene.server.stop)
+    await asyncio.to_thread(environment.server.stop)
     try:
         yield
     finally:
-        await asyncio.to_thread(scene.server.start)
+        await asyncio.to_thread(environment.server.start)
 
 
 @fault()
-async def server_killed(scene: Environment) -> AsyncIterator[None]:
+async def server_killed(environment: Environment) -> AsyncIterator[None]:
     """All of the server's processes are ended with SIGKILL."""
-    await asyncio.to_thread(scene.server.kill)
+    await asyncio.to_thread(environment.server.kill)
     try:
         yield
     finally:
-        await asyncio.to_thread(scene.server.start)
+        await asyncio.to_thread(environment.server.start)
 
 
 @fault()
-async def server_paused(scene: Environment) -> AsyncIterator[None]:
+async def server_paused(environment: Environment) -> AsyncIterator[None]:
     """The server takes connections and answers nothing (SIGSTOP)."""
-    with scene.server.paused():
+    with environment.server.paused():
         yield
 
 
 @fault()
-async def too_many_connections(scene: Environment) -> AsyncIterator[None]:
+async def too_many_connections(environment: Environment) -> AsyncIterator[None]:
     """Another client takes all of the server's connections."""
-    dsn = scene.fleet.dsn.replace("//postgres:@", "//stranger@")
-    async with AsyncExitStack() as taken, asyncio.timeout(SOON_S + scene.seconds):
+    dsn = environment.fleet.dsn.replace("//postgres:@", "//other_client@")
+    async with AsyncExitStack() as taken, asyncio.timeout(SOON_S + environment.seconds):
         exhausted = False
         while not exhausted:
-            await scene.disconnect()
+            await environment.disconnect()
             try:
                 connection = await asyncpg.connect(dsn)
             except asyncpg.TooManyConnectionsError:
-                exhausted = not await _sessions(scene)
+                exhausted = not await _sessions(environment)
             else:
                 taken.push_async_callback(connection.close)
         yield
 
 
 @fault()
-async def role_limit_reached(scene: Environment) -> AsyncIterator[None]:
+async def role_limit_reached(environment: Environment) -> AsyncIterator[None]:
     """The service's role may have no more connections, and loses those that it has."""
-    await scene.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")
-    await scene.disconnect()
+    await environment.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")
+    await environment.disconnect()
     try:
         yield
     finally:
-        await scene.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
+        await environment.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT -1")
 
 
 @fault()
-async def read_only(scene: Environment) -> AsyncIterator[None]:
+async def read_only(environment: Environment) -> AsyncIterator[None]:
     """A fail-over leads to a server that takes no writes, and another one back."""
-    await scene.execute(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on")
-    await scene.disconnect()
+    await environment.execute(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on")
+    await environment.disconnect()
     try:
         yield
     finally:
-        await scene.execute(f"ALTER ROLE {ROLE} RESET default_transaction_read_only")
-        await scene.disconnect()
+        await environment.execute(f"ALTER ROLE {ROLE} RESET default_transaction_read_only")
+        await environment.disconnect()
 
 
-async def _sessions(scene: Environment) -> int:
-    async with connected(scene.fleet.dsn) as connection:
+async def _sessions(environment: Environment) -> int:
+    async with connected(environment.fleet.dsn) as connection:
         sessions: int = await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", ROLE
         )

@@ -1,7 +1,7 @@
 """Fuzzing: requests by the hundred thousand, right, wrong and broken, against the real service.
 
 Each round makes requests of the service's own document, and breaks those that were accepted. A
-round's seed is all it takes to do it again. Afterwards the books must balance.
+round's seed is all it takes to do it again. Afterwards the counters must balance.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ async def fuzz(
         examples: the most random requests of the document for each operation in a round.
 
     Returns:
-        0 if nothing failed, the service is ready and its books balance; else 1.
+        0 if nothing failed, the service is ready and its counters balance; else 1.
 
     Raises:
         ServiceFailedError: the service did not come up.
@@ -128,7 +128,7 @@ async def _problems(session: aiohttp.ClientSession, url: str) -> list[str]:
     problems = []
     for name in ("devices", "api_keys"):
         if balance := metrics.balance(name):
-            problems.append(f"the books of {name} are {balance:+.0f} out of balance")
+            problems.append(f"the counters of {name} are {balance:+.0f} out of balance")
         if pending := metrics.total("activity_buffer_keys", target=name):
             problems.append(f"{pending:.0f} touches of {name} were not written")
     async with session.get(f"{url}/api/health/ready") as answer:
@@ -145,4 +145,4 @@ def _show(found: Found, seconds: float, console: Console) -> None:
     for what, how in found.failures.items():
         console.print(f"[red]failed:[/red] {escape(what)}\n{escape(how)}", soft_wrap=True)
     if not found.failures:
-        console.print("nothing failed; the service is ready and its books balance")
+        console.print("nothing failed; the service is ready and its counters balance")

@@ -97,8 +97,8 @@ class History:
         self._crash_at = 0
         for kind in list(self._ends):
             self._lift(kind)
-        aftermath = FinalCheck(self._options, self._ledger, self._machine, self._living())
-        await aftermath.everything_ends_well(self._start)
+        final_check = FinalCheck(self._options, self._ledger, self._machine, self._living())
+        await final_check.everything_ends_well(self._start)
         for watch in self._watches:
             self._is_over(watch.process)
 
@@ -109,9 +109,9 @@ class History:
 
     async def _life(self, until: float) -> None:
         chance = self._chance
-        calm = chance.choice((0.5, 2, 10))
+        mean_pause_s = chance.choice((0.5, 2, 10))
         while self._loop.time() < until:
-            await asyncio.sleep(chance.expovariate(1 / calm))
+            await asyncio.sleep(chance.expovariate(1 / mean_pause_s))
             kind = chance.choice(list(FAULTS))
             if kind not in self._ends:
                 self.happened[f"fault: {kind}"] += 1

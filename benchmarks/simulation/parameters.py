@@ -1,6 +1,6 @@
 """The tracker's own constants, made small, so that a few keys meet what else takes thousands.
 
-FoundationDB calls these knobs, and turns them at random just so.
+FoundationDB does the same and calls these parameters knobs.
 """
 
 import random
@@ -24,7 +24,7 @@ _KNOBS: Final[dict[str, tuple[int, ...]]] = {
 
 @contextmanager
 def turned(chance: random.Random) -> Iterator[None]:
-    """Turn all knobs while the block runs."""
+    """Change all parameters while the block runs."""
     before = []
     for name, values in _KNOBS.items():
         path, _, constant = name.rpartition(".")

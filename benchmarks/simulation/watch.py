@@ -53,10 +53,10 @@ class Watch:
         loop = process.flush_loop
         if loop is not None and loop._task.done() and not process.stopping:
             self._ledger.broken(f"the flush loop has ended: {loop._task}")
-        self._check_books()
+        self._check_balance()
         self._check_high_water()
 
-    def _check_books(self) -> None:
+    def _check_balance(self) -> None:
         process = self.process
         buffer, counts = process.buffer, process.flusher.counts
         # A flush that the stop neither began nor may wait for any longer has ended some keys.
@@ -66,7 +66,7 @@ class Watch:
             dropped = sum(buffer.dropped.values())
             if buffer.touches != buffer.coalesced + dropped + ended + len(buffer):
                 self._ledger.broken(
-                    f"the books do not balance: {buffer.touches} touches, {buffer.coalesced} "
+                    f"the counters do not balance: {buffer.touches} touches, {buffer.coalesced} "
                     f"coalesced, {dropped} dropped, {ended} ended, {len(buffer)} pending"
                 )
 

@@ -16,9 +16,9 @@ from rich.console import Console
 
 from api.config import Settings
 from benchmarks.faults import FAULTS, Fault
-from benchmarks.faults.environment import Environment, scene
+from benchmarks.faults.environment import Environment, running_environment
 from benchmarks.faults.matrix import Matrix, Plan, page, show
-from benchmarks.faults.scenario import Outcome, undergo
+from benchmarks.faults.scenario import Outcome, run_scenario
 
 IN_A_ROW = 6
 QUICK = Settings(
@@ -38,15 +38,15 @@ QUICK = Settings(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def here() -> AsyncIterator[Environment]:
-    async with scene(QUICK, seconds=1.0) as here:
+    async with running_environment(QUICK, seconds=1.0) as here:
         yield here
 
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_a_fault_fails_no_heartbeat_and_loses_nothing(here: Environment, fault: Fault):
-    """Uploads are stored or told to retry, books balance, and the service recovers by itself."""
-    assert (await undergo(here, fault)).problems == []
+    """Uploads are stored or get a 503, counters balance, and the service recovers by itself."""
+    assert (await run_scenario(here, fault)).problems == []
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -55,7 +55,7 @@ async def test_faults_in_a_row_lose_nothing_either(here: Environment):
     seed = int(os.environ.get("FAULTS_SEED", random.randrange(1000)))
     drawn = Plan(here.seconds, seed=seed, in_a_row=IN_A_ROW).drawn()
     print(f"FAULTS_SEED={seed}: {', '.join(drawn)}")  # noqa: T201 - shown if it fails
-    assert (await undergo(here, *(FAULTS[name] for name in drawn))).problems == []
+    assert (await run_scenario(here, *(FAULTS[name] for name in drawn))).problems == []
 
 
 def test_a_run_says_what_held_and_what_did_not():

@@ -59,7 +59,7 @@ async def test_the_fleets_reports_are_accepted_as_they_are(service):
 
 
 def test_the_demo_finds_what_is_wrong():
-    """A refused report, an aircraft that was not seen, and books that do not balance."""
+    """A refused report, an aircraft that was not seen, and counters that do not balance."""
     fleet, _ = read_fleet()
     two = fleet[:2]
     replay = Replay(reports=5, statuses=Counter({200: 5}))

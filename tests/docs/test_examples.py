@@ -1,0 +1,141 @@
+"""The programs in docs/examples/ run, record touches, and write them all when they are stopped."""
+
+import asyncio
+import importlib.util
+import json
+import sys
+import uuid
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.support.examples import running_command, running_example
+from tests.support.markdown import PAGES, ROOT
+from tests.support.raw_client import free_port
+from tracker import Target, Tracker
+
+EXAMPLES = ROOT / "docs" / "examples"
+needs_gunicorn = pytest.mark.skipif(
+    importlib.util.find_spec("gunicorn") is None,
+    reason="gunicorn is not installed: run `make install`",
+)
+CONSUME = PAGES["docs/howto/consumer.md"].snippets("python")[-1].text
+USERS = "CREATE TABLE users (id bigint PRIMARY KEY, name text, last_seen timestamptz);"
+
+
+async def test_the_embedding_application_lists_touches_before_and_after_the_write(dsn, db):
+    """It also denies requests without a token, and exports metrics."""
+    seven = {"Authorization": "Bearer seven"}
+    async with running_example(EXAMPLES / "embed.py", dsn) as example:
+        assert (await example.get("/users", {}))[0] == 401
+        await example.get("/users", seven)
+        status, text = await example.get("/users", seven)
+        assert status == 200
+        users = {user["name"]: user["last_seen"] for user in json.loads(text)}
+        assert users["Seven"] is not None
+        assert users["Eight"] is None
+        _, metrics = await example.get("/metrics", {})
+        assert 'activity_touches_total{target="users"} 2.0' in metrics
+    stored = await db.fetch("SELECT id FROM users WHERE last_seen IS NOT NULL")
+    assert [row["id"] for row in stored] == [7]
+
+
+async def test_the_consumer_writes_its_buffer_on_sigterm(dsn, db):
+    """A heartbeat that it has received is in the table when it has ended; a bad key is dropped."""
+    device_id = str(uuid.uuid4())
+    await db.execute(
+        "INSERT INTO devices (device_id, display_name, group_id, platform) "
+        "VALUES ($1, 'a van', 'vans', 'android')",
+        device_id,
+    )
+    async with running_example(EXAMPLES / "consumer.py", dsn, udp=True) as example:
+        for datagram in (b"no uuid", device_id.encode()):
+            assert await echoed(datagram, example.port) == datagram
+        assert not await db.fetchval("SELECT last_seen_at FROM devices")
+    assert await db.fetchval("SELECT last_seen_at > now() - interval '5 min' FROM devices")
+
+
+async def echoed(datagram: bytes, port: int) -> bytes:
+    """Send a datagram, and return the one that comes back."""
+    loop = asyncio.get_running_loop()
+    received = loop.create_future()
+
+    class Client(asyncio.DatagramProtocol):
+        def connection_made(self, transport):
+            transport.sendto(datagram)
+
+        def datagram_received(self, data, _addr):
+            received.set_result(data)
+
+    transport, _ = await loop.create_datagram_endpoint(Client, remote_addr=("127.0.0.1", port))
+    try:
+        async with asyncio.timeout(30):
+            return await received
+    finally:
+        transport.close()
+
+
+@needs_gunicorn
+async def test_workers_of_gunicorn_write_what_is_pending_when_they_are_stopped(dsn, db, tmp_path):
+    """With the command of the page, two workers, and one directory for their journals."""
+    await db.execute(USERS + "INSERT INTO users (id) VALUES (7), (8), (9)")
+    (command,) = (
+        line
+        for snippet in PAGES["docs/howto/gunicorn.md"].snippets("sh")
+        for line in snippet.text.splitlines()
+        if line.startswith("gunicorn")
+    )
+    port = free_port()
+    words = command.replace("--workers 4", f"--workers 2 --bind 127.0.0.1:{port}").split()
+    async with running_command(
+        [sys.executable, "-m", *words], dsn, port, JOURNAL_DIR=str(tmp_path / "journal")
+    ) as example:
+        workers = {await example.get("/", {"X-User-ID": str(n)}) for n in (7, 8) for _ in range(9)}
+        assert all(status == 200 for status, _ in workers)
+    seen = await db.fetch("SELECT id FROM users WHERE last_seen IS NOT NULL ORDER BY id")
+    assert [row["id"] for row in seen] == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("page", "program"), [("consumer.md", "consumer.py"), ("gunicorn.md", "gunicorn_app.py")]
+)
+def test_snippets_of_a_page_are_parts_of_its_program(page, program):
+    """So they run. The loop over an async iterator has a test of its own."""
+    text = (EXAMPLES / program).read_text()
+    snippets = PAGES[f"docs/howto/{page}"].snippets("python")
+    assert snippets
+    assert [one.text for one in snippets if one.text not in text and one.text != CONSUME] == []
+
+
+async def test_a_consumer_of_an_iterator_writes_what_is_left_when_it_ends(dsn, db):
+    """Two targets; a time that is given is stored, but none in the future."""
+    await db.execute(USERS + "INSERT INTO users (id) VALUES (7), (8)")
+    await db.execute("CREATE TABLE cards (number text PRIMARY KEY, last_used_at timestamptz)")
+    await db.execute("INSERT INTO cards VALUES ('5105'), ('4111')")
+    now = await db.fetchval("SELECT extract(epoch FROM now())::float")
+
+    async def payments():
+        yield SimpleNamespace(card="4111", user_id=8, at=now - 60)
+        yield SimpleNamespace(card="4111", user_id=7, at=now + 3600)
+
+    users = {"name": "users", "table": "users", "key_column": "id", "key_type": "bigint"}
+    cards = {"name": "cards", "table": "cards", "key_column": "number", "key_type": "text"}
+    targets = [Target(column="last_seen", **users), Target(column="last_used_at", **cards)]
+    names: dict[str, Any] = {}
+    exec(CONSUME, names)  # noqa: S102 - it is our own
+    await names["consume"](Tracker(targets, dsn=dsn), payments())
+    seen = await db.fetch("SELECT id, extract(epoch FROM last_seen)::bigint FROM users ORDER BY id")
+    (seven, eight) = (row[1] for row in seen)
+    assert eight == int(now - 60)
+    assert now - 1 <= seven <= now + 300
+    used = await db.fetch("SELECT number FROM cards WHERE last_used_at IS NOT NULL")
+    assert [row["number"] for row in used] == ["4111"]
+
+
+def test_every_program_is_run_and_linked():
+    """By a test of this file, and from the index."""
+    programs = {path.name for path in EXAMPLES.glob("*.py")}
+    assert programs == {"embed.py", "consumer.py", "gunicorn_app.py"}
+    linked = {link for link in PAGES["docs/index.md"].links() if link.endswith(".py")}
+    assert linked == {f"examples/{name}" for name in programs}

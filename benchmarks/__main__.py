@@ -147,7 +147,7 @@ def screenshots(
     *,
     seconds: Annotated[int, typer.Option(min=5, help="How much to replay at its pace.")] = 300,
 ) -> None:
-    """Take the pictures of the live page that are in docs/, of the sample fleet."""
+    """Take the pictures of the live page that are in docs/images/, of the sample fleet."""
     try:
         asyncio.run(take_screenshots(Console(), seconds=seconds))
     except (

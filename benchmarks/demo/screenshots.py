@@ -30,7 +30,7 @@ from benchmarks.demo.sample_fleet import GROUP, read_fleet
 from benchmarks.harness.metrics import scrape
 from benchmarks.harness.service import running_service
 
-FOLDER: Final = Path(__file__).parents[2] / "docs"
+FOLDER: Final = Path(__file__).parents[2] / "docs" / "images"
 _SHOWN: Final = "AFR45FG"
 """The device whose page is shown: one that has just taken off."""
 _BATCH: Final = 50
@@ -51,7 +51,7 @@ class NoBrowserError(Exception):
 
 
 async def screenshots(console: Console, *, seconds: int) -> None:
-    """Take the pictures, and write them to docs/.
+    """Take the pictures, and write them to docs/images/.
 
     Args:
         console: where to say what happens.

@@ -144,7 +144,7 @@ async def test_the_page_leads_to_files_in_their_places_and_to_a_first_key(dsn, d
 
     The URL has what a shell would read as something else.
     """
-    placing, making = (snippet.text for snippet in PAGES["docs/deploy.md"].snippets("sh"))
+    placing, making = (snippet.text for snippet in PAGES["docs/howto/deploy.md"].snippets("sh"))
     etc = tmp_path / "etc"
     (etc / "systemd" / "system").mkdir(parents=True)
 

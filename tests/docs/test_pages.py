@@ -1,7 +1,8 @@
-"""Pages lead where they say they do, and nothing in them goes untested."""
+"""Links of all pages lead somewhere, and every snippet is of a kind that is tested."""
 
 import json
 import re
+import uuid
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -16,13 +17,15 @@ each_page = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 
 TESTED = {
     "sh": "tests/docs/test_snippets.py",
-    "python": "tests/docs/test_library_page.py",
-    "sql": "tests/docs/test_library_page.py",
+    "python": "tests/docs/test_embed_page.py, test_readme.py, and test_examples.py",
+    "sql": "tests/docs/test_embed_page.py, and below",
     "promql": "tests/monitoring/test_alerts.py",
     "toml": "below: settings",
-    "yaml": "below: what Prometheus and Alertmanager are told",
+    "yaml": "below: configurations of Prometheus and Alertmanager",
     "json": "below",
     "": "a picture, or what a command prints",
+    "{toctree}": "tests/docs/test_site.py",
+    "{eval-rst}": "tests/docs/test_site.py",
 }
 """What tests the snippets of each language."""
 
@@ -44,44 +47,74 @@ def broken_links(page: Page) -> list[str]:
 
 @each_page
 def test_every_link_leads_somewhere(page):
-    """To a file of the checkout, and a heading in it."""
+    """To a file of the checkout, and to a heading in it."""
     assert broken_links(page) == []
 
 
 def test_a_link_that_leads_nowhere_is_noticed():
     """A file that is not there, and a heading that is not in it."""
-    links = "[a](docs/nowhere.md) [b](docs/service.md#nowhere) [c](#here) [d](docs/service.md#http)"
+    links = "[a](docs/nowhere.md) [b](docs/index.md#nowhere) [c](#here) [d](docs/glossary.md#lag)"
     assert broken_links(Page("README.md", f"{links} ![e](f.png)")) == [
         "docs/nowhere.md",
-        "docs/service.md#nowhere",
+        "docs/index.md#nowhere",
         "#here",
         "f.png",
     ]
 
 
-def test_the_front_door_leads_to_every_page():
-    """What is not linked is not read."""
-    assert {name for name in PAGES if name.startswith("docs/")} <= set(PAGES["README.md"].links())
+def test_readme_and_index_link_every_page():
+    """A page without a link is not read."""
+    pages = {name for name in PAGES if name.startswith("docs/")}
+    assert pages <= set(PAGES["README.md"].links())
+    index = PAGES["docs/index.md"]
+    linked = {resolved(index, link) for link in index.links() if "://" not in link}
+    assert pages - {index.name} <= linked
+
+
+def resolved(page: Page, link: str) -> str:
+    """Return the path in the checkout of a link to another page."""
+    path = ((ROOT / page.name).parent / urlsplit(link).path).resolve()
+    return path.relative_to(ROOT).as_posix()
 
 
 @each_page
 def test_every_snippet_is_of_a_kind_that_is_tested(page):
-    """Say what it is after the three backticks; a kind that is new needs a test."""
+    """The language is after the three backticks; a new language needs a test."""
     assert {snippet.language for snippet in page.snippets()} <= TESTED.keys()
 
 
-def test_snippets_are_where_their_tests_look_for_them():
-    """Python is run page by page, as pages need other applications around them."""
-    python = [name for name, page in PAGES.items() if page.snippets("python")]
-    assert python == ["README.md", "docs/library.md"]
-    assert [name for name, page in PAGES.items() if page.snippets("sql")] == ["docs/library.md"]
-    assert [name for name, page in PAGES.items() if page.snippets("promql")] == [
-        "api/monitoring/RUNBOOK.md"
-    ]
+def test_snippets_are_where_their_tests_expect_them():
+    """Python and SQL are run page by page, as they need an application or a database."""
+    for language, pages in {
+        "python": [
+            "README.md",
+            "docs/howto/consumer.md",
+            "docs/howto/embed.md",
+            "docs/howto/gunicorn.md",
+        ],
+        "sql": ["docs/howto/embed.md", "docs/howto/postgres.md"],
+        "promql": ["api/monitoring/RUNBOOK.md"],
+    }.items():
+        assert [name for name, page in PAGES.items() if page.snippets(language)] == pages
+
+
+async def test_a_database_that_the_service_owns_is_made_as_the_page_says(db):
+    """The statements for a role and a database run; with names that no other test uses."""
+    (snippet,) = PAGES["docs/howto/postgres.md"].snippets("sql")
+    name = f"page_{uuid.uuid4().hex[:12]}"
+    statements = re.sub(r"\bactivity\b", name, snippet.text).split(";\n")
+    try:
+        for statement in filter(None, statements):
+            await db.execute(statement)
+        owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = $1"
+        assert await db.fetchval(owner, name) == name
+    finally:
+        await db.execute(f"DROP DATABASE IF EXISTS {name}")
+        await db.execute(f"DROP ROLE IF EXISTS {name}")
 
 
 @each_page
-def test_settings_on_a_page_are_taken(page, tmp_path):
+def test_settings_on_a_page_are_valid(page, tmp_path):
     """By name, type and range, and together."""
     for snippet in page.snippets("toml"):
         file = tmp_path / f"line {snippet.line}.toml"
@@ -91,29 +124,31 @@ def test_settings_on_a_page_are_taken(page, tmp_path):
 
 @needs_promtool
 @each_page
-def test_what_prometheus_is_told_on_a_page_is_taken(page, tmp_path):
-    """A whole configuration, with the rules that it names."""
+def test_a_prometheus_configuration_on_a_page_is_valid(page, tmp_path):
+    """As a complete configuration, with the rules that it names."""
     for snippet in page.snippets("yaml"):
-        told = yaml.safe_load(snippet.text)
-        if "route" in told:
-            continue  # it is Alertmanager who is told
-        told["rule_files"] = [str(ROOT / name) for name in told.get("rule_files", [])]
+        configuration = yaml.safe_load(snippet.text)
+        if "route" in configuration:
+            continue  # of Alertmanager: below
+        configuration["rule_files"] = [
+            str(ROOT / name) for name in configuration.get("rule_files", [])
+        ]
         file = tmp_path / f"line {snippet.line}.yml"
-        file.write_text(yaml.safe_dump(told))
+        file.write_text(yaml.safe_dump(configuration))
         assert promtool("check", "config", file) == ""
 
 
-def test_alertmanager_is_told_of_severities_and_alerts_that_exist():
-    """And of receivers that it is told about, so that no alert goes nowhere."""
-    (told,) = (
-        told
-        for snippet in PAGES["docs/monitor.md"].snippets("yaml")
-        if "route" in (told := yaml.safe_load(snippet.text))
+def test_the_alertmanager_configuration_names_severities_and_alerts_that_exist():
+    """Every receiver is defined, so that no alert goes nowhere."""
+    (configuration,) = (
+        configuration
+        for snippet in PAGES["docs/howto/monitor.md"].snippets("yaml")
+        if "route" in (configuration := yaml.safe_load(snippet.text))
     )
-    routes = [told["route"], *told["route"]["routes"]]
-    known = {receiver["name"] for receiver in told["receivers"]}
+    routes = [configuration["route"], *configuration["route"]["routes"]]
+    known = {receiver["name"] for receiver in configuration["receivers"]}
     assert {route["receiver"] for route in routes} == known
-    for rule in told["inhibit_rules"]:
+    for rule in configuration["inhibit_rules"]:
         for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
             (names,) = re.fullmatch(r'alertname=~?"(.*)"', matcher).groups()
             assert set(names.split("|")) <= ALERTS.keys()
@@ -124,6 +159,6 @@ def test_alertmanager_is_told_of_severities_and_alerts_that_exist():
 
 @each_page
 def test_json_on_a_page_is_json(page):
-    """Whoever copies it can send it."""
+    """A reader who copies it can send it."""
     for snippet in page.snippets("json"):
         json.loads(snippet.text)

@@ -1,4 +1,4 @@
-"""A desk for whoever follows a page: a checkout, a shell, and the service running in it."""
+"""A sandbox in which the commands of a page run: a checkout, a shell, and the running service."""
 
 import os
 import re
@@ -21,11 +21,11 @@ HOST = f"{_DEFAULT.host}:{_DEFAULT.port}"
 """Where pages say that the service is."""
 BASH = shutil.which("bash") or "/bin/bash"
 _CURL = "fail-with-body\nsilent\nshow-error\nmax-time = 30\n"
-"""An answer of 400 and above is a failure, so that no example shows one unawares."""
+"""A response of 400 and above is a failure, so that no example shows one by mistake."""
 
 
 @dataclass(frozen=True)
-class Desk:
+class Sandbox:
     """A checkout, in a folder of its own so that nothing is left in the real one."""
 
     folder: Path
@@ -33,7 +33,7 @@ class Desk:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a shell has there; no settings, and nothing of a `make` that runs the tests."""
+        """The environment of a shell there: no settings, nothing of a surrounding `make`."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -46,8 +46,8 @@ class Desk:
     @property
     def database_url(self) -> str:
         """The embedded server of the service."""
-        told = (self.folder / ".activity" / "postgres" / "postmaster.pid").read_text()
-        return f"postgresql://postgres@/postgres?host={told.splitlines()[4]}"
+        state = (self.folder / ".activity" / "postgres" / "postmaster.pid").read_text()
+        return f"postgresql://postgres@/postgres?host={state.splitlines()[4]}"
 
     def follow(
         self, page: Page, not_run: Mapping[str, str], **given: str
@@ -57,7 +57,7 @@ class Desk:
         Args:
             page: what to follow; an error names its line.
             not_run: commands to leave out.
-            given: variables that the page takes for granted.
+            given: variables that the page expects its reader to have set.
         """
         file = self.folder / Path(page.name).name
         file.write_text(script(page, not_run).replace(HOST, f"127.0.0.1:{self.port}"))
@@ -74,11 +74,12 @@ class Desk:
 
 
 def script(page: Page, not_run: Mapping[str, str]) -> str:
-    """Return a page with nothing but its commands, in their lines; those in sentences come last."""
+    """Return the commands of a page, each in its line; those in running text come last."""
     lines = [""] * len(page.text.splitlines())
     for snippet in page.snippets("sh"):
         for number, line in enumerate(snippet.text.splitlines(), snippet.line - 1):
-            lines[number] = "" if command(line) in not_run else line
+            left_out = command(line) in not_run or is_of_the_suite(line)
+            lines[number] = "" if left_out else line
     lines += [code for code in page.code() if code.startswith("curl ")]
     # In place of the title, which is no command.
     assert not lines[0]
@@ -86,14 +87,21 @@ def script(page: Page, not_run: Mapping[str, str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def is_of_the_suite(line: str) -> bool:
+    """Return whether a line runs a part of the suite that would run it."""
+    return line.startswith(".venv/bin/python -m pytest")
+
+
 def command(line: str) -> str:
-    """Return a line without the remark at its end."""
+    """Return a line without the comment at its end."""
     return re.sub(r"(^|\s+)#\s.*$", "", line).strip()
 
 
 @contextmanager
-def desk_with_service(folder: Path, port: int) -> Iterator[Desk]:
-    """Lay out a desk, and run the service there until the block ends.
+def sandbox_with_service(folder: Path, port: int) -> Iterator[Sandbox]:
+    """Make a sandbox, and run the service in it until the block ends.
+
+    The service flushes at the end only, so that pages show what is pending.
 
     Args:
         folder: an empty one.
@@ -106,13 +114,14 @@ def desk_with_service(folder: Path, port: int) -> Iterator[Desk]:
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     (folder / ".curlrc").write_text(_CURL)
-    desk = Desk(folder, port)
+    sandbox = Sandbox(folder, port)
     log = folder / "service.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "api", "serve"],
             cwd=folder,
-            env=desk.environment | {f"{PREFIX}SERVER__PORT": str(port)},
+            env=sandbox.environment
+            | {f"{PREFIX}SERVER__PORT": str(port), f"{PREFIX}TRACKER__FLUSH_INTERVAL_S": "3600"},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -122,7 +131,7 @@ def desk_with_service(folder: Path, port: int) -> Iterator[Desk]:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        yield desk
+        yield sandbox
     finally:
         process.terminate()
         try:

@@ -92,7 +92,7 @@ LIBRARY_TESTS := $(addprefix tests/tracker/test_,$(addsuffix .py,buffer flush_lo
 test-lowest: ## Run the tests of test-fast with the lowest versions that pyproject.toml admits
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(PYTHON) .ci/lowest.py service embedded > $(LOWEST)/service.txt
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/service.txt -e '.[service,embedded,dev,docs]'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/service.txt -e '.[service,embedded,dev]'
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) --fast
 	$(PYTHON) .ci/lowest.py > $(LOWEST)/library.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(LOWEST)/library.txt

@@ -50,6 +50,31 @@ async def test_a_tracker_that_runs_has_nothing_to_tell(dsn, things):
     assert logs == []
 
 
+def test_the_old_name_of_rejected_rows_still_works_with_a_warning():
+    """`RowRefused` is the same class for one more release; the warning names the new one."""
+    with pytest.warns(DeprecationWarning, match="RowRefused is now called RowRejected"):
+        from tracker import RowRefused  # noqa: PLC0415 - the import is what warns
+    assert RowRefused is library.RowRejected
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("backoff_first_s", "backoff_initial_s"), ("backoff_most_s", "backoff_max_s")],
+)
+def test_old_names_of_backoff_arguments_still_work_with_a_warning(old, new):
+    """The value takes effect; the warning names the new argument."""
+    with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}") as caught:
+        tracker = Tracker([THINGS], dsn="postgresql://x", **{old: 7.5})
+    assert getattr(tracker._options, new) == 7.5
+    assert caught[0].filename == __file__
+
+
+def test_a_name_that_never_was_is_no_attribute():
+    """A misspelled import fails as in every module."""
+    with pytest.raises(AttributeError, match="'tracker' has no attribute 'RowIgnored'"):
+        _ = library.RowIgnored
+
+
 def test_the_public_surface_is_what_it_is():
     """A name that comes or goes is a decision, not an accident."""
     assert sorted(library.__all__) == [
@@ -309,7 +334,7 @@ async def test_it_runs_with_an_application(aiohttp_client, dsn, things):
 
 
 def test_the_wheel_ships_the_library_alone_and_typed(tmp_path):
-    """pip install brings tracker with its types, and nothing of the service."""
+    """pip install brings every module of tracker and its types, and nothing of the service."""
     checkout = Path(library.__file__).parent.parent
     source = tmp_path / "source"
     source.mkdir()
@@ -318,13 +343,13 @@ def test_the_wheel_ships_the_library_alone_and_typed(tmp_path):
     for package in ("tracker", "api", "benchmarks"):
         shutil.copytree(checkout / package, source / package)
     wheel = ProjectBuilder(source).build("wheel", tmp_path)
-    names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert {name for name in names if not name.endswith(".dist-info")} == {"tracker"}
-    assert "tracker/py.typed" in zipfile.ZipFile(wheel).namelist()
+    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    modules = {str(path.relative_to(source)) for path in source.glob("tracker/**/*.py")}
+    assert shipped == {*modules, "tracker/py.typed"}
 
 
 def test_the_library_needs_four_packages():
-    """Whoever imports tracker gets no web of dependencies."""
+    """An application that imports tracker gets few dependencies."""
     needed = [line for line in requires("activity-tracker") or [] if "extra ==" not in line]
     assert sorted(line.split(">=")[0] for line in needed) == [
         "aiohttp",

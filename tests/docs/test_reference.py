@@ -6,6 +6,7 @@ import sys
 
 from api.app import create_app, targets
 from api.config import Settings
+from api.renamed_settings import RENAMED
 from tests.api.test_request_metrics import PROMISED
 from tests.support.log_events import events
 from tests.support.markdown import PAGES, ROOT
@@ -57,6 +58,18 @@ def test_the_tests_that_the_guarantees_name_exist():
         assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
+def test_the_changelog_has_every_renamed_setting():
+    """With the name that still works and the one that replaces it."""
+    rows = re.findall(
+        r"^\| setting \* \| `([\w.]+)` \| `([\w.]+)` \|$", PAGES["CHANGELOG.md"].text, re.MULTILINE
+    )
+    assert dict(rows) == {
+        f"{section}.{old}": f"{section}.{new}"
+        for section, names in RENAMED.items()
+        for old, new in names.items()
+    }
+
+
 def test_figures_are_those_of_the_benchmarks():
     """Figures on other pages are those of the run that `benchmarks/README.md` shows."""
     run = PAGES["benchmarks/README.md"].text
@@ -88,6 +101,8 @@ def test_settings_events_and_metrics_that_pages_name_exist():
     # Of the library's own Tracker, which pages call `tracker`, too.
     known |= {f"tracker.{name}" for name in vars(Tracker)}
     for page in PAGES.values():
+        if page.name == "CHANGELOG.md":
+            continue  # names the old ones, too
         text = page.text.replace("ACTIVITY__SECTION__NAME", "")
         named = re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_]+)\b", text)
         named += [".".join(pair).lower() for pair in re.findall(r"ACTIVITY__(\w+?)__(\w+)", text)]

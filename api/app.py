@@ -1,6 +1,7 @@
 """The composition root: the only place where the service's parts are wired together."""
 
 import gc
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
@@ -21,9 +22,10 @@ from api.access.authentication import DEVICES, KEYS, Access, who_was_active
 from api.access.cache_metrics import CacheMetrics
 from api.access.keys import load_principals
 from api.access.lookup import CachedLookup
+from api.access.quotas import quotas_of
 from api.access.revocations import Revocations
 from api.background import background
-from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
+from api.config import JournalSettings, LimitSettings, ServerSettings, Settings, TrackerSettings
 from api.fleet.batch_commit import BatchCommit
 from api.fleet.devices import Devices, load_devices, load_devices_of_groups
 from api.fleet.listing import Listings
@@ -42,9 +44,16 @@ from api.live.queries import GroupQueries
 from api.live.tracker_stats import TrackerStats
 from api.loop_lag import LoopLag
 from api.postgres.clock import DatabaseClock
-from api.postgres.database import open_database
+from api.postgres.database import Database, open_database
 from api.postgres.pool_metrics import Owner, PoolMetrics
-from tracker import Target, Tracker, TrackerCollector, activity_middleware, no_touches
+from tracker import (
+    Target,
+    Tracker,
+    TrackerCollector,
+    View,
+    activity_middleware,
+    no_touches,
+)
 
 TRACKER: Final = web.AppKey("tracker", Tracker)
 """The application's tracker, for shutdown hooks and tests; absent when tracking is off."""
@@ -141,7 +150,12 @@ async def create_app(
 
         clock = DatabaseClock()
         keys = CachedLookup("keys", partial(load_principals, access_database, clock), settings.auth)
-        known = CachedLookup("devices", partial(load_devices, access_database), settings.auth)
+        known = CachedLookup(
+            "devices",
+            partial(load_devices, access_database),
+            settings.auth,
+            owner_of=lambda device: device.group_id,
+        )
         known_of_group = CachedLookup(
             "devices_of_group", partial(load_devices_of_groups, access_database), settings.auth
         )
@@ -185,8 +199,7 @@ async def create_app(
             app[TRACKER] = tracker
             registry.register(TrackerCollector(tracker))
         pending = partial(tracker.pending, DEVICES) if tracker else no_touches
-        devices, listings = Devices(database, pending), Listings(database, pending)
-        app.add_routes(DeviceHandlers(devices, listings, access).routes())
+        app.add_routes(_device_routes(database, pending, access, settings.limits))
         app.add_routes(LocationHandlers(uploads or grouped, database, access).routes())
         app.add_routes(GroupHandlers(database).routes())
         if settings.live.enabled:
@@ -204,6 +217,15 @@ async def create_app(
 
         app.on_cleanup.append(stop)
         return app
+
+
+def _device_routes(
+    database: Database, pending: Callable[[], View], access: Access, limits: LimitSettings
+) -> list[web.RouteDef]:
+    devices = Devices(database, pending, release_after_s=limits.release_device_id_after_s)
+    listings = Listings(database, pending)
+    quotas = quotas_of(limits, devices.count)
+    return DeviceHandlers(devices, listings, access, quotas).routes()
 
 
 def _registry(*collectors: Collector) -> CollectorRegistry:

@@ -184,6 +184,14 @@ class LiveSettings(_Section):
         return self
 
 
+class LimitSettings(_Section):
+    """The most that one API key or one group may use."""
+
+    devices_per_group: Count = 100_000
+    registrations_per_minute: Count = 6000
+    release_device_id_after_s: Annotated[float, Field(ge=0, le=31_536_000)] = 86_400.0
+
+
 class LogSettings(_Section):
     """What is logged, and how it looks."""
 
@@ -205,6 +213,7 @@ class Settings(BaseSettings):
     tracker: TrackerSettings = TrackerSettings()
     journal: JournalSettings = JournalSettings()
     live: LiveSettings = LiveSettings()
+    limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

@@ -164,6 +164,11 @@ class Access:
             self._devices.put(device_id, found)
         return found
 
+    def knows(self, device_id: str, group_id: str) -> bool:
+        """Return whether a device is known to be in a group, without asking the database."""
+        known = self._devices.peek(device_id)
+        return known is not None and known.group_id == group_id
+
     def remember(self, device: KnownDevice) -> None:
         """Take note of a device that has just been registered."""
         self._devices.put(device.device_id, device)

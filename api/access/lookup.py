@@ -15,15 +15,16 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import structlog
-from cachetools import LRUCache, TTLCache
+from cachetools import TTLCache
 
+from api.access.fair_cache import FairCache
 from api.config import AuthSettings
 from tracker import StoreError, StoreUnavailable
 
@@ -57,6 +58,7 @@ class CachedLookup(Generic[K, V]):
         name: what is looked up, for logs and metrics.
         load: returns the rows that exist among the keys it is given; raises StoreError.
         settings: times and sizes.
+        owner_of: whose a row is; a cache that is full takes from the owner with the most rows.
         monotonic: monotonic clock in seconds.
     """
 
@@ -66,6 +68,7 @@ class CachedLookup(Generic[K, V]):
         load: Callable[[list[K]], Awaitable[Mapping[K, V]]],
         settings: AuthSettings,
         *,
+        owner_of: Callable[[V], Hashable] = lambda _value: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -77,7 +80,9 @@ class CachedLookup(Generic[K, V]):
         self._stale_limit_s = settings.stale_limit_s
         self._max_waiting = settings.max_waiting
         self._monotonic = monotonic
-        self._known: LRUCache[K, _Entry[V]] = LRUCache(settings.cache_size)
+        self._known: FairCache[K, _Entry[V]] = FairCache(
+            settings.cache_size, lambda entry: owner_of(entry.value)
+        )
         self._unknown: TTLCache[K, None] = TTLCache(
             settings.negative_cache_size, settings.negative_ttl_s, timer=monotonic
         )
@@ -111,7 +116,7 @@ class CachedLookup(Generic[K, V]):
 
     def peek(self, key: K) -> V | None:
         """Return the row if it is cached, however old, without waiting and without counting."""
-        entry = self._known.get(key)
+        entry = self._known.peek(key)
         return None if entry is None else entry.value
 
     async def get(self, key: K) -> V | None:
@@ -143,12 +148,12 @@ class CachedLookup(Generic[K, V]):
         """Cache a row that has just been written."""
         self._under_way.pop(key, None)  # it may have been asked for before the write
         self._unknown.pop(key, None)
-        self._known[key] = _Entry(value, self._monotonic(), self._generation)
+        self._known.put(key, _Entry(value, self._monotonic(), self._generation))
 
     def discard(self, key: K) -> None:
         """Forget a row that has just been removed, or that there was none."""
         self._under_way.pop(key, None)
-        self._known.pop(key, None)
+        self._known.pop(key)
         self._unknown.pop(key, None)
 
     def doubt(self) -> None:
@@ -247,9 +252,9 @@ class CachedLookup(Generic[K, V]):
             if self._under_way.get(key) is future:
                 if value is not None:
                     self._unknown.pop(key, None)
-                    self._known[key] = _Entry(value, self._monotonic(), self._asked_in)
+                    self._known.put(key, _Entry(value, self._monotonic(), self._asked_in))
                 else:
-                    self._known.pop(key, None)
+                    self._known.pop(key)
                     if self._asked_in == self._generation:
                         self._unknown[key] = None
             if not future.done():

@@ -7,9 +7,12 @@ from typing import Annotated, Any, Final, TypeAlias
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from api.postgres.database import Database
 from tracker import View
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*$")]
 """What Postgres stores as text: no NUL."""
@@ -82,12 +85,35 @@ WITH d AS (
     ON CONFLICT (device_id) DO UPDATE SET
         display_name = excluded.display_name, group_id = excluded.group_id,
         platform = excluded.platform, fcm_token = excluded.fcm_token, is_active = true,
-        last_seen_at = greatest(stored.last_seen_at, excluded.last_seen_at)
+        last_seen_at = greatest(stored.last_seen_at, excluded.last_seen_at),
+        deactivated_at = NULL
     WHERE $6::text IS NULL OR stored.group_id = $6
     RETURNING *
 )
 SELECT {COLUMNS} FROM d {NEWEST}
 """
+_RELEASE: Final = """
+UPDATE devices SET group_id = $2, last_seen_at = NULL, deactivated_at = NULL
+WHERE device_id = $1 AND group_id <> $2 AND NOT is_active
+      AND deactivated_at <= now() - make_interval(secs => $3)
+      AND NOT EXISTS (SELECT FROM locations WHERE device_id = $1)
+RETURNING 1
+"""
+_FORGET_TRACK: Final = """
+WITH slice AS (
+    SELECT captured_at FROM locations WHERE device_id = (
+        SELECT device_id FROM devices
+        WHERE device_id = $1 AND group_id <> $2 AND NOT is_active
+              AND deactivated_at <= now() - make_interval(secs => $3)
+        FOR UPDATE
+    )
+    LIMIT $4
+)
+DELETE FROM locations USING slice
+WHERE locations.device_id = $1 AND locations.captured_at = slice.captured_at
+RETURNING 1
+"""
+_FORGOTTEN_AT_ONCE: Final = 10_000
 _ONE: Final = f"SELECT {COLUMNS} FROM devices AS d {NEWEST} WHERE d.device_id = $1 AND d.is_active"
 
 
@@ -97,11 +123,16 @@ class Devices:
     Args:
         database: where devices are stored.
         pending: returns a view of the devices' pending touches.
+        release_after_s: seconds after which the id of a deactivated device may be registered by
+            another group.
     """
 
-    def __init__(self, database: Database, pending: Callable[[], View]) -> None:
+    def __init__(
+        self, database: Database, pending: Callable[[], View], *, release_after_s: float
+    ) -> None:
         self._database = database
         self._pending = pending
+        self._release_after_s = release_after_s
 
     async def register(
         self, registration: Registration, within_group: str | None
@@ -118,6 +149,18 @@ class Devices:
         Raises:
             StoreError: the database is away.
         """
+        device = await self._register(registration, within_group)
+        if (
+            device is None
+            and within_group is not None
+            and await self._release(registration.device_id, within_group)
+        ):
+            device = await self._register(registration, within_group)
+        return device
+
+    async def _register(
+        self, registration: Registration, within_group: str | None
+    ) -> DeviceAnswer | None:
         view = self._pending()
         rows = await self._database.fetch(
             _REGISTER,
@@ -129,6 +172,31 @@ class Devices:
             within_group,
         )
         return device_answer(rows[0], view) if rows else None
+
+    async def count(self, group_id: str) -> int:
+        """Return how many active devices a group has.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        (row,) = await self._database.fetch(
+            "SELECT count(*) FROM devices WHERE group_id = $1 AND is_active", group_id
+        )
+        count: int = row[0]
+        return count
+
+    async def _release(self, device_id: UUID, group_id: str) -> bool:
+        """Give a group the id of a device that another group deactivated long enough ago.
+
+        It gets the id alone: the track and the time of the other group's device are removed first.
+        """
+        given = (device_id, group_id, self._release_after_s)
+        while await self._database.fetch(_FORGET_TRACK, *given, _FORGOTTEN_AT_ONCE):
+            pass
+        released = bool(await self._database.fetch(_RELEASE, *given))
+        if released:
+            log.info("device.released", device_id=str(device_id), group_id=group_id)
+        return released
 
     async def one(self, device_id: str) -> DeviceAnswer | None:
         """Return an active device; None if there is none.
@@ -147,7 +215,8 @@ class Devices:
             StoreError: the database is away.
         """
         rows = await self._database.fetch(
-            "UPDATE devices SET is_active = false WHERE device_id = $1 AND is_active RETURNING 1",
+            "UPDATE devices SET is_active = false, deactivated_at = now() "
+            "WHERE device_id = $1 AND is_active RETURNING 1",
             device_id,
         )
         return bool(rows)

@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from api.access.authentication import PRINCIPAL, Access, device_not_found, note_active
+from api.access.quotas import Quotas
 from api.durations import seconds
 from api.fleet.cursors import from_cursor
 from api.fleet.devices import DeviceAnswer, Devices, KnownDevice, Registration
@@ -26,9 +27,13 @@ class DeviceHandlers:
         devices: devices in the database.
         listings: lists them.
         access: who may reach which device.
+        quotas: of registrations.
     """
 
-    def __init__(self, devices: Devices, listings: Listings, access: Access) -> None:
+    def __init__(
+        self, devices: Devices, listings: Listings, access: Access, quotas: Quotas
+    ) -> None:
+        self._quotas = quotas
         self._devices = devices
         self._listings = listings
         self._access = access
@@ -44,13 +49,16 @@ class DeviceHandlers:
             web.delete("/api/v1/devices/{device_id}", self._deactivate),
         ]
 
-    @Operation(body=_REGISTRATION, answers={200: DeviceAnswer}, refuses=(403,))
+    @Operation(body=_REGISTRATION, answers={200: DeviceAnswer}, refuses=(403, 429))
     async def _register(self, request: web.Request) -> web.Response:
         """Make a device, or bring the one with this id up to date."""
         registration = await read_body(request, _REGISTRATION, self._access)
         own_group = request[PRINCIPAL].group_id
         if own_group is not None and registration.group_id != own_group:
             raise ApiError(403, "forbidden", "this API key may not register into another group")
+        self._quotas.rate.take(request[PRINCIPAL].key_id)
+        if not self._access.knows(str(registration.device_id), registration.group_id):
+            await self._quotas.room.take(registration.group_id)
         device = await self._devices.register(registration, own_group)
         if device is None:
             raise device_not_found()

@@ -28,11 +28,12 @@ _REFUSALS: Final = {
     413: "The body is larger than the service takes.",
     415: "The body is not declared as JSON, or encoded in a way that is not understood.",
     422: "The database refuses the report by a rule of its own.",
+    429: "This API key registers too many devices, or the group is full: try again later.",
     500: "Something went wrong; the logs have the request's id.",
     503: "The database is away or too slow, or too much is waiting for it: try again.",
 }
 """What each error says of a request; all have the same shape."""
-_MORE_HEADERS: Final = {503: ("Retry-After",)}
+_MORE_HEADERS: Final = {429: ("Retry-After",), 503: ("Retry-After",)}
 _JSON: Final = "application/json"
 _WITH_KEY: Final = {400, 401, 404, 503}
 _WITH_BODY: Final = {400, 408, 413, 415}

@@ -71,6 +71,10 @@ _ACCESS_CONNECTIONS: Final = 5
 readiness."""
 
 
+LABELS: Final = {DEVICES: "Devices", KEYS: "API keys"}
+"""The name of each target on the page."""
+
+
 def targets(settings: TrackerSettings) -> list[Target]:
     """Return the two columns that the service keeps up to date."""
     return [
@@ -203,8 +207,8 @@ async def create_app(
         app.add_routes(LocationHandlers(uploads or grouped, database, access).routes())
         app.add_routes(GroupHandlers(database).routes())
         if settings.live.enabled:
-            roster, pulse = GroupQueries(live_database, clock), TrackerStats(tracker)
-            registry.register(_add_live(app, roster, pulse, access, settings))
+            queries, stats = GroupQueries(live_database, clock), TrackerStats(tracker, LABELS)
+            registry.register(_add_live(app, queries, stats, access, settings))
         health = HealthHandlers(access_database, tracker, revocations, registry)
         registry.register(ListenerMetrics(_add_doors(app, settings.server, health, requests)))
         document = DocumentHandler()
@@ -243,15 +247,15 @@ def _registry(*collectors: Collector) -> CollectorRegistry:
 
 def _add_live(
     app: web.Application,
-    roster: GroupQueries,
-    pulse: TrackerStats,
+    queries: GroupQueries,
+    stats: TrackerStats,
     access: Access,
     settings: Settings,
 ) -> Hub:
     """Let groups be watched, by the page or by whoever reads the stream that it reads."""
     # Streams stay for hours; they shall not keep all others out.
     most = min(settings.live.max_streams, max(1, settings.server.max_connections // 2))
-    hub = Hub(roster, pulse, max_streams=most)
+    hub = Hub(queries, stats, max_streams=most)
 
     async def stop(_app: web.Application) -> None:
         await hub.stop()

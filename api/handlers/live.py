@@ -13,13 +13,13 @@ from api.handlers.openapi import Operation
 from api.handlers.queries import read_query
 from api.http.responses import ApiError
 from api.live.events import Hello
-from api.live.hub import Hub, NoRoom
-from api.live.stream import CONTENT_TYPE, Ended, Stream
+from api.live.hub import Hub, LimitReached
+from api.live.stream import CONTENT_TYPE, Stream, StreamEnded
 from tracker import StoreError
 
 _RETRY_AFTER_S: Final = 10
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-"""Neither kept nor held back by what is between us and the watcher."""
+"""Neither kept nor held back by what is between us and the subscriber."""
 
 
 class Watched(msgspec.Struct, frozen=True):
@@ -60,7 +60,7 @@ class LiveHandlers:
         self._find_room()
         try:
             await self._hub.group(reached)
-        except NoRoom as error:
+        except LimitReached as error:
             raise _no_room(str(error)) from error
         self._find_room()  # others may have been faster
 
@@ -80,11 +80,11 @@ class LiveHandlers:
             try:
                 still = await self._access.principal(request)
             except ApiError as error:
-                raise Ended("unauthorized") from error
+                raise StreamEnded("unauthorized") from error
             except StoreError as error:
-                raise Ended("unavailable") from error
+                raise StreamEnded("unavailable") from error
             if still.group_id != principal.group_id:
-                raise Ended("unavailable")
+                raise StreamEnded("unavailable")
 
         stream = Stream(self._hub, reached, hello, check, all_groups=principal.group_id is None)
         return web.Response(body=stream, headers=_HEADERS)

@@ -1,6 +1,6 @@
-"""What is seen live of a group: one picture of it, kept up to date while somebody watches.
+"""Live view of a group: one snapshot that is kept up to date while the group has subscribers.
 
-All watchers of a group share the picture, the look at the database and the bytes that are sent; a
-group that nobody watches costs nothing. Data flow one way: database and pending touches -> `Fleet`
--> `Group`, which encodes what changed once a second -> `Stream`, one for each watcher.
+All subscribers of a group share the snapshot, the queries and the encoded bytes. A group without
+subscribers costs nothing. Data flow one way: database and pending touches -> `GroupSnapshot` ->
+`Group`, which encodes the changes once a second -> `Stream`, one for each subscriber.
 """

@@ -1,4 +1,4 @@
-"""Server-sent events as bytes: encoded once, sent to whoever watches."""
+"""Server-sent events as bytes: encoded once, sent to all subscribers."""
 
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ def event(name: str, data: Any) -> bytes:
 
     Args:
         name: of the event.
-        data: whatever msgspec encodes.
+        data: anything that msgspec can encode.
     """
     return b"event: %b\ndata: %b\n\n" % (name.encode(), _encode(data))
 
@@ -21,17 +21,17 @@ READY: Final = event("ready", {})
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """The first event: whoever gets it forgets all before.
+    """The first event of a snapshot: it replaces everything that was sent before.
 
     Args:
-        group_id: as it was asked for.
+        group_id: as in the request.
         now: the database's time in epoch seconds.
         online_within_s: a device is online if it was seen at most so long ago.
         silent_after_s: it is silent if it was seen longer ago than this, or never.
-        devices: how many follow.
-        of: how many active ones the group has.
+        devices: how many follow in `devices` events.
+        of: how many active devices the group has; the snapshot holds the first 10,000 by name.
         version: of the service.
-        all_groups: whether the key is bound to none.
+        all_groups: whether the API key may read all groups.
     """
 
     group_id: str

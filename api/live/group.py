@@ -1,11 +1,11 @@
-"""One watched group: its picture is kept up to date, and told to all watchers in the same bytes.
+"""One group with subscribers: keeps its snapshot up to date and encodes each change once for all.
 
-Once a second the pending touches are laid over the picture, and what has changed is encoded. At a
-slower pace the database is asked: for what other processes wrote, for who came, left or was
-renamed, and for positions. If it does not answer, ticks go on with what is known.
+A tick, once a second, overlays the pending touches on the snapshot and encodes what has changed.
+Every two seconds the database is queried for what other processes wrote: touches, members and their
+names, positions. If the database is unavailable, ticks continue with what is known and say `stale`.
 
-What was told lately is kept, once for all: a watcher that lags goes on where it was, one that lags
-further starts over with a new picture.
+The last ticks are kept, shared by all subscribers. A subscriber that lags continues where it was;
+one that lags further than that starts over with a new snapshot.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from typing import Final
 import structlog
 
 from api.live.queries import GroupQueries
-from api.live.snapshot import MOST_DEVICES, Fleet
+from api.live.snapshot import MAX_DEVICES, GroupSnapshot
 from api.live.tracker_stats import TrackerStats
 from tracker import StoreError
 from tracker.instrumentation import LogThrottle
 
 TICK_S: Final = 1.0
-_LOOK_EVERY_S: Final = 2.0
-_LOCATED_AT_ONCE: Final = 1000
-_PATROLLED_AT_ONCE: Final = 200
-_LOOKS_PER_COUNT: Final = 15
-_UNWATCHED_TICKS: Final = 3
+_REFRESH_EVERY_S: Final = 2.0
+_LOCATED_PER_REFRESH: Final = 1000
+_RECHECKED_PER_REFRESH: Final = 200
+_REFRESHES_PER_COUNT: Final = 15
+_IDLE_TICKS: Final = 3
 _KEPT_TICKS: Final = 120
 _KEPT_BYTES: Final = 4 << 20
 _SHARED_TICKS: Final = 10
-"""A picture so old is still shown to newcomers: what changed since is short, they get it next."""
+"""An encoded snapshot is sent to new subscribers for so many ticks; they get these ticks next."""
 _LOG_EVERY_S: Final = 60.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -40,235 +40,237 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All devices of a group as events, as of a tick.
+    """All devices of a group, encoded as events, as of one tick.
 
     Args:
         number: of the tick.
-        devices: how many there are.
+        devices: how many are in the snapshot.
         of: how many active devices the group has.
-        pieces: the events.
-        size_bytes: how long they are together.
+        chunks: the events.
+        size_bytes: total length of the events.
     """
 
     number: int
     devices: int
     of: int
-    pieces: list[bytes]
+    chunks: list[bytes]
     size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What a tick told.
+    """The events of one tick.
 
     Args:
-        group: of the group, to all who watch it.
-        service: of the service, to those of them who may know of all groups.
+        group: what changed in the group; for all subscribers.
+        service: the tracker's statistics; for subscribers whose API key may read all groups.
     """
 
     group: bytes
     service: bytes
 
     def __len__(self) -> int:
-        """Return how many bytes it takes."""
+        """Return the size in bytes."""
         return len(self.group) + len(self.service)
 
 
 class Group:
-    """A group as long as it is watched; made by `start`.
+    """The live state of one group while it has subscribers.
 
     Args:
-        group_id: which one; None is one that nobody is in.
-        roster: what the database knows.
-        pulse: what the tracker knows.
+        group_id: the group; None is an empty group.
+        queries: reads the database.
+        stats: reads the tracker.
     """
 
-    def __init__(self, group_id: str | None, roster: GroupQueries, pulse: TrackerStats) -> None:
-        self.watchers = 0
+    def __init__(self, group_id: str | None, queries: GroupQueries, stats: TrackerStats) -> None:
+        self.subscribers = 0
         self.number = 0
-        """Of the last tick."""
-        self.over = False
-        """Whether there will be no other: ask for the group anew."""
+        """Number of the last tick."""
+        self.closed = False
+        """No more ticks will come; the hub has to be asked for a new Group."""
         self.crashed = False
-        """Whether that is for a bug, so that asking at once would only meet it again."""
+        """It was closed by a bug, so a new Group would most likely fail in the same way."""
         self._group_id = group_id
-        self._roster = roster
-        self._pulse = pulse
-        self._clock = roster.clock
-        self._fleet = Fleet()
+        self._queries = queries
+        self._stats = stats
+        self._clock = queries.clock
+        self._devices = GroupSnapshot()
         self._members: int | None = None
-        self._looks = 0
-        self._told: deque[Tick] = deque()
-        self._told_bytes = 0
+        self._refreshes = 0
+        self._ticks: deque[Tick] = deque()
+        self._ticks_bytes = 0
         self._next = asyncio.Event()
-        self._picture: Snapshot | None = None
-        self._drawing = asyncio.Lock()
-        self._earlier = pulse.pending()
-        self._drains = pulse.drains()
-        self._look_now = asyncio.Event()
-        self._blind = False
-        self._silent = LogThrottle(_LOG_EVERY_S)
+        self._encoded: Snapshot | None = None
+        self._encoding = asyncio.Lock()
+        self._earlier = stats.pending()
+        self._drains = stats.drains()
+        self._refresh_now = asyncio.Event()
+        self._stale = False
+        self._stale_log = LogThrottle(_LOG_EVERY_S)
         self.loaded = asyncio.create_task(self._load(), name=f"live-load-{group_id}")
-        """Done when there is a picture; raises StoreError if the database is away."""
+        """Done when the snapshot is complete; raises StoreError if the database is unavailable."""
         self._running: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        """Return how many devices are shown."""
-        return len(self._fleet)
+        """Return how many devices the snapshot holds."""
+        return len(self._devices)
 
     async def run(self) -> None:
-        """Keep the picture up to date until nobody has watched for a while.
+        """Keep the snapshot up to date until there has been no subscriber for some ticks.
 
         Raises:
-            StoreError: the database is away, so that there is none to begin with.
+            StoreError: the database was unavailable when the snapshot was loaded.
         """
         try:
             await self.loaded
             async with asyncio.TaskGroup() as tasks:
-                looking = tasks.create_task(self._look_again_and_again())
-                await self._tick_while_watched()
-                looking.cancel()
+                refreshing = tasks.create_task(self._refresh_forever())
+                await self._tick_while_subscribed()
+                refreshing.cancel()
         finally:
             self.loaded.cancel()
-            self.over = True
+            self.closed = True
             self._next.set()
 
     async def _load(self) -> None:
-        self._earlier = self._pulse.pending()  # before the SELECT, as every view
-        await self._look_at_members()
-        while self._fleet.to_locate:
-            await self._look_at_positions()
-        self._lay_over()
-        for _ in self._fleet.changes(0.0):  # nobody has been shown anything yet
+        self._earlier = self._stats.pending()  # before the SELECT, as every view
+        await self._refresh_members()
+        while self._devices.to_locate:
+            await self._refresh_positions()
+        self._overlay()
+        for _ in self._devices.changes(0.0):  # there are no subscribers yet: discard
             await asyncio.sleep(0)
 
-    async def _tick_while_watched(self) -> None:
-        due, unwatched = time.monotonic(), 0
-        while unwatched < _UNWATCHED_TICKS and not self._fleet.worn_out:
+    async def _tick_while_subscribed(self) -> None:
+        due, idle = time.monotonic(), 0
+        while idle < _IDLE_TICKS and not self._devices.is_exhausted:
             due = max(due + TICK_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
             await self._tick()
-            unwatched = 0 if self.watchers else unwatched + 1
+            idle = 0 if self.subscribers else idle + 1
 
     async def _tick(self) -> None:
-        self._lay_over()
+        self._overlay()
         await asyncio.sleep(0)
-        pieces = []
-        for piece in self._fleet.changes(round(self._clock.now(), 3), blind=self._blind):
-            pieces.append(piece)
+        chunks = []
+        for chunk in self._devices.changes(round(self._clock.now(), 3), stale=self._stale):
+            chunks.append(chunk)
             await asyncio.sleep(0)
-        told = Tick(b"".join(pieces), self._pulse.service())
-        self._told.append(told)
-        self._told_bytes += len(told)
-        while len(self._told) > _KEPT_TICKS or self._told_bytes > _KEPT_BYTES:
-            self._told_bytes -= len(self._told.popleft())
+        tick = Tick(b"".join(chunks), self._stats.service())
+        self._ticks.append(tick)
+        self._ticks_bytes += len(tick)
+        while len(self._ticks) > _KEPT_TICKS or self._ticks_bytes > _KEPT_BYTES:
+            self._ticks_bytes -= len(self._ticks.popleft())
         self.number += 1
         done, self._next = self._next, asyncio.Event()
         done.set()
 
-    def _lay_over(self) -> None:
-        latest, view, drains = int(self._clock.now()), self._pulse.pending(), self._pulse.drains()
-        self._fleet.lay_over(view, latest)
-        # The earlier one still has what has been written since. If there was more than one flush,
-        # touches may have come and gone unseen; they are in the table.
+    def _overlay(self) -> None:
+        latest, view, drains = int(self._clock.now()), self._stats.pending(), self._stats.drains()
+        self._devices.overlay(view, latest)
+        # The view of the last tick still has the touches that one flush has written since. If there
+        # was more than one flush, some touches were in neither view; they are in the table.
         if drains != self._drains:
-            self._fleet.lay_over(self._earlier, latest)
+            self._devices.overlay(self._earlier, latest)
         if drains - self._drains > 1:
-            self._look_now.set()
+            self._refresh_now.set()
         self._earlier, self._drains = view, drains
 
-    async def _look_again_and_again(self) -> None:
+    async def _refresh_forever(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(_LOOK_EVERY_S):
-                    await self._look_now.wait()
+                async with asyncio.timeout(_REFRESH_EVERY_S):
+                    await self._refresh_now.wait()
             except TimeoutError:
                 pass
-            self._look_now.clear()
+            self._refresh_now.clear()
             try:
-                await self._look_at_members()
-                self._fleet.patrol(_PATROLLED_AT_ONCE)
-                await self._look_at_positions()
-                self._blind = False
+                await self._refresh_members()
+                self._devices.recheck(_RECHECKED_PER_REFRESH)
+                await self._refresh_positions()
+                self._stale = False
             except StoreError as error:
-                self._blind = True
-                if times := self._silent.due():
+                self._stale = True
+                if times := self._stale_log.due():
                     log.warning("live.stale", error=str(error), times=times)
 
-    async def _look_at_members(self) -> None:
-        summary = await self._roster.summary(self._group_id)
+    async def _refresh_members(self) -> None:
+        summary = await self._queries.summary(self._group_id)
         if summary.members != self._members:
             await self._read_members()
             return
-        self._fleet.saw(summary.seen)
-        self._looks += 1
-        if self._looks % _LOOKS_PER_COUNT == 0:
+        self._devices.saw(summary.seen)
+        self._refreshes += 1
+        if self._refreshes % _REFRESHES_PER_COUNT == 0:
             await self._count_members()
 
     async def _read_members(self) -> None:
         order: list[int] = []
         members = 0
-        page = await self._roster.page(self._group_id)
+        page = await self._queries.page(self._group_id)
         while page:
-            del page[MOST_DEVICES - len(order) :]
-            order += [self._fleet.put(*row) for *row, _ in page]
+            del page[MAX_DEVICES - len(order) :]
+            order += [self._devices.put(*row) for *row, _ in page]
             members += sum(row[-1] for row in page)
-            if len(order) == MOST_DEVICES:
+            if len(order) == MAX_DEVICES:
                 break
-            page = await self._roster.page(self._group_id, (page[-1][1], page[-1][0]))
-        self._fleet.keep(order)
-        self._members = members  # of what was read: what changes meanwhile is seen at the next look
+            page = await self._queries.page(self._group_id, (page[-1][1], page[-1][0]))
+        self._devices.keep(order)
+        self._members = (
+            members  # of the rows that were read: a later change is found by the next refresh
+        )
         await self._count_members()
 
     async def _count_members(self) -> None:
-        """Take note of how many there are beyond those that are shown."""
-        shown = len(self._fleet)
-        full = shown == MOST_DEVICES
-        self._fleet.of = await self._roster.count(self._group_id) if full else shown
+        """Count the devices of the group if there may be more than the snapshot can hold."""
+        shown = len(self._devices)
+        full = shown == MAX_DEVICES
+        self._devices.of = await self._queries.count(self._group_id) if full else shown
 
-    async def _look_at_positions(self) -> None:
-        numbers, ids, known_ms = self._fleet.next_to_locate(_LOCATED_AT_ONCE)
+    async def _refresh_positions(self) -> None:
+        numbers, ids, known_ms = self._devices.next_to_locate(_LOCATED_PER_REFRESH)
         if not numbers:
             return
         try:
-            found = await self._roster.positions(ids, known_ms)
+            found = await self._queries.positions(ids, known_ms)
         except BaseException:
-            self._fleet.to_locate.update(dict.fromkeys(numbers))
+            self._devices.to_locate.update(dict.fromkeys(numbers))
             raise
         for place, position in found:
-            self._fleet.locate(numbers[place], position)
+            self._devices.locate(numbers[place], position)
 
-    async def picture(self) -> Snapshot:
-        """Return all devices as of a tick that `told` still knows the next one of."""
-        async with self._drawing:
-            if self._picture is None or not self._is_fresh(self._picture):
-                number, pieces = self.number, []
-                devices, of = len(self._fleet), self._fleet.of
-                for piece in self._fleet.pieces():
-                    pieces.append(piece)
+    async def snapshot(self) -> Snapshot:
+        """Return all devices as of a tick whose successor is still kept."""
+        async with self._encoding:
+            if self._encoded is None or not self._is_fresh(self._encoded):
+                number, chunks = self.number, []
+                devices, of = len(self._devices), self._devices.of
+                for chunk in self._devices.chunks():
+                    chunks.append(chunk)
                     await asyncio.sleep(0)
-                self._picture = Snapshot(number, devices, of, pieces, sum(map(len, pieces)))
-            return self._picture
+                self._encoded = Snapshot(number, devices, of, chunks, sum(map(len, chunks)))
+            return self._encoded
 
-    def _is_fresh(self, picture: Snapshot) -> bool:
-        since = self.number - picture.number
-        if since > min(_SHARED_TICKS, len(self._told)):
+    def _is_fresh(self, snapshot: Snapshot) -> bool:
+        since = self.number - snapshot.number
+        if since > min(_SHARED_TICKS, len(self._ticks)):
             return False
-        later = islice(reversed(self._told), since)
-        return sum(map(len, later)) <= picture.size_bytes
+        later = islice(reversed(self._ticks), since)
+        return sum(map(len, later)) <= snapshot.size_bytes
 
-    def remembers(self, number: int) -> bool:
-        """Whether all ticks from this one on are still known, or yet to come."""
-        return number > self.number - len(self._told)
+    def has_tick(self, number: int) -> bool:
+        """Return whether this tick and all later ones are still kept, or yet to come."""
+        return number > self.number - len(self._ticks)
 
-    async def told(self, number: int) -> Tick | None:
-        """Return what a tick told when it has; None if it is not known any more, or never will be.
+    async def tick(self, number: int) -> Tick | None:
+        """Wait for a tick and return it; None if it is no longer kept, or if the group has closed.
 
         Args:
-            number: of the tick, from that of a picture on.
+            number: of the tick; the first one after a snapshot is `snapshot.number + 1`.
         """
-        while number > self.number and not self.over:
+        while number > self.number and not self.closed:
             await self._next.wait()
-        if self.over or not self.remembers(number):
+        if self.closed or not self.has_tick(number):
             return None
-        return self._told[number - self.number - 1]
+        return self._ticks[number - self.number - 1]

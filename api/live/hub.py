@@ -1,4 +1,4 @@
-"""All that is watched: groups come when somebody asks for them, and go when nobody watches."""
+"""All live groups and streams: creates a group for its first subscriber, and enforces limits."""
 
 import asyncio
 from collections.abc import Iterator
@@ -15,52 +15,52 @@ from api.live.tracker_stats import TrackerStats
 from tracker import StoreError, StoreUnavailable
 from tracker.instrumentation import LogThrottle
 
-_PATIENCE_S: Final = 5.0
-"""How long the first picture of a group may take: a large one behind others takes a second."""
-_MOST_WATCHED: Final = 100_000
-"""How many devices, in all groups: each costs 700 bytes or so, and a look-up a second."""
+_LOAD_TIMEOUT_S: Final = 5.0
+"""Deadline for the first snapshot of a group; a large group behind several takes a second."""
+_MAX_DEVICES: Final = 100_000
+"""Limit of devices in all groups: each costs about 700 bytes, and one lookup a second."""
 _LOG_EVERY_S: Final = 60.0
-_GRACE_S: Final = 0.5
-"""How long a watcher may take for the last word, when the service stops."""
+_STOP_TIMEOUT_S: Final = 0.5
+"""How long a subscriber may take to read its last event at shutdown."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class NoRoom(StoreUnavailable):
-    """As much is being watched as may be; the message is what."""
+class LimitReached(StoreUnavailable):
+    """A limit of the live view is reached; the message names it."""
 
 
-class Watcher(Protocol):
-    """Who is sent events until one of the two sides ends it."""
+class Subscriber(Protocol):
+    """One open stream."""
 
     ended: asyncio.Event
 
     @property
     def is_open(self) -> bool:
-        """Whether the watcher is there, as far as is known."""
+        """Whether the connection is open, as far as is known."""
         ...
 
     def abort(self) -> None:
-        """End here and now, whatever has not been sent."""
+        """Close the connection at once and discard what has not been sent."""
         ...
 
 
 class Hub(Collector):
-    """Has the groups that are watched, and tells Prometheus how many watch.
+    """Holds the live groups and streams, and exports their numbers to Prometheus.
 
     Args:
-        roster: what the database knows.
-        pulse: what the tracker knows.
-        max_streams: how many may watch at a time.
+        queries: reads the database.
+        stats: reads the tracker.
+        max_streams: limit of open streams.
     """
 
-    def __init__(self, roster: GroupQueries, pulse: TrackerStats, *, max_streams: int) -> None:
-        self.clock = roster.clock
-        self.streams: set[Watcher] = set()
+    def __init__(self, queries: GroupQueries, stats: TrackerStats, *, max_streams: int) -> None:
+        self.clock = queries.clock
+        self.streams: set[Subscriber] = set()
         self.sent_bytes = 0
         self.stopping = False
-        self._roster = roster
-        self._pulse = pulse
+        self._queries = queries
+        self._stats = stats
         self._max_streams = max_streams
         self._groups: dict[str | None, Group] = {}
         self._tasks: dict[Group, asyncio.Task[None]] = {}
@@ -68,60 +68,62 @@ class Hub(Collector):
 
     @property
     def is_full(self) -> bool:
-        """Whether nobody else may watch; who has left does not count, even if not noticed yet."""
+        """Whether the limit of streams is reached; streams that are closing do not count."""
         return sum(stream.is_open for stream in self.streams) >= self._max_streams
 
     async def group(self, group_id: str | None) -> Group:
-        """Return a group that has a picture.
+        """Return a group whose snapshot is loaded; load it if necessary.
 
         Args:
-            group_id: which; None is one that nobody is in.
+            group_id: the group; None is an empty group.
 
         Raises:
-            NoRoom: too many groups or devices are watched.
-            StoreError: the database is away or too slow.
+            LimitReached: too many groups or devices are live.
+            StoreError: the database is unavailable or too slow, or the service is stopping.
         """
         if self.stopping:
             raise StoreUnavailable("the service is stopping")
         group = self._groups.get(group_id)
-        if group is None or group.over:
-            self._make_room()
-            group = self._groups[group_id] = Group(group_id, self._roster, self._pulse)
+        if group is None or group.closed:
+            self._evict_idle()
+            group = self._groups[group_id] = Group(group_id, self._queries, self._stats)
             self._tasks[group] = asyncio.create_task(
                 self._run(group_id, group), name=f"live-{group_id}", context=Context()
             )
         if not group.loaded.done():
             try:
-                async with asyncio.timeout(_PATIENCE_S):
+                async with asyncio.timeout(_LOAD_TIMEOUT_S):
                     await asyncio.wait((group.loaded,))
             except TimeoutError as error:
-                raise StoreUnavailable("the group's devices took too long to come") from error
+                raise StoreUnavailable("loading the group's devices timed out") from error
         if group.loaded.cancelled():
             raise StoreUnavailable("the service is stopping")
         failure = group.loaded.exception()
         if failure is not None:
-            raise StoreUnavailable(str(failure))  # a new one: tracebacks would pile up on the old
-        if not group.watchers and sum(map(len, self._tasks)) > _MOST_WATCHED:
+            raise StoreUnavailable(
+                str(failure)
+            )  # a new error: the old one's traceback would grow with each raise
+        if not group.subscribers and sum(map(len, self._tasks)) > _MAX_DEVICES:
             if group in self._tasks:
                 self._tasks[group].cancel()
-            raise NoRoom("too many devices are being watched")
+            raise LimitReached("too many devices are watched")
         return group
 
-    def _make_room(self) -> None:
-        """Let go of a group that nobody watches, if there are as many as may be watched."""
+    def _evict_idle(self) -> None:
+        """Cancel a group without subscribers if the limit of groups is reached."""
         if len(self._tasks) < self._max_streams:
             return
         for group, task in self._tasks.items():
-            if not group.watchers and group.loaded.done() and not task.cancelling():
+            if not group.subscribers and group.loaded.done() and not task.cancelling():
                 task.cancel()
                 return
-        raise NoRoom("too many groups are being asked for")
+        raise LimitReached("too many groups are watched")
 
     async def _run(self, group_id: str | None, group: Group) -> None:
         try:
             await group.run()
         except StoreError:
-            pass  # whoever asked for the group is told
+            pass  # `group` reports it to the request
         except Exception:
             group.crashed = True
             if times := self._crashes.due():
@@ -132,7 +134,7 @@ class Hub(Collector):
                 del self._groups[group_id]
 
     async def stop(self) -> None:
-        """End all streams, and let no other begin."""
+        """End all streams and accept no new ones."""
         self.stopping = True
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -140,10 +142,10 @@ class Hub(Collector):
         await asyncio.gather(*tasks, return_exceptions=True)
         ended = [stream.ended.wait() for stream in self.streams]
         try:
-            async with asyncio.timeout(_GRACE_S):
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await asyncio.gather(*ended)
         except TimeoutError:
-            for stream in self.streams:  # these do not read, and shall keep nobody waiting
+            for stream in self.streams:  # these do not read, and must not delay the shutdown
                 stream.abort()
 
     def collect(self) -> Iterator[Metric]:

@@ -1,7 +1,7 @@
-"""What the database knows of a group: who is in it, when each was seen, and where.
+"""Database queries about one group: its members, when each was last seen, and where.
 
-All is asked over one connection, one question at a time, however many groups are watched: the load
-on the database is bounded, and other requests never wait for it.
+All groups share one connection and one query runs at a time. So the load on the database is
+bounded, and other requests never wait for the live view.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from api.live.snapshot import MOST_DEVICES, Position
+from api.live.snapshot import MAX_DEVICES, Position
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, Records
 
@@ -24,11 +24,11 @@ SELECT coalesce(sum(member), 0)::text, coalesce(array_agg(seen), '{{}}'),
        extract(epoch FROM now())::float8
 FROM (
     SELECT {_MEMBER} AS member, {_SEEN} AS seen FROM devices
-    WHERE group_id = $1 AND is_active ORDER BY display_name, device_id LIMIT {MOST_DEVICES}
+    WHERE group_id = $1 AND is_active ORDER BY display_name, device_id LIMIT {MAX_DEVICES}
 ) AS shown
 """
-"""A group's members are summed up in one number, so that they are read again only if they change:
-there is no index on what changes all the time."""
+"""The checksum of the members: their rows are read again only if it changes. `last_seen_at` has no
+index, since it changes all the time, so there is no cheaper way to find changes."""
 _PAGE: Final = f"""
 SELECT device_id::text, display_name, platform, {_SEEN}, {_MEMBER} FROM devices
 WHERE group_id = $1 AND is_active AND (display_name, device_id) > ($2, $3)
@@ -50,12 +50,12 @@ WHERE newest.captured_ms > asked.known_ms
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A group at a glance.
+    """The state of a group in one row.
 
     Args:
-        members: the sum of what `page` returns of each, so that it is the same as long as the group
-            has the same devices, by the same names.
-        seen: when each was seen, in epoch seconds, by name; 0 for never.
+        members: checksum, the sum of the last column of `page`. It changes only if the devices of
+            the group, their names or platforms do.
+        seen: when each device was last seen, in epoch seconds, ordered by name; 0 is never.
     """
 
     members: int
@@ -63,54 +63,56 @@ class Summary:
 
 
 class GroupQueries:
-    """Asks the database about groups.
+    """Runs the queries, one at a time.
 
     Args:
-        database: with a connection of its own.
-        clock: is told the database's time.
+        database: a pool with one connection of its own.
+        clock: is set to the database's time.
     """
 
     def __init__(self, database: Database, clock: DatabaseClock) -> None:
         self._database = database
         self.clock = clock
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def _fetch(self, statement: str, *arguments: object) -> Records:
-        async with self._one_at_a_time:  # waiting for a turn is no slowness of the database's
+        async with (
+            self._lock
+        ):  # outside of the query timeout: waiting for the lock is not slowness of the database
             return await self._database.fetch(statement, *arguments)
 
     async def summary(self, group_id: str | None) -> Summary:
-        """Sum up a group.
+        """Return the checksum of a group and when its devices were last seen.
 
         Args:
-            group_id: the group; None is one that nobody is in.
+            group_id: the group; None is an empty group.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is unavailable.
         """
-        async with self._one_at_a_time:
+        async with self._lock:
             asked_at = self.clock.monotonic()
             (row,) = await self._database.fetch(_SUMMARY, group_id)
         self.clock.set(row[2], asked_at=asked_at)
         return Summary(int(row[0]), row[1])
 
     async def page(self, group_id: str | None, after: tuple[str, str] = ("", _NIL)) -> Records:
-        """Return some devices by name: id, name, platform, when it was seen, and its summand.
+        """Return one page of devices: id, name, platform, last seen in epoch seconds, checksum.
 
         Args:
             group_id: the group.
-            after: name and id of the last device that is known already.
+            after: name and id of the last device of the page before.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is unavailable.
         """
         return await self._fetch(_PAGE, group_id, *after)
 
     async def count(self, group_id: str | None) -> int:
-        """Return how many active devices a group has, however many are shown.
+        """Return how many active devices a group has.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is unavailable.
         """
         (row,) = await self._fetch(_COUNT, group_id)
         found: int = row[0]
@@ -119,17 +121,17 @@ class GroupQueries:
     async def positions(
         self, device_ids: Sequence[str], known_ms: Sequence[int]
     ) -> list[tuple[int, Position]]:
-        """Return the newest positions of those devices that have a newer one than is known.
+        """Return the newest position of each device that has a newer one than the known one.
 
         Args:
             device_ids: in canonical form.
-            known_ms: the capture time of the position that is known of each.
+            known_ms: capture time of each known position, in epoch milliseconds; -1 for none.
 
         Returns:
-            The device's place in the arguments, and its position.
+            Pairs of the device's index in `device_ids` and its position.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is unavailable.
         """
         rows = await self._fetch(_POSITIONS, device_ids, known_ms)
         return [(row[0] - 1, (row[1], row[2], row[3], row[4])) for row in rows]

@@ -1,8 +1,8 @@
-"""One watcher: it is sent a picture, then what each tick tells, as fast as it reads.
+"""One subscriber: sends it a snapshot, then each tick, as fast as it reads.
 
-It has no queue: while it does not read nothing is fetched for it, and it goes on where it was. If
-that is too long ago it gets a new picture. aiohttp sends it as the body of an answer, so that for
-all the rest of the service the request is over when the stream begins.
+A stream has no queue. It waits while the client does not read, then continues with the next tick,
+or with a new snapshot if that tick is no longer kept. The stream is a response body for aiohttp: to
+the rest of the service, the request ends when the stream begins.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ Reason = Literal["unauthorized", "stopping", "unavailable"]
 CONTENT_TYPE: Final = "text/event-stream"
 
 
-class Ended(Exception):
-    """A stream must end.
+class StreamEnded(Exception):
+    """The stream has to end.
 
     Args:
-        reason: what the watcher is told.
+        reason: sent to the client in the `bye` event.
     """
 
     def __init__(self, reason: Reason) -> None:
@@ -34,14 +34,15 @@ class Ended(Exception):
 
 
 class Stream(Payload):
-    """The events for one watcher.
+    """The response body for one subscriber.
 
     Args:
-        hub: where groups are.
-        group_id: what is watched; None is a group that nobody is in.
-        hello: makes the first event, of the time, and how many devices are shown, of how many.
-        all_groups: whether the watcher may know how the service is doing.
-        check: raises Ended if the watcher may not watch any longer.
+        hub: holds the groups.
+        group_id: the group; None is an empty group.
+        hello: makes the first event from the time in epoch seconds, the number of devices in the
+            snapshot and the number of devices in the group.
+        all_groups: whether the client may receive statistics of the whole service.
+        check: raises StreamEnded if the client is no longer authorized.
     """
 
     def __init__(
@@ -63,74 +64,73 @@ class Stream(Payload):
         self._writer: AbstractStreamWriter | None = None
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Refuse: it has no end."""
+        """Raise TypeError: a stream has no end."""
         del encoding, errors
         raise TypeError("a live stream cannot be read as a whole")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send events until the watcher leaves or may watch no longer; aiohttp calls this.
+        """Send events until the client disconnects or the stream has to end; aiohttp calls this.
 
         Args:
-            writer: of the answer's body.
+            writer: of the response body.
 
         Raises:
-            ConnectionError: the watcher has left.
+            ConnectionError: the client has disconnected.
         """
         self._writer = writer
-        if self._hub.is_full:  # it was not when it was asked
+        if self._hub.is_full:  # it was not when the request was handled
             await self._bye("unavailable")
             return
         self._hub.streams.add(self)
         try:
-            await self._watch()
+            await self._send_snapshots()
         except StoreError:
             await self._bye("stopping" if self._hub.stopping else "unavailable")
-        except Ended as end:
+        except StreamEnded as end:
             await self._bye(end.reason)
         finally:
             self._hub.streams.discard(self)
             self.ended.set()
 
-    async def _watch(self) -> None:
-        """Send what happens in the group, one picture after the other.
+    async def _send_snapshots(self) -> None:
+        """Send snapshots and their ticks until the stream has to end.
 
         Raises:
-            Ended: the watcher may not watch any longer, or a bug ended the group.
-            StoreError: nobody knows.
+            StreamEnded: the client is no longer authorized, or a bug closed the group.
+            StoreError: the database is unavailable.
         """
         while True:
             group = await self._hub.group(self._group_id)
-            group.watchers += 1
+            group.subscribers += 1
             try:
-                await self._follow(group)
+                await self._send_ticks(group)
             finally:
-                group.watchers -= 1
+                group.subscribers -= 1
             if group.crashed:
-                raise Ended("unavailable")
+                raise StreamEnded("unavailable")
 
-    async def _follow(self, group: Group) -> None:
-        """Send a picture and all ticks since, until the watcher lags too far or the group is over.
+    async def _send_ticks(self, group: Group) -> None:
+        """Send a snapshot and the ticks after it, until the client lags too far.
 
         Raises:
-            Ended: the watcher may not watch any longer.
-            StoreError: nobody knows.
+            StreamEnded: the client is no longer authorized, or the service is stopping.
         """
-        picture = await group.picture()
+        snapshot = await group.snapshot()
         now = round(self._hub.clock.now(), 3)
-        await self._send(event("hello", self._hello(now, picture.devices, picture.of)))
-        number = picture.number + 1
-        for piece in picture.pieces:
-            await self._send(piece)
-            if not group.remembers(number):
+        await self._send(event("hello", self._hello(now, snapshot.devices, snapshot.of)))
+        number = snapshot.number + 1
+        for chunk in snapshot.chunks:
+            await self._send(chunk)
+            if not group.has_tick(number):
                 return
         await self._send(READY)
-        while (told := await group.told(number)) is not None:
-            await self._send(told.group + told.service if self._all_groups else told.group)
+        while (tick := await group.tick(number)) is not None:
+            await self._send(tick.group + tick.service if self._all_groups else tick.group)
             number += 1
 
     async def _send(self, data: bytes) -> None:
         if self._hub.stopping:
-            raise Ended("stopping")
+            raise StreamEnded("stopping")
         await self._check()
         await self._write(data)
 
@@ -145,12 +145,12 @@ class Stream(Payload):
 
     @property
     def is_open(self) -> bool:
-        """Whether the watcher is there, as far as is known."""
+        """Whether the connection is open, as far as is known."""
         writer: Any = self._writer
         return writer.transport is not None and not writer.transport.is_closing()
 
     def abort(self) -> None:
-        """End here and now, whatever has not been sent."""
+        """Close the connection at once and discard what has not been sent."""
         writer: Any = self._writer
         if writer is not None and writer.transport is not None:
             writer.transport.abort()

@@ -1,5 +1,6 @@
-"""What the tracker tells of itself once a second: pending touches, and how it is doing."""
+"""Reads the tracker for the live view: pending touches, and statistics of every target."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from api.access.authentication import DEVICES
@@ -11,11 +12,13 @@ class TrackerStats:
     """Reads a tracker.
 
     Args:
-        tracker: None when tracking is off.
+        tracker: None if tracking is off.
+        labels: the displayed name of each target; its own name by default.
     """
 
-    def __init__(self, tracker: Tracker | None) -> None:
+    def __init__(self, tracker: Tracker | None, labels: Mapping[str, str]) -> None:
         self._tracker = tracker
+        self._labels = labels
 
     def pending(self) -> View:
         """Return the devices' pending touches."""
@@ -26,19 +29,22 @@ class TrackerStats:
         return 0 if self._tracker is None else self._tracker.flushers[DEVICES].counts.flushes
 
     def service(self) -> bytes:
-        """Return the event that says how each target is doing; without tracking it says nothing."""
-        targets: dict[str, Any] = {}
-        if self._tracker is not None:
-            for name, buffer in self._tracker.buffers.items():
-                counts = self._tracker.flushers[name].counts
-                targets[name] = {
-                    "touches": buffer.touches,
-                    "coalesced": buffer.coalesced,
-                    "dropped": sum(buffer.dropped.values()),
-                    "written": counts.written,
-                    "pending": len(buffer),
-                    "lag_s": round(buffer.lag_s, 3),
-                    "flush_s": counts.last_duration_s and round(counts.last_duration_s, 4),
-                    "failures": self._tracker.flush_loops[name].failures,
-                }
-        return event("service", targets)
+        """Return the `service` event: a list of all targets, which is empty if tracking is off."""
+        names = () if self._tracker is None else self._tracker.buffers
+        return event("service", {"targets": [self._target(name) for name in names]})
+
+    def _target(self, name: str) -> dict[str, Any]:
+        assert self._tracker is not None  # noqa: S101 - otherwise there are no names
+        buffer, counts = self._tracker.buffers[name], self._tracker.flushers[name].counts
+        return {
+            "name": name,
+            "label": self._labels.get(name, name),
+            "touches": buffer.touches,
+            "coalesced": buffer.coalesced,
+            "dropped": sum(buffer.dropped.values()),
+            "written": counts.written,
+            "pending": len(buffer),
+            "lag_s": round(buffer.lag_s, 3),
+            "flush_s": counts.last_duration_s and round(counts.last_duration_s, 4),
+            "failures": self._tracker.flush_loops[name].failures,
+        }

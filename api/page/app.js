@@ -1,55 +1,56 @@
-/** The page: which view is shown, whose key is used, what the stream says. */
+/** The page: holds its state, draws the view of the current route, handles events of the stream. */
 
 import { html, render } from "./vendor/lit-html/lit-html.js";
 import { deviceView, reportTable } from "./device-view.js";
-import { fleetView } from "./fleet-view.js";
-import { Fleet } from "./fleet.js";
-import { groupsView } from "./groups.js";
-import { headerView } from "./header.js";
-import { Hold } from "./hold.js";
-import { loginView } from "./login.js";
-import { FleetMap } from "./map.js";
-import { Pulse } from "./pulse.js";
+import { focusRow, focusTitle, focusView } from "./focus.js";
+import { groupView } from "./group-view.js";
+import { GroupSnapshot } from "./group-snapshot.js";
+import { groupsView } from "./groups-view.js";
+import { headerView } from "./header-view.js";
+import { OrderHold } from "./order-hold.js";
+import { loginView } from "./login-view.js";
+import { DeviceMap } from "./map.js";
+import { TrackerStats } from "./tracker-stats.js";
 import { Track } from "./reports.js";
 import { listGroups } from "./requests.js";
 import { formatRoute, groupRoute, parseRoute } from "./route.js";
 import { Selection } from "./selection.js";
 import { canBeKey, forgetKey, keepKey, readKey } from "./session.js";
 import { follow } from "./stream.js";
-import { showTip } from "./tip.js";
-import { drawTrack } from "./track.js";
-import { countText, countedText } from "./words.js";
+import { showTooltip } from "./tooltip.js";
+import { drawTrack } from "./track-canvas.js";
+import { countText, countedText } from "./formatting.js";
 
-const GROUPS_EVERY_MS = 15_000;
-const SEARCH_SAID_AFTER_MS = 800;
+const REFRESH_GROUPS_EVERY_MS = 15_000;
+const ANNOUNCE_SEARCH_AFTER_MS = 800;
 const root = document.getElementById("app");
 const announcer = document.getElementById("announcer");
-const map = new FleetMap({
+const map = new DeviceMap({
   onOpen: (device) => go({ ...state.route, view: "device", device: device.id }),
   onHover: (device, x, y) =>
-    showTip(document.getElementById("map-hint"), state.fleet, device, x, y),
+    showTooltip(document.getElementById("map-hint"), state.snapshot, device, x, y),
 });
-const EMPTY = {
+const INITIAL = {
   groups: null,
   problem: "",
   search: "",
-  fleet: null,
+  snapshot: null,
   loading: null,
   selected: null,
   track: null,
 };
-const state = { ...EMPTY, key: readKey(), busy: false, route: parseRoute(location.hash) };
+const state = { ...INITIAL, key: readKey(), busy: false, route: parseRoute(location.hash) };
 state.status = { state: "connecting" };
 let stop = () => {};
-let followed = null;
+let subscribedGroup = null;
 let frame = 0;
-let hold = new Hold();
+let hold = new OrderHold();
 let selection = new Selection();
-let pulse = new Pulse();
-let searchSaid = 0;
+let stats = new TrackerStats();
+let searchTimer = 0;
 let drawnReports = null;
 
-/** Draw at the next frame, once, however much has changed by then. */
+/** Draw once at the next frame. */
 function refresh() {
   frame ||= requestAnimationFrame(() => {
     frame = 0;
@@ -58,39 +59,31 @@ function refresh() {
 }
 
 function draw() {
-  const { key, route, fleet } = state;
+  const { key, route, snapshot } = state;
   document.title = key ? titleOf(route, shown()) : "Fleet, live";
   if (!key) return render(loginView(state.problem, state.busy, signIn), root);
   const row = document.activeElement?.closest("tbody a")?.getAttribute("href");
   render(html`${headerView(state, signOut)} ${bodyView()}`, root);
-  if (row) followRow(row);
-  if (route.view === "fleet" && shown()) {
-    map.show(document.getElementById("map"), fleet, state.selected.devices);
+  if (row) focusRow(root, row);
+  if (route.view === "group" && shown()) {
+    map.show(document.getElementById("map"), snapshot, state.selected.devices);
   }
   const sheet = document.getElementById("track");
   if (sheet) drawTrack(sheet, state.track.reports, state.track.loaded);
   const table = document.getElementById("reports");
   if (table && (drawnReports !== state.track.reports || !table.firstElementChild)) {
-    drawnReports = state.track.reports; // formatting thousands takes too long for every tick
-    render(reportTable(fleet.find(route.device), drawnReports), table);
+    drawnReports = state.track.reports; // formatting thousands of rows is too slow for every tick
+    render(reportTable(snapshot.find(route.device), drawnReports), table);
   }
 }
 
-/** Keep the focus with the device that has it, in whatever row it is now. */
-function followRow(href) {
-  if (document.activeElement?.getAttribute("href") === href) return;
-  const links = [...root.querySelectorAll("tbody a")];
-  const link = links.find((one) => one.getAttribute("href") === href);
-  (link ?? root.querySelector("h1"))?.focus({ preventScroll: true });
-}
-
-function titleOf(route, fleet) {
-  const device = route.view === "device" && fleet?.find(route.device)?.name;
+function titleOf(route, snapshot) {
+  const device = route.view === "device" && snapshot?.find(route.device)?.name;
   return [device, route.group, "Fleet, live"].filter(Boolean).join(" · ");
 }
 
 function shown() {
-  return state.fleet?.group === state.route.group ? state.fleet : null;
+  return state.snapshot?.group === state.route.group ? state.snapshot : null;
 }
 
 function bodyView() {
@@ -102,43 +95,43 @@ function bodyView() {
     };
     return groupsView(state.groups, state.problem, state.search, search);
   }
-  const fleet = shown();
-  if (!fleet) {
+  const snapshot = shown();
+  if (!snapshot) {
     const { size = 0, expected = 0 } = state.loading ?? {};
     const progress = expected ? ` ${countText(size)} of ${countText(expected)} devices` : "";
     const { reason } = state.status;
     return html`<main class="loading"><h1 tabindex="-1">${route.group}</h1>
-      <p class="hint waiting">${reason ? `${reason} Nothing is known yet.` : `Loading${progress} …`}</p>
+      <p class="hint waiting">${reason ? `${reason} No data yet.` : `Loading${progress} …`}</p>
     </main>`;
   }
-  if (route.view === "device") return deviceView(fleet, route, track);
-  state.selected = selection.of(fleet, route, hold.on);
-  const on = { onSearch: search, onReader: noticeReader, onPin: pin };
-  return fleetView({ fleet, route, pulse, selected: state.selected, hold }, on);
+  if (route.view === "device") return deviceView(snapshot, route, track);
+  state.selected = selection.of(snapshot, route, hold.isActive);
+  const on = { onSearch: search, onRowEvent: handleReader, onPin: pin };
+  return groupView({ snapshot, route, stats, selected: state.selected, hold }, on);
 }
 
-function noticeReader(event) {
-  const before = hold.on;
-  hold.notice(event);
-  if (hold.on !== before) refresh();
+function handleReader(event) {
+  const before = hold.isActive;
+  hold.handle(event);
+  if (hold.isActive !== before) refresh();
 }
 
 function pin() {
-  hold.pinned = !hold.pinned;
+  hold.isPinned = !hold.isPinned;
   refresh();
 }
 
 function search(text) {
   const route = { ...state.route, search: text, page: 1 };
-  history.replaceState(null, "", formatRoute(route)); // not a step back for every letter
+  history.replaceState(null, "", formatRoute(route)); // no history entry for each letter
   state.route = route;
   refresh();
-  clearTimeout(searchSaid);
-  const found = () => say(countedText(state.selected?.devices.length ?? 0, "device matches", "devices match"));
-  searchSaid = setTimeout(found, SEARCH_SAID_AFTER_MS);
+  clearTimeout(searchTimer);
+  const found = () => announce(countedText(state.selected?.devices.length ?? 0, "device matches", "devices match"));
+  searchTimer = setTimeout(found, ANNOUNCE_SEARCH_AFTER_MS);
 }
 
-function say(text) {
+function announce(text) {
   announcer.textContent = text;
 }
 
@@ -147,7 +140,7 @@ function go(route) {
 }
 
 async function signIn(key) {
-  if (!canBeKey(key)) return refuse("That is not an API key: it starts with ak_.");
+  if (!canBeKey(key)) return askForKey("That is not an API key: it starts with ak_.");
   state.busy = true;
   refresh();
   try {
@@ -155,21 +148,21 @@ async function signIn(key) {
     keepKey(key);
     state.key = key;
     state.problem = "";
-    arrive();
+    applyRoute();
   } catch (error) {
     const unknown = "This key is not valid: unknown, revoked or expired.";
-    refuse(error.status === 401 ? unknown : error.message);
+    askForKey(error.status === 401 ? unknown : error.message);
   } finally {
     state.busy = false;
     refresh();
   }
 }
 
-/** Ask for a key anew, and forget what the last one has shown. */
-function refuse(problem) {
+/** Show the sign-in form, and drop all data of the last key. */
+function askForKey(problem) {
   forgetKey();
-  unfollow();
-  Object.assign(state, EMPTY, { key: null, problem });
+  unsubscribe();
+  Object.assign(state, INITIAL, { key: null, problem });
   draw();
   document.getElementById("key")?.focus();
 }
@@ -177,24 +170,24 @@ function refuse(problem) {
 function signOut() {
   history.replaceState(null, "", "#/");
   state.route = parseRoute("");
-  refuse("");
+  askForKey("");
 }
 
-/** Bring everything in line with the address. */
-function arrive() {
+/** Update state and view to the address of the page. */
+function applyRoute() {
   const before = state.route;
   state.route = parseRoute(location.hash);
   if (!state.key) return refresh();
   const { view, group, device } = state.route;
   if (view === "start" && state.groups?.length === 1) {
     history.replaceState(null, "", formatRoute(groupRoute(state.groups[0].group_id)));
-    return arrive();
+    return applyRoute();
   }
   if (view === "start" || view === "groups") {
-    unfollow();
+    unsubscribe();
     loadGroups();
-  } else if (followed !== group) {
-    startFollowing(group);
+  } else if (subscribedGroup !== group) {
+    subscribe(group);
   }
   if (view === "device" && state.track?.deviceId !== device) {
     state.track = new Track(state.key, device, refresh);
@@ -203,23 +196,8 @@ function arrive() {
   if (before.view !== view) hold.release();
   draw();
   const turned = before.page !== state.route.page && document.activeElement?.matches(".pager a");
-  if (before.view !== view || turned) settle(before);
-  findFocus();
-}
-
-/** Give the focus to the view's title if what had it is gone. */
-function findFocus() {
-  if (document.activeElement === document.body) {
-    root.querySelector("h1")?.focus({ preventScroll: true });
-  }
-}
-
-/** Put the reader where the new view begins; back from a device, at its row. */
-function settle(before) {
-  scrollTo(0, 0);
-  const link = `tbody a[href*="/device/${CSS.escape(before.device)}"]`;
-  const row = before.view === "device" && root.querySelector(link);
-  (row || root.querySelector("h1"))?.focus({ preventScroll: !row });
+  if (before.view !== view || turned) focusView(root, before);
+  focusTitle(root);
 }
 
 async function loadGroups() {
@@ -228,81 +206,81 @@ async function loadGroups() {
     const groups = await listGroups(key);
     if (state.key !== key) return;
     Object.assign(state, { groups, problem: "" });
-    if (state.route.view === "start" && groups.length === 1) arrive();
+    if (state.route.view === "start" && groups.length === 1) applyRoute();
   } catch (error) {
     if (state.key !== key) return;
-    if (error.status === 401) return refuse("This key is no longer valid.");
+    if (error.status === 401) return askForKey("This key is no longer valid.");
     state.problem = error.message;
   }
   refresh();
 }
 
-function unfollow() {
+function unsubscribe() {
   stop();
   stop = () => {};
-  followed = null;
-  pulse = new Pulse();
+  subscribedGroup = null;
+  stats = new TrackerStats();
   selection = new Selection();
-  hold = new Hold();
+  hold = new OrderHold();
   map.forget();
   drawnReports = null;
   state.status = { state: "connecting" };
-  Object.assign(state, { fleet: null, loading: null, track: null, selected: null });
+  Object.assign(state, { snapshot: null, loading: null, track: null, selected: null });
 }
 
-function startFollowing(group) {
-  unfollow();
-  followed = group;
-  stop = follow({ group, key: state.key, onEvent: take, onStatus: notice });
+function subscribe(group) {
+  unsubscribe();
+  subscribedGroup = group;
+  stop = follow({ group, key: state.key, onEvent: onStreamEvent, onStatus: onStatusChange });
 }
 
-/** Take in an event; a new picture replaces the old one only when it is whole. */
-function take(event, data) {
-  const fleet = state.loading ?? state.fleet;
-  if (event === "hello") state.loading = new Fleet(data);
-  if (event === "devices") fleet.add(data.devices);
+/** Handle an event; a new snapshot replaces the old one when it is complete. */
+function onStreamEvent(event, data) {
+  const snapshot = state.loading ?? state.snapshot;
+  if (event === "hello") state.loading = new GroupSnapshot(data);
+  if (event === "devices") snapshot.add(data.devices);
   if (event === "tick") {
-    pulse.tick(data.now, fleet.tick(data));
-    state.track?.moved(fleet.find(state.track.deviceId)?.location);
+    stats.tick(data.now, snapshot.tick(data));
+    state.track?.moved(snapshot.find(state.track.deviceId)?.location);
   }
-  if (event === "service") pulse.serve(data);
+  if (event === "service") stats.serve(data);
   if (event === "ready") {
-    const isFirst = !state.fleet;
-    Object.assign(state, { fleet: state.loading, loading: null });
+    const isFirst = !state.snapshot;
+    Object.assign(state, { snapshot: state.loading, loading: null });
     draw();
-    if (isFirst) findFocus();
+    if (isFirst) focusTitle(root);
   }
   refresh();
 }
 
-function notice(status) {
+function onStatusChange(status) {
   if (status.state === "unauthorized") {
-    return refuse("This key is no longer valid: revoked or expired.");
+    return askForKey("This key is no longer valid: revoked or expired.");
   }
   const { state: before, reason } = state.status;
-  // A connection that is tried again is not worth a word of its own: it is still away.
+  // A retry is not announced: the connection is still lost.
   if (before === "waiting" && status.state === "connecting") {
     state.status = { ...state.status, retryAt: null };
   } else {
     state.status = status;
     if (status.state === "waiting" && status.reason !== reason) {
-      say(before === "connecting" ? status.reason : `Connection lost. ${status.reason}`);
+      announce(before === "connecting" ? status.reason : `Connection lost. ${status.reason}`);
     }
-    if (status.state === "live") say("Live");
+    if (status.state === "live") announce("Live");
   }
   refresh();
 }
 
-addEventListener("hashchange", arrive);
+addEventListener("hashchange", applyRoute);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
 addEventListener("resize", refresh);
 setInterval(() => {
-  if (state.status.state === "waiting") refresh(); // counts down
+  if (state.status.state === "waiting") refresh(); // the countdown
 }, 1000);
-function lookAtGroups() {
+function refreshGroups() {
   const { view } = state.route;
   if (state.key && (view === "groups" || view === "start") && !document.hidden) loadGroups();
 }
-setInterval(lookAtGroups, GROUPS_EVERY_MS);
-document.addEventListener("visibilitychange", lookAtGroups);
-arrive();
+setInterval(refreshGroups, REFRESH_GROUPS_EVERY_MS);
+document.addEventListener("visibilitychange", refreshGroups);
+applyRoute();

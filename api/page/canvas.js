@@ -1,11 +1,11 @@
-/** What maps and tracks are drawn on: a canvas as sharp as the screen, with a graticule. */
+/** Drawing shared by maps and tracks: a canvas at the resolution of the screen, and its graticule. */
 
-import { degreeText } from "./words.js";
+import { degreeText } from "./formatting.js";
 
 const LINES_APART = 84;
 
 /**
- * Return a context to draw on, emptied, whose unit is the CSS pixel.
+ * Clear a canvas and return its context, scaled to CSS pixels.
  * @returns {{pen: CanvasRenderingContext2D, width: number, height: number,
  *   colour: function(string): string}} `colour` gives a custom property of the style sheet.
  */
@@ -57,7 +57,7 @@ export function drawGraticule({ pen, width, height, colour }, projection) {
   drawScaleBar(pen, height, projection, colour);
 }
 
-/** Say so where there is nothing to draw. */
+/** Draw a text instead of a map. */
 export function drawNothing({ pen, width, height, colour }, text) {
   pen.fillStyle = colour("--muted");
   pen.textAlign = "center";

@@ -1,9 +1,9 @@
-/** A device's page: what is known of it, where it has been. */
+/** The view of a device: its properties, its track and its reports. */
 
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { formatRoute } from "./route.js";
-import { ageMark, stateMark } from "./table.js";
-import { countText, isoText, positionText, timeText } from "./words.js";
+import { ageMark, stateMark } from "./table-view.js";
+import { countText, isoText, positionText, timeText } from "./formatting.js";
 
 /** Columns that are shown when any report has them. */
 const OPTIONAL = {
@@ -17,28 +17,28 @@ const OPTIONAL = {
 
 /**
  * Return the page.
- * @param {Fleet} fleet
+ * @param {GroupSnapshot} snapshot
  * @param {object} route
  * @param {Track} track
  */
-export function deviceView(fleet, route, track) {
-  const device = fleet.find(route.device);
-  const back = html`<a class="back" href=${formatRoute({ ...route, view: "fleet" })}
-    >← All devices of ${fleet.group}</a>`;
+export function deviceView(snapshot, route, track) {
+  const device = snapshot.find(route.device);
+  const back = html`<a class="back" href=${formatRoute({ ...route, view: "group" })}
+    >← All devices of ${snapshot.group}</a>`;
   if (!device) {
     return html`<main class="device">${back}
       <div class="empty panel"><h1 tabindex="-1">Not here</h1>
         <p>No active device of this group has the id <code class="long">${route.device}</code>${
-          fleet.of > fleet.size ? ", or it is not among the first 10,000" : ""}.</p></div>
+          snapshot.of > snapshot.size ? ", or it is not among the first 10,000" : ""}.</p></div>
     </main>`;
   }
   return html`<main class="device">${back}
     <div class="title">
       <h1 tabindex="-1"><bdi>${device.name}</bdi></h1>
-      ${stateMark(fleet.stateOf(device))}
+      ${stateMark(snapshot.stateOf(device))}
     </div>
     <dl class="facts panel">
-      ${fact("Last activity", html`${ageMark(fleet, device)}${device.seen === null ? "" : " ago"}`)}
+      ${fact("Last activity", html`${ageMark(snapshot, device)}${device.seen === null ? "" : " ago"}`)}
       ${fact("Last position", device.location ? positionText(...device.location) : "none")}
       ${device.location ? fact("Captured", instant(device.location[3])) : nothing}
       ${fact("Platform", html`<bdi>${device.platform}</bdi>`)}

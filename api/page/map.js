@@ -1,15 +1,15 @@
-/** The map of last positions: every device that is listed, by state; a click opens it. */
+/** The map of last positions: one mark per listed device; a click opens the device. */
 
 import { blank, drawGraticule, drawNothing } from "./canvas.js";
 import { fit } from "./projection.js";
 
 const MARGIN = 26;
-const REACH = 14; // pixels between a pointer and what it means
+const REACH = 14; // maximum distance in pixels between the pointer and a mark
 
-/** A map on one canvas, which it is bound to when it is first shown. */
-export class FleetMap {
+/** A map on one canvas, to which it is bound when it is first shown. */
+export class DeviceMap {
   #canvas = null;
-  #fleet = null;
+  #snapshot = null;
   #located = [];
   #projection = null;
   #hovered = null;
@@ -20,29 +20,29 @@ export class FleetMap {
     this.resized = new ResizeObserver(() => this.draw());
   }
 
-  /** Show devices; the view moves only when they leave it, or no longer fill it. */
-  show(canvas, fleet, devices) {
+  /** Show devices; the projection changes only if they leave it or no longer fill it. */
+  show(canvas, snapshot, devices) {
     if (canvas !== this.#canvas) this.#bind(canvas);
-    this.#fleet = fleet;
+    this.#snapshot = snapshot;
     this.#located = devices.filter((device) => device.location);
     this.draw();
   }
 
-  /** Let go of what was shown, and of where. */
+  /** Drop devices, projection and canvas. */
   forget() {
     this.resized.disconnect();
-    this.#canvas = this.#fleet = this.#projection = this.#hovered = null;
+    this.#canvas = this.#snapshot = this.#projection = this.#hovered = null;
     this.#located = [];
   }
 
   draw() {
-    if (!this.#canvas?.isConnected || !this.#fleet) return;
+    if (!this.#canvas?.isConnected || !this.#snapshot) return;
     const sheet = blank(this.#canvas);
     this.#aim(sheet.width, sheet.height);
     if (!this.#projection) return drawNothing(sheet, "No positions");
     drawGraticule(sheet, this.#projection);
     const byState = { silent: [], idle: [], online: [] };
-    for (const device of this.#located) byState[this.#fleet.stateOf(device)].push(device);
+    for (const device of this.#located) byState[this.#snapshot.stateOf(device)].push(device);
     const size = this.#located.length > 2000 ? 2 : this.#located.length > 400 ? 3 : 4;
     for (const [state, devices] of Object.entries(byState)) {
       this.#marks(sheet, state, devices, size);
@@ -57,7 +57,7 @@ export class FleetMap {
     this.#projection = fresh;
   }
 
-  /** Every device by a copy of its state's mark: ten thousand paths would be slow. */
+  /** Draw each device by copying the mark of its state: ten thousand paths would be slow. */
   #marks({ pen, colour }, state, devices, size) {
     const ratio = window.devicePixelRatio || 1;
     const stamp = mark(state, colour(`--${state}`), size, ratio);
@@ -120,7 +120,7 @@ export class FleetMap {
   }
 }
 
-/** Return a state's mark: a disc, a ring or a diamond, so that it takes no colours to tell them. */
+/** Return a state's mark: disc, ring or diamond, so that states differ without colours. */
 function mark(state, colour, size, ratio) {
   const stamp = document.createElement("canvas");
   stamp.width = stamp.height = Math.ceil(2 * (size + 2) * ratio);

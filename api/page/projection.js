@@ -1,4 +1,4 @@
-/** An equirectangular projection that is fitted to positions, wherever on Earth they are. */
+/** An equirectangular projection that is fitted to positions, also across the antimeridian. */
 
 const LEAST_SPAN_DEGREES = 0.01; // about a kilometre: a single position has no extent of its own
 const STEPS = [
@@ -25,7 +25,7 @@ export function shortestArc(longitudes) {
   return { west, span: 360 - gap };
 }
 
-/** Return the angle between -180 and 180 that is the same. */
+/** Normalize an angle to -180..180 degrees. */
 export function wrapped(degrees) {
   return ((((degrees + 180) % 360) + 360) % 360) - 180;
 }
@@ -46,7 +46,7 @@ export function fit(positions, width, height, margin) {
   const arc = shortestArc(positions.map(([, longitude]) => longitude));
   const latitude = (south + north) / 2;
   const longitude = wrapped(arc.west + arc.span / 2);
-  // Degrees of longitude shrink towards the poles; at the poles themselves they would vanish.
+  // Degrees of longitude shrink towards the poles; at the poles they would be zero.
   const shrink = Math.max(0.1, Math.cos((latitude * Math.PI) / 180));
   const across = Math.max(arc.span, LEAST_SPAN_DEGREES / shrink) * shrink;
   const up = Math.max(north - south, LEAST_SPAN_DEGREES);
@@ -54,7 +54,7 @@ export function fit(positions, width, height, margin) {
   return new Projection({ latitude, longitude, shrink, scale, width, height });
 }
 
-/** From degrees to pixels. */
+/** Maps degrees to pixels. */
 class Projection {
   constructor(values) {
     Object.assign(this, values);
@@ -68,7 +68,7 @@ class Projection {
     return this.height / 2 - (latitude - this.latitude) * this.scale;
   }
 
-  /** Return whether this one still does for positions that another was fitted to. */
+  /** Return whether this projection still fits positions that another one was fitted to. */
   suits(fresh, positions, margin) {
     if (this.width !== fresh.width || this.height !== fresh.height) return false;
     if (fresh.scale > 1.6 * this.scale) return false;
@@ -79,7 +79,7 @@ class Projection {
     });
   }
 
-  /** Return lines of latitude and longitude, at least so many pixels apart. */
+  /** Return lines of latitude and longitude, at least `pixels` apart. */
   graticule(apart) {
     const halfLatitude = this.height / 2 / this.scale;
     const halfLongitude = Math.min(180, this.width / 2 / this.scale / this.shrink);
@@ -97,7 +97,7 @@ class Projection {
     };
   }
 
-  /** Return the longest round distance that is no wider than so many pixels. */
+  /** Return the longest round distance that fits into the given pixels. */
   scaleBar(widest) {
     const pixelsPerMetre = this.scale / METRES_PER_DEGREE;
     const power = 10 ** Math.floor(Math.log10(widest / pixelsPerMetre));
@@ -106,7 +106,7 @@ class Projection {
   }
 }
 
-/** Return the finest step that is no finer than this. */
+/** Return the smallest step that is at least this large. */
 function step(degrees) {
   return STEPS.findLast((one) => one >= degrees) ?? STEPS[0];
 }

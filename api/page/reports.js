@@ -1,19 +1,19 @@
-/** The reports of the device that is being looked at, newest first, as far back as was asked for. */
+/** The reports of the shown device, newest first, loaded page by page. */
 
 import { listReports } from "./requests.js";
 
 const PIECE = 500;
 const REFRESH_MS = 3000;
 
-/** The track of one device; it says when there is something new to draw. */
+/** The track of one device; calls back when it has changed. */
 export class Track {
   reports = [];
   problem = "";
   loaded = false;
   more = false;
-  busy = false; // asking for older ones
+  busy = false; // while older reports are loaded
   #asking = false;
-  #asked = -Infinity; // up to which capture time
+  #asked = -Infinity; // newest capture time that was requested
   #next = 0;
 
   constructor(key, deviceId, onChange) {
@@ -23,7 +23,7 @@ export class Track {
     this.#refresh();
   }
 
-  /** Ask for older reports than there are. */
+  /** Load the next older reports. */
   async older() {
     if (this.busy || this.#asking) return;
     this.busy = true;
@@ -37,7 +37,7 @@ export class Track {
     this.onChange();
   }
 
-  /** Ask for newer ones if a position is newer than all there are, but not too often. */
+  /** Load newer reports if a position is newer than all of them; limited in rate. */
   moved(location) {
     const captured = location?.[3] ?? -Infinity;
     const behind = !this.loaded || captured > Math.max(this.#asked, this.reports[0]?.timestamp ?? -Infinity);
@@ -55,7 +55,7 @@ export class Track {
     if (reports) {
       const known = this.reports[0]?.timestamp ?? -Infinity;
       if (reports.length === PIECE && reports.at(-1).timestamp > known) {
-        Object.assign(this, { reports: [], more: true }); // or there would be a hole
+        Object.assign(this, { reports: [], more: true }); // otherwise the track would have a gap
       }
       this.loaded = true;
       this.#merge(reports);
@@ -69,7 +69,7 @@ export class Track {
     this.reports = [...all.values()].sort((a, b) => b.timestamp - a.timestamp);
   }
 
-  /** Return reports, or null if the service gives none: then `problem` says why. */
+  /** Return reports, or null after an error, which is kept in `problem`. */
   async #ask(before) {
     try {
       const reports = await listReports(this.key, this.deviceId, PIECE, before);
@@ -77,7 +77,7 @@ export class Track {
       return reports;
     } catch (error) {
       this.problem = `The track cannot be shown: ${error.message}`;
-      if (error.status >= 400 && error.status < 500) this.loaded = true; // it would say so again
+      if (error.status >= 400 && error.status < 500) this.loaded = true; // a retry would fail in the same way
       return null;
     }
   }

@@ -1,14 +1,14 @@
-/** Requests that are answered at once: the groups, and where a device has been. */
+/** Requests of the JSON API: the groups, and the reports of a device. */
 
-export const UNAVAILABLE = "The service has no answer just now; its database may be away.";
-const PATIENCE_MS = 10_000;
-const WORDS = {
+export const UNAVAILABLE = "The service is unavailable; it may not reach its database.";
+const TIMEOUT_MS = 10_000;
+const MESSAGES = {
   unavailable: UNAVAILABLE,
-  too_many_streams: "As much is being watched as the service allows.",
+  too_many_streams: "The service has reached its limit of live streams.",
 };
 
-/** An answer that is no success, in words for the visitor. */
-export class RefusedError extends Error {
+/** A response that is no success; the message is shown to the user. */
+export class ResponseError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
@@ -16,41 +16,41 @@ export class RefusedError extends Error {
 }
 
 /**
- * Ask the service.
+ * Send a GET request.
  * @param {string} path with its query.
  * @param {string} key the API key.
- * @returns {Promise<object>} the JSON of the answer.
- * @throws {RefusedError} status 0: there was no answer.
+ * @returns {Promise<object>} the JSON of the response.
+ * @throws {ResponseError} with status 0 if there was no response.
  */
 async function ask(path, key) {
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, {
+    response = await fetch(path, {
       headers: { "X-API-Key": key },
       cache: "no-store",
-      signal: AbortSignal.timeout(PATIENCE_MS),
+      signal: AbortSignal.timeout(TIMEOUT_MS),
     });
-    if (answer.ok) return await answer.json();
+    if (response.ok) return await response.json();
   } catch {
-    throw new RefusedError(0, "The service does not answer.");
+    throw new ResponseError(0, "The service does not respond.");
   }
-  throw await refusal(answer);
+  throw await errorOf(response);
 }
 
-/** Return the error that an answer stands for. */
-export async function refusal(answer) {
-  const said = await answer.json().catch(() => ({}));
-  const words = WORDS[said.error] ?? said.message ?? `The service answers ${answer.status}.`;
-  return new RefusedError(answer.status, words);
+/** Return the error that a response describes. */
+export async function errorOf(response) {
+  const body = await response.json().catch(() => ({}));
+  const message = MESSAGES[body.error] ?? body.message ?? `The service responds with ${response.status}.`;
+  return new ResponseError(response.status, message);
 }
 
-/** Return the groups that the key may see. */
+/** Return the groups that the API key may read. */
 export async function listGroups(key) {
   return (await ask("/api/v1/groups", key)).groups;
 }
 
 /**
- * Return reports of a device's position, newest first. This touches the key, not the device.
+ * Return reports of a device's position, newest first. This touches the API key, not the device.
  * @param {number} [before] only those captured before, in epoch milliseconds.
  */
 export async function listReports(key, deviceId, limit, before) {

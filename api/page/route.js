@@ -9,7 +9,7 @@ const STATES = ["online", "idle", "silent"];
 
 /**
  * Return what an address's hash stands for; whatever is wrong in it is left out.
- * @returns {{view: "start"|"groups"|"fleet"|"device", group: string, device: string,
+ * @returns {{view: "start"|"groups"|"group"|"device", group: string, device: string,
  *   search: string, sort: string, order: string, state: string, page: number}}
  */
 export function parseRoute(hash) {
@@ -44,12 +44,12 @@ export function formatRoute(route) {
   return `#/group/${encodeURIComponent(route.group)}${device}${query}`;
 }
 
-/** Return the route of a group that is seen for the first time. */
+/** Return the default route of a group. */
 export function groupRoute(group) {
-  return { ...parseRoute(""), view: "fleet", group };
+  return { ...parseRoute(""), view: "group", group };
 }
 
-/** Return the route that a click on a column's header leads to. */
+/** Return the route that is sorted by a column; a second click reverses the order. */
 export function sortedBy(route, sort) {
   const order = route.sort === sort ? opposite(route.order) : SORTS[sort];
   return { ...route, sort, order, page: 1 };
@@ -58,7 +58,7 @@ export function sortedBy(route, sort) {
 function viewOf(first, group, third, device) {
   if (first === "groups") return "groups";
   if (first !== "group" || !GROUP_ID.test(group)) return "start";
-  return third === "device" && device ? "device" : "fleet";
+  return third === "device" && device ? "device" : "group";
 }
 
 function opposite(order) {

@@ -1,66 +1,66 @@
-/** Which devices are shown, and in what order. */
+/** Which devices are listed, and in which order. */
 
-import { STATES } from "./fleet.js";
-import { searchable } from "./words.js";
+import { STATES } from "./group-snapshot.js";
+import { searchable } from "./formatting.js";
 
-const LEAST_OF_ID = 4; // ids are hexadecimal: a short word is in many of them by chance
+const MIN_ID_CHARACTERS = 4; // ids are hexadecimal: many contain a short word by chance
 
 /**
- * Devices that match, in order. While it is held, nobody changes places, leaves for another state or
- * comes in between, so that what somebody is about to click stays where it is.
+ * Devices that match, in order. While the order is held, no row moves, leaves or is inserted in
+ * between, so that a row stays where the reader is about to click.
  */
 export class Selection {
   #asked = "";
   #ids = [];
 
   /**
-   * Return what a route asks for.
-   * @param {Fleet} fleet
+   * Return the devices that match a route.
+   * @param {GroupSnapshot} snapshot
    * @param {object} route
-   * @param {boolean} held keep the order, as long as the route asks for the same.
+   * @param {boolean} held keep the order, as long as the filter and the sorting are the same.
    * @returns {{devices: object[], counts: Object<string, number>}} the devices, and how many match
    *   the search, by state and in `all`.
    */
-  of(fleet, route, held) {
-    const matching = matches(fleet, route.search);
+  of(snapshot, route, held) {
+    const matching = matches(snapshot, route.search);
     const counts = { all: matching.length, online: 0, idle: 0, silent: 0 };
-    for (const device of matching) counts[fleet.stateOf(device)] += 1;
+    for (const device of matching) counts[snapshot.stateOf(device)] += 1;
     const wanted = route.state
-      ? matching.filter((device) => fleet.stateOf(device) === route.state)
+      ? matching.filter((device) => snapshot.stateOf(device) === route.state)
       : matching;
-    const asked = [fleet.group, route.search, route.state, route.sort, route.order].join("\n");
+    const asked = [snapshot.group, route.search, route.state, route.sort, route.order].join("\n");
     const devices =
       held && asked === this.#asked
-        ? this.#held(fleet, wanted)
-        : wanted.sort(comparison(fleet, route.sort, route.order));
+        ? this.#held(snapshot, wanted)
+        : wanted.sort(comparison(snapshot, route.sort, route.order));
     this.#asked = asked;
     this.#ids = devices.map((device) => device.id);
     return { devices, counts };
   }
 
-  #held(fleet, wanted) {
+  #held(snapshot, wanted) {
     const before = new Set(this.#ids);
-    const old = this.#ids.map((id) => fleet.find(id)).filter(Boolean);
+    const old = this.#ids.map((id) => snapshot.find(id)).filter(Boolean);
     return [...old, ...wanted.filter((device) => !before.has(device.id))];
   }
 }
 
-function matches(fleet, search) {
+function matches(snapshot, search) {
   const needle = searchable(search);
-  const all = [...fleet.devices];
+  const all = [...snapshot.devices];
   if (!needle) return all;
-  const inIds = needle.length >= LEAST_OF_ID;
+  const inIds = needle.length >= MIN_ID_CHARACTERS;
   return all.filter(
     ({ searched, id }) => searched.includes(needle) || (inIds && id.includes(needle)),
   );
 }
 
-function comparison(fleet, sort, order) {
-  fleet.rank();
+function comparison(snapshot, sort, order) {
+  snapshot.rank();
   const sign = order === "ascending" ? 1 : -1;
   const byName = (a, b) => a.rank - b.rank;
   const bySeen = (a, b) => (a.seen ?? -1) - (b.seen ?? -1);
-  const byState = (a, b) => STATES.indexOf(fleet.stateOf(a)) - STATES.indexOf(fleet.stateOf(b));
+  const byState = (a, b) => STATES.indexOf(snapshot.stateOf(a)) - STATES.indexOf(snapshot.stateOf(b));
   if (sort === "name") return (a, b) => sign * byName(a, b);
   if (sort === "state") return (a, b) => sign * byState(a, b) || bySeen(b, a) || byName(a, b);
   return (a, b) => sign * bySeen(a, b) || byName(a, b);

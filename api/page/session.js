@@ -1,8 +1,8 @@
-/** The API key: in this tab's sessionStorage, and nowhere else. */
+/** The API key: stored only in this tab's sessionStorage. */
 
 const NAME = "api-key";
 
-/** Return the key that this tab was given, or null. */
+/** Return the API key of this tab, or null. */
 export function readKey() {
   return sessionStorage.getItem(NAME);
 }
@@ -15,7 +15,7 @@ export function forgetKey() {
   sessionStorage.removeItem(NAME);
 }
 
-/** Return whether a text can be sent as a key at all: no header may carry what is not ASCII. */
+/** Return whether a text can be sent as a key: headers carry printable ASCII only. */
 export function canBeKey(text) {
   return /^[\x21-\x7e]+$/.test(text);
 }

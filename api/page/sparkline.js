@@ -1,22 +1,22 @@
-/** A figure with the line that led to it. */
+/** A current value with a small chart of its last five minutes. */
 
 import { html, nothing, svg } from "./vendor/lit-html/lit-html.js";
-import { KEPT_S } from "./pulse.js";
+import { KEPT_S } from "./tracker-stats.js";
 
 const [WIDTH, HEIGHT] = [KEPT_S, 36];
 
 /**
- * Return a figure, its line, and the same in words.
+ * Return the value, its chart, and a text for screen readers.
  * @param {string} label
- * @param {?number[]} values one a second, the latest last; null where there is none.
- * @param {function(number): string} text a value in words.
- * @param {number} [least] the top of the scale when no value is higher.
+ * @param {?number[]} values one a second, the latest last; null is a gap.
+ * @param {function(number): string} text formats a value.
+ * @param {number} [least] minimum of the upper end of the scale.
  */
 export function sparkline(label, values, text, least = 0) {
   const known = values.filter((value) => value !== null);
   const [low, high] = [Math.min(...known), Math.max(...known)];
   const top = Math.max(high, least) || 1;
-  const range = known.length ? `${text(low)} to ${text(high)}` : "no figures yet";
+  const range = known.length ? `${text(low)} to ${text(high)}` : "no values yet";
   const now = values.at(-1) ?? null;
   return html`<div class="spark">
     <dt>${label}</dt>

@@ -1,14 +1,14 @@
-/** The stream of events of a group: read by fetch, as EventSource cannot send a key, and resumed. */
+/** The event stream of a group: read by fetch, as EventSource cannot send headers, and reconnected. */
 
-import { UNAVAILABLE, refusal } from "./requests.js";
+import { UNAVAILABLE, errorOf } from "./requests.js";
 import { createParser } from "./vendor/eventsource-parser/index.js";
 
-const SILENCE_MS = 10_000; // a tick comes every second: ten missing ones are a dead connection
+const TICK_TIMEOUT_MS = 10_000; // a tick comes every second: ten missing ticks mean a dead connection
 const HIDDEN_MS = 30_000; // browsers have six connections for all tabs of a host
-const FIRST_BACKOFF_MS = 500;
-const MOST_BACKOFF_MS = 15_000;
+const BACKOFF_INITIAL_MS = 500;
+const BACKOFF_MAX_MS = 15_000;
 
-/** Why a stream ended, and when to come back. */
+/** Why a stream ended, and when to reconnect. */
 class EndedError extends Error {
   constructor(message, { unauthorized = false, retryAfterMs = 0 } = {}) {
     super(message);
@@ -17,16 +17,16 @@ class EndedError extends Error {
   }
 }
 
-/** The tab has been hidden for so long that it gave its stream up. */
+/** The tab was hidden for HIDDEN_MS, so the stream was closed. */
 class HiddenError extends Error {}
 
 /**
- * Follow a group's events until told to stop; reconnect when they end, and when a tab that was
- * hidden is looked at again.
+ * Read a group's events until stopped. Reconnect when the stream ends, and when a hidden tab becomes
+ * visible again.
  * @param {{group: string, key: string, onEvent: function(string, object): void,
  *   onStatus: function({state: "connecting"|"live"|"waiting"|"unauthorized", reason?: string,
  *   retryAt?: number}): void}} options `retryAt` is in milliseconds of `performance.now()`.
- * @returns {function(): void} what stops it.
+ * @returns {function(): void} stops it.
  */
 export function follow({ group, key, onEvent, onStatus }) {
   const stopped = new AbortController();
@@ -53,23 +53,23 @@ export function follow({ group, key, onEvent, onStatus }) {
   return () => stopped.abort();
 }
 
-/** Read one stream to its end, which is always an error. */
+/** Read one stream until it ends; always throws why. */
 async function read(group, key, onEvent, onLive, stopped) {
-  const silence = new AbortController();
-  const hidden = hiddenFor(HIDDEN_MS, silence.signal);
+  const timeout = new AbortController();
+  const hidden = hiddenFor(HIDDEN_MS, timeout.signal);
   let timer;
-  const heard = () => {
+  const resetTimer = () => {
     clearTimeout(timer);
-    timer = setTimeout(() => silence.abort(), SILENCE_MS);
+    timer = setTimeout(() => timeout.abort(), TICK_TIMEOUT_MS);
   };
-  heard();
+  resetTimer();
   try {
-    const answer = await fetch(`/api/v1/live?${new URLSearchParams({ group_id: group })}`, {
+    const response = await fetch(`/api/v1/live?${new URLSearchParams({ group_id: group })}`, {
       headers: { "X-API-Key": key },
       cache: "no-store",
-      signal: AbortSignal.any([stopped, silence.signal, hidden]),
+      signal: AbortSignal.any([stopped, timeout.signal, hidden]),
     });
-    if (!answer.ok) throw await endOf(answer);
+    if (!response.ok) throw await endOf(response);
     const parser = createParser({
       onEvent: ({ event, data }) => {
         if (stopped.aborted) return;
@@ -78,9 +78,9 @@ async function read(group, key, onEvent, onLive, stopped) {
         if (event === "ready") onLive();
       },
     });
-    const chunks = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    const chunks = response.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let { done, value } = await chunks.read(); !done; { done, value } = await chunks.read()) {
-      heard();
+      resetTimer();
       parser.feed(value);
     }
     throw new EndedError("The connection was closed.");
@@ -88,66 +88,66 @@ async function read(group, key, onEvent, onLive, stopped) {
     throw hidden.aborted ? new HiddenError() : error;
   } finally {
     clearTimeout(timer);
-    silence.abort(); // whatever is left of the answer
+    timeout.abort(); // stops reading the rest of the response
   }
 }
 
-async function endOf(answer) {
-  const error = await refusal(answer);
+async function endOf(response) {
+  const error = await errorOf(response);
   return new EndedError(error.message, {
     unauthorized: error.status === 401,
-    retryAfterMs: 1000 * (Number(answer.headers.get("Retry-After")) || 0),
+    retryAfterMs: 1000 * (Number(response.headers.get("Retry-After")) || 0),
   });
 }
 
 function byeOf(reason) {
   if (reason === "unauthorized") return new EndedError("", { unauthorized: true });
   if (reason === "unavailable") return new EndedError(UNAVAILABLE);
-  return new EndedError("The service is being stopped.");
+  return new EndedError("The service is shutting down.");
 }
 
 function reasonOf(error) {
   if (error instanceof EndedError) return error.message;
-  return error.name === "AbortError" ? "The service went silent." : "The service does not answer.";
+  return error.name === "AbortError" ? "The service sends nothing any more." : "The service does not respond.";
 }
 
-/** Return a signal that is aborted once the tab has been hidden for so long, unless all is over. */
+/** Return a signal that aborts once the tab has been hidden for `ms`, unless `over` aborts first. */
 function hiddenFor(ms, over) {
   const hidden = new AbortController();
   let timer;
-  const look = () => {
+  const check = () => {
     clearTimeout(timer);
     if (document.hidden) timer = setTimeout(() => hidden.abort(), ms);
   };
-  look();
-  document.addEventListener("visibilitychange", look, { signal: over });
+  check();
+  document.addEventListener("visibilitychange", check, { signal: over });
   over.addEventListener("abort", () => clearTimeout(timer));
   return hidden.signal;
 }
 
-/** Wait until the tab is looked at. */
+/** Wait until the tab is visible. */
 function visible(stopped) {
   return new Promise((resolve) => {
     const over = new AbortController();
-    const look = () => {
+    const check = () => {
       if (document.hidden && !stopped.aborted) return;
       over.abort();
       resolve();
     };
-    document.addEventListener("visibilitychange", look, { signal: over.signal });
-    stopped.addEventListener("abort", look, { signal: over.signal });
-    look();
+    document.addEventListener("visibilitychange", check, { signal: over.signal });
+    stopped.addEventListener("abort", check, { signal: over.signal });
+    check();
   });
 }
 
-/** Spread out after the clamp, so that many pages do not come back at once. */
+/** Jitter after the clamp, so that many pages do not reconnect at once. */
 function backoffMs(failures) {
-  const clamped = Math.min(FIRST_BACKOFF_MS * 2 ** failures, MOST_BACKOFF_MS);
+  const clamped = Math.min(BACKOFF_INITIAL_MS * 2 ** failures, BACKOFF_MAX_MS);
   return clamped * (0.75 + Math.random() / 2);
 }
 
-/** Wait, but no longer than until the network is back, or if it is hasty the visitor. */
-function pause(ms, stopped, isHasty) {
+/** Wait; end early when the network is back or, if `endsOnReturn`, when the tab becomes visible. */
+function pause(ms, stopped, endsOnReturn) {
   return new Promise((resolve) => {
     const over = new AbortController();
     const done = () => {
@@ -158,7 +158,7 @@ function pause(ms, stopped, isHasty) {
     const timer = setTimeout(done, ms);
     stopped.addEventListener("abort", done, { signal: over.signal });
     addEventListener("online", done, { signal: over.signal });
-    const looked = () => document.hidden || !isHasty || done();
-    document.addEventListener("visibilitychange", looked, { signal: over.signal });
+    const returned = () => document.hidden || !endsOnReturn || done();
+    document.addEventListener("visibilitychange", returned, { signal: over.signal });
   });
 }

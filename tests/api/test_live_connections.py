@@ -22,12 +22,12 @@ RENAME = "UPDATE devices SET display_name = $1 || left(device_id::text, 40) WHER
 def in_a_hurry(monkeypatch):
     """Nothing here is about the pace."""
     monkeypatch.setattr(group, "TICK_S", 0.05)
-    monkeypatch.setattr(group, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(group, "_REFRESH_EVERY_S", 0.1)
 
 
 @pytest.fixture
 async def many(db):
-    """A group whose picture is larger than what small buffers hold."""
+    """A group whose snapshot is larger than what small buffers hold."""
     await db.execute(
         "INSERT INTO devices (device_id, display_name, group_id, platform) "
         "SELECT gen_random_uuid(), 'a phone', 'many', 'android' FROM generate_series(1, $1)",
@@ -58,7 +58,7 @@ async def watching(service: ListeningService, group_id: str = "family") -> Async
 
 
 async def stuffed(service: ListeningService, seen: Live, db) -> None:
-    """Let so much be told that a watcher who does not read is not written to any more."""
+    """Let so much be told that a subscriber who does not read is not written to any more."""
     async with asyncio.timeout(PATIENCE_S):
         name = 0
         while seen.guest not in service.door.waiting:

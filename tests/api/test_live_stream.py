@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from api.live import group, hub, queries, snapshot
-from api.live.snapshot import Fleet
+from api.live.snapshot import GroupSnapshot
 from tests.support.service import REPORT, running
 from tests.support.sse import PATIENCE_S, live
 
@@ -21,7 +21,7 @@ def in_a_hurry(request, monkeypatch):
     """Only one test is about the pace itself."""
     if "real_pace" not in request.fixturenames:
         monkeypatch.setattr(group, "TICK_S", 0.1)
-        monkeypatch.setattr(group, "_LOOK_EVERY_S", 0.2)
+        monkeypatch.setattr(group, "_REFRESH_EVERY_S", 0.2)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_a_heartbeat_is_seen_with_a_tick(service, db, real_pace):
 
 async def test_a_touch_that_is_written_between_two_ticks_is_seen(service, db, monkeypatch):
     """However short it was pending: one flush is seen in memory, more of them in the table."""
-    monkeypatch.setattr(group, "_LOOK_EVERY_S", 3600)
+    monkeypatch.setattr(group, "_REFRESH_EVERY_S", 3600)
     ids = await stored(db, "one", "two", "three")
     async with live(service.client, service.key) as seen:
         for flushes, device_id in enumerate(ids):
@@ -76,7 +76,7 @@ async def test_a_touch_that_is_written_between_two_ticks_is_seen(service, db, mo
 
 async def test_a_touch_is_seen_that_only_memory_knows_of(service, db, monkeypatch):
     """Without a look at the database: it comes by the next tick, though a flush came before it."""
-    monkeypatch.setattr(group, "_LOOK_EVERY_S", 3600)
+    monkeypatch.setattr(group, "_REFRESH_EVERY_S", 3600)
     (device_id,) = await stored(db, "Phone")
     async with live(service.client, service.key) as seen:
         ticks = seen.ticks
@@ -239,14 +239,15 @@ async def nobody_watches(service) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_beyond_so_many_streams_the_next_is_told_to_come_again(dsn):
-    """One that ends makes room at once."""
+async def test_a_stream_beyond_the_limit_gets_503_until_another_has_ended(dsn):
+    """The service counts a stream until it notices that the client has disconnected."""
     async with running(dsn, live={"max_streams": 2}) as service:
         async with live(service.client, service.key), live(service.client, service.key, "others"):
             answer = await service.call("GET", "/api/v1/live?group_id=family")
             assert answer.status == 503
             assert int(answer.headers["Retry-After"]) > 0
             assert (await answer.json())["error"] == "too_many_streams"
+        await nobody_watches(service)
         async with live(service.client, service.key) as seen:
             await seen.until(lambda _: seen.ticks)
 
@@ -284,7 +285,7 @@ async def test_streams_that_come_and_go_leave_nothing_behind(service, db):
 
 async def test_beyond_so_many_devices_no_further_group_is_watched(service, db, monkeypatch):
     """Whoever watches goes on, and others may watch the same group."""
-    monkeypatch.setattr(hub, "_MOST_WATCHED", 3)
+    monkeypatch.setattr(hub, "_MAX_DEVICES", 3)
     await stored(db, "A", "B")
     await stored(db, "C", "D", group_id="others")
     async with live(service.client, service.key) as seen:
@@ -306,7 +307,7 @@ async def test_beyond_so_many_devices_no_further_group_is_watched(service, db, m
 
 async def test_a_bug_in_what_is_shown_ends_streams_and_is_logged_once(service, monkeypatch):
     """So that they come again at the pace of who is refused, not over and over."""
-    monkeypatch.setattr(Fleet, "changes", None)
+    monkeypatch.setattr(GroupSnapshot, "changes", None)
     with capture_logs() as logs:
         for _ in range(2):
             answer = await service.call("GET", "/api/v1/live?group_id=family")
@@ -315,7 +316,7 @@ async def test_a_bug_in_what_is_shown_ends_streams_and_is_logged_once(service, m
     monkeypatch.setattr(group, "TICK_S", 0.1)
     with capture_logs() as later:
         async with live(service.client, service.key) as seen:
-            monkeypatch.setattr(Fleet, "changes", None)
+            monkeypatch.setattr(GroupSnapshot, "changes", None)
             assert await seen.ends() == "unavailable"
             assert seen.hellos == 1
     crashes = [entry for entry in logs + later if entry["event"] == "live.crashed"]
@@ -323,8 +324,8 @@ async def test_a_bug_in_what_is_shown_ends_streams_and_is_logged_once(service, m
 
 
 async def test_a_group_that_is_worn_out_starts_over(service, db, monkeypatch):
-    """Watchers get a new picture, and see what all others see."""
-    monkeypatch.setattr(snapshot, "_MOST_NUMBERS", 2)
+    """Watchers get a new snapshot, and see what all others see."""
+    monkeypatch.setattr(snapshot, "_MAX_NUMBERS", 2)
     (first,) = await stored(db, "A")
     async with live(service.client, service.key) as seen:
         (second, third) = await stored(db, "B", "C")
@@ -334,8 +335,8 @@ async def test_a_group_that_is_worn_out_starts_over(service, db, monkeypatch):
 
 async def test_how_many_there_are_beyond_those_that_are_shown_is_told(service, db, monkeypatch):
     """Of a group that was whole when one began to watch, and of one that grows at its end."""
-    monkeypatch.setattr(group, "_LOOKS_PER_COUNT", 1)
-    monkeypatch.setattr(group, "MOST_DEVICES", 2)
+    monkeypatch.setattr(group, "_REFRESHES_PER_COUNT", 1)
+    monkeypatch.setattr(group, "MAX_DEVICES", 2)
     monkeypatch.setattr(queries, "_SUMMARY", queries._SUMMARY.replace("LIMIT 10000", "LIMIT 2"))
     await stored(db, "A")
     async with live(service.client, service.key) as seen:

@@ -273,7 +273,7 @@ async def test_live_streams_outlive_the_database(service, server):
                 while seen.named(mine)["seen"] == at:
                     await service.heartbeat(mine)
                     await seen.take()
-            await seen.until(lambda _: seen.blind)
+            await seen.until(lambda _: seen.stale)
             assert (await service.call("GET", "/api/v1/live?group_id=other")).status == 503
         finally:
             server.start()
@@ -289,5 +289,5 @@ async def test_live_streams_outlive_the_database(service, server):
         )
         await connection.close()
         await seen.until(lambda _: seen.named(others)["display_name"] == "Renamed")
-        await seen.until(lambda _: not seen.blind)
+        await seen.until(lambda _: not seen.stale)
         assert (seen.hellos, seen.bye) == (1, "")

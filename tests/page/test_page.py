@@ -746,16 +746,16 @@ async def test_sparklines_know_gaps_and_restarts(visitor):
     """A second that was missed is a gap, and totals that start anew are no touches."""
     await visitor.open()
     rates = await visitor.module(
-        "pulse",
+        "tracker-stats",
         """(() => {
-          const pulse = new m.TrackerStats();
+          const stats = new m.TrackerStats();
           const totals = { 10: [100, 90], 11: [150, 130], 14: [450, 400], 15: [5, 0] };
           for (const [second, [touches, coalesced]] of Object.entries(totals)) {
             const target = { touches, coalesced, lag_s: 1, flush_s: null };
-            pulse.tick(Number(second), 0);
-            pulse.serve({ devices: target, api_keys: target });
+            stats.tick(Number(second), 0);
+            stats.serve({ targets: [{ name: "jobs", ...target }] });
           }
-          return pulse.samples.map((sample) => sample.devices && sample.devices.touches);
+          return stats.values("jobs", "touches");
         })()""",
     )
     assert rates == [None, 50, None, None, 100, None]
@@ -765,11 +765,11 @@ async def test_sparklines_have_every_second_once(visitor):
     """Also where ticks come in the middle of a second, so that rounding would decide."""
     await visitor.open()
     seconds = await visitor.module(
-        "pulse",
+        "tracker-stats",
         """(() => {
-          const pulse = new m.TrackerStats();
-          for (const now of [10.499, 11.501, 12.498, 13.502, 15.9, 16.9]) pulse.tick(now, 1);
-          return pulse.samples.map((sample) => sample.active);
+          const stats = new m.TrackerStats();
+          for (const now of [10.499, 11.501, 12.498, 13.502, 15.9, 16.9]) stats.tick(now, 1);
+          return stats.samples.map((sample) => sample.active);
         })()""",
     )
     assert seconds == [1, 1, 1, 1, None, 1, 1]

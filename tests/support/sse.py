@@ -28,7 +28,7 @@ class Live:
     bye: str = ""
     """Why it ended, if it said so."""
     now: float = 0.0
-    blind: bool = False
+    stale: bool = False
     over: bool = False
 
     def named(self, device_id: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Live:
                 assert self.ready
                 self.ticks += 1
                 self.now = data["now"]
-                self.blind = data.get("blind", False)
+                self.stale = data.get("stale", False)
                 self.hello["of"] = data.get("of", self.hello["of"])
                 for second, numbers in data.get("seen", []):
                     for n in numbers:
@@ -75,7 +75,7 @@ class Live:
                 for n in data.get("gone", []):
                     del self.devices[n]
             case "service":
-                self.service = data
+                self.service = {one["name"]: one for one in data["targets"]}
             case "bye":
                 self.bye = data["reason"]
             case _:

@@ -1,13 +1,13 @@
-/** The model: a group's devices as the stream tells of them, by the server's clock. */
+/** The model: a group's devices as the stream describes them, by the server's clock. */
 
-import { nameOf, searchable } from "./words.js";
+import { nameOf, searchable } from "./formatting.js";
 
 export const STATES = ["online", "idle", "silent"];
 
 const collator = new Intl.Collator(undefined, { numeric: true });
 
 /** The devices of one group, from one `hello` to the next. */
-export class Fleet {
+export class GroupSnapshot {
   #byNumber = new Map();
   #byId = new Map();
   #ranked = true;
@@ -17,10 +17,10 @@ export class Fleet {
     this.group = hello.group_id;
     this.allGroups = hello.all_groups;
     this.version = hello.version;
-    this.expected = hello.devices; // to begin with
+    this.expected = hello.devices; // in the first snapshot
     this.of = hello.of;
     this.now = hello.now;
-    this.blind = false; // while the service cannot ask its database
+    this.stale = false; // true while the service cannot reach its database
     this.onlineWithinS = hello.online_within_s;
     this.silentAfterS = hello.silent_after_s;
   }
@@ -33,12 +33,12 @@ export class Fleet {
     return this.#byId.values();
   }
 
-  /** Return a device by its id; undefined if it is not of this group. */
+  /** Return a device by its id; undefined if it is not in this group. */
   find(id) {
     return this.#byId.get(id);
   }
 
-  /** Take in the devices of a `devices` event: new ones, and old ones that changed. */
+  /** Add the devices of a `devices` event, which are new or have changed. */
   add(devices) {
     for (const { n, device_id: id, display_name, platform, seen, location } of devices) {
       const name = nameOf(display_name);
@@ -51,13 +51,13 @@ export class Fleet {
   }
 
   /**
-   * Take in what a `tick` event says has changed.
+   * Apply the changes of a `tick` event.
    * @returns {number} how many devices were active.
    */
-  tick({ now, of = this.of, blind = false, seen = [], moved = [], gone = [] }) {
+  tick({ now, of = this.of, stale = false, seen = [], moved = [], gone = [] }) {
     this.now = now;
     this.of = of;
-    this.blind = blind;
+    this.stale = stale;
     const active = new Set();
     for (const [second, numbers] of seen) {
       for (const n of numbers) {
@@ -90,7 +90,7 @@ export class Fleet {
     return age <= this.onlineWithinS ? "online" : "idle";
   }
 
-  /** Bring every device's place in the order of names up to date: comparing texts is slow. */
+  /** Update every device's rank by name, so that sorting need not compare texts, which is slow. */
   rank() {
     if (this.#ranked) return;
     const byName = [...this.#byId.values()].sort((a, b) => collator.compare(a.name, b.name));

@@ -1,15 +1,15 @@
-/** The picker of groups. */
+/** The list of groups to choose from. */
 
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { formatRoute, groupRoute } from "./route.js";
-import { countText, isoText, timeText } from "./words.js";
+import { countText, isoText, timeText } from "./formatting.js";
 
-const MOST = 1000; // the service lists no more
+const MOST = 1000; // limit of the service
 
 /**
  * Return the list.
- * @param {?object[]} groups as the service lists them; null while they are asked for.
- * @param {string} problem why there are none to show.
+ * @param {?object[]} groups as the service lists them; null while they are loaded.
+ * @param {string} problem why they could not be loaded; empty if they were.
  * @param {string} search
  * @param {function(string): void} onSearch
  */
@@ -38,7 +38,7 @@ function list(groups, search, onSearch) {
     <ul class="group-list panel">${shown.map(item)}</ul>
     ${shown.length ? nothing : html`<p class="empty">No group matches.</p>`}
     ${groups.length === MOST ? html`<p class="hint">These are the first ${countText(MOST)} by id.
-      Any other is at its address: <code>#/group/</code> and its id.</p>` : nothing}`;
+      Open any other group by its address, <code>#/group/</code> followed by its id.</p>` : nothing}`;
 }
 
 function item({ group_id: id, devices, last_seen_at }) {

@@ -2,23 +2,23 @@
 
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { formatRoute, sortedBy } from "./route.js";
-import { ageText, countText, isoText, positionText, timeText } from "./words.js";
+import { ageText, countText, isoText, positionText, timeText } from "./formatting.js";
 
 const PAGE_ROWS = 100;
 
 /**
  * Return the table and its pages.
- * @param {Fleet} fleet
+ * @param {GroupSnapshot} snapshot
  * @param {object} route
- * @param {object[]} devices all that match, in order.
+ * @param {object[]} devices all matching devices, in order.
  */
-export function tableView(fleet, route, devices) {
+export function tableView(snapshot, route, devices) {
   const pages = Math.max(1, Math.ceil(devices.length / PAGE_ROWS));
   const page = Math.min(route.page, pages);
   const rows = devices.slice((page - 1) * PAGE_ROWS, page * PAGE_ROWS);
   const turning = (where) => (pages > 1 ? pager(route, page, pages, where) : nothing);
   return html`${turning("above")}<table>
-      <caption class="unseen">Devices of group ${fleet.group}, page ${page} of ${pages}</caption>
+      <caption class="unseen">Devices of group ${snapshot.group}, page ${page} of ${pages}</caption>
       <thead>
         <tr>
           ${header(route, "name", "Device")}
@@ -29,21 +29,21 @@ export function tableView(fleet, route, devices) {
         </tr>
       </thead>
       <tbody>
-        ${rows.map((device) => row(fleet, route, device))}
+        ${rows.map((device) => row(snapshot, route, device))}
       </tbody>
     </table>
     ${turning("below")}`;
 }
 
-/** Return a state as a shape, a colour and a word. */
+/** Return a state as shape, colour and text. */
 export function stateMark(state) {
   return html`<span class="state"><i class="dot ${state}" aria-hidden="true"></i>${state}</span>`;
 }
 
-/** Return a device's age, with the instant it stands for. */
-export function ageMark(fleet, device) {
+/** Return how long ago a device was seen, with the time as tooltip. */
+export function ageMark(snapshot, device) {
   if (device.seen === null) return html`<span class="muted">never</span>`;
-  const age = ageText(fleet.ageOf(device));
+  const age = ageText(snapshot.ageOf(device));
   return html`<time datetime=${isoText(device.seen)} title=${timeText(device.seen)}>${age}</time>`;
 }
 
@@ -56,7 +56,7 @@ function header(route, column, title) {
   </th>`;
 }
 
-function row(fleet, route, device) {
+function row(snapshot, route, device) {
   const link = formatRoute({ ...route, view: "device", device: device.id });
   return html`<tr>
     <th scope="row">
@@ -65,8 +65,8 @@ function row(fleet, route, device) {
         <span class="id">${device.id.slice(0, 8)}</span>
       </div>
     </th>
-    <td class="state">${stateMark(fleet.stateOf(device))}</td>
-    <td class="seen">${ageMark(fleet, device)}</td>
+    <td class="state">${stateMark(snapshot.stateOf(device))}</td>
+    <td class="seen">${ageMark(snapshot, device)}</td>
     <td class="wide place">
       ${device.location ? positionText(...device.location) : html`<span class="muted">none</span>`}
     </td>

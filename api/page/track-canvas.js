@@ -1,12 +1,12 @@
-/** A device's track on a canvas: the older, the fainter. */
+/** A device's track on a canvas; older parts are fainter. */
 
 import { blank, drawGraticule, drawNothing } from "./canvas.js";
 import { fit } from "./projection.js";
 
 const MARGIN = 30;
-const SHADES = 24; // strokes of one colour each, rather than one for every report
+const SHADES = 24; // number of strokes, each of one colour; one stroke per report would be slow
 
-/** Draw reports, which are newest first; `loaded` says whether these are all that are known. */
+/** Draw reports, newest first; `loaded`: there are no others. */
 export function drawTrack(canvas, reports, loaded) {
   const sheet = blank(canvas);
   const positions = reports.map(({ latitude, longitude }) => [latitude, longitude]);
@@ -37,7 +37,7 @@ function drawLine({ pen, width, colour }, places) {
     pen.beginPath();
     for (let i = start; i < end; i += 1) {
       const [[fromX, fromY], [toX, toY]] = [places[i], places[i + 1]];
-      if (Math.abs(toX - fromX) > width) continue; // the other side of the world
+      if (Math.abs(toX - fromX) > width) continue; // crosses the edge of the map
       pen.moveTo(fromX, fromY);
       pen.lineTo(toX, toY);
     }

@@ -1,11 +1,11 @@
-/** Where the visitor is asked for a key. */
+/** The sign-in form for an API key. */
 
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 
 /**
  * Return the form.
- * @param {string} problem why the last key did not do; empty if there was none.
- * @param {boolean} busy a key is being tried.
+ * @param {string} problem why the last key was denied; empty if it was not.
+ * @param {boolean} busy a key is being checked.
  * @param {function(string): void} onKey
  */
 export function loginView(problem, busy, onKey) {
@@ -13,7 +13,7 @@ export function loginView(problem, busy, onKey) {
     event.preventDefault();
     onKey(event.target.elements.key.value.trim());
   };
-  // A password field would be offered to the browser's own store, which outlives the tab.
+  // Browsers offer to save password fields in a store that outlives the tab.
   return html`<main class="login">
     <form class="panel" @submit=${submit} autocomplete="off" aria-labelledby="login-title">
       <p class="mark" aria-hidden="true"><i class="dot online"></i><i class="dot idle"></i><i class="dot silent"></i></p>

@@ -1,38 +1,38 @@
-/** A group's page: filters, map, table, sparklines. */
+/** The view of a group: filters, map, table, sparklines. */
 
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
-import { pulseView } from "./pulse-view.js";
+import { trackerStatsView } from "./tracker-stats-view.js";
 import { formatRoute } from "./route.js";
-import { tableView } from "./table.js";
-import { countText } from "./words.js";
+import { tableView } from "./table-view.js";
+import { countText } from "./formatting.js";
 
 /**
- * Return the page of a group whose first picture is whole.
- * @param {{fleet: Fleet, route: object, pulse: Pulse, selected: object, hold: Hold}} state
- * @param {{onSearch: function, onReader: function, onPin: function}} on
+ * Return the view of a group whose first snapshot is complete.
+ * @param {{snapshot: GroupSnapshot, route: object, stats: TrackerStats, selected: object, hold: OrderHold}} state
+ * @param {{onSearch: function, onRowEvent: function, onPin: function}} on
  */
-export function fleetView(state, on) {
-  const { fleet, route, pulse } = state;
-  return html`<main class="fleet">
+export function groupView(state, on) {
+  const { snapshot, route, stats } = state;
+  return html`<main class="group">
     <div class="title">
-      <h1 tabindex="-1">${fleet.group}</h1>
-      ${fleet.of > fleet.size
-        ? html`<p class="hint">The first ${countText(fleet.size)} by name of
-            ${countText(fleet.of)} devices.</p>`
+      <h1 tabindex="-1">${snapshot.group}</h1>
+      ${snapshot.of > snapshot.size
+        ? html`<p class="hint">The first ${countText(snapshot.size)} by name of
+            ${countText(snapshot.of)} devices.</p>`
         : nothing}
     </div>
     <div class="columns">
       <section class="devices" aria-label="Devices">
-        ${fleet.size ? listView(state, on) : noDevices(fleet)}
+        ${snapshot.size ? listView(state, on) : noDevices(snapshot)}
       </section>
       <div class="aside">
-        ${fleet.size ? mapView(state.selected.devices) : nothing} ${pulseView(pulse, fleet)}
+        ${snapshot.size ? mapView(state.selected.devices) : nothing} ${trackerStatsView(stats, snapshot)}
       </div>
     </div>
   </main>`;
 }
 
-function listView({ fleet, route, selected, hold }, on) {
+function listView({ snapshot, route, selected, hold }, on) {
   const { devices, counts } = selected;
   return html`<div class="tools">
       <div class="filters" role="group" aria-label="State">
@@ -43,14 +43,14 @@ function listView({ fleet, route, selected, hold }, on) {
         <input type="search" placeholder="Search by name or id" .value=${route.search}
           autocomplete="off" spellcheck="false" @input=${(event) => on.onSearch(event.target.value)}>
       </label>
-      <button class="hold" aria-pressed=${hold.pinned} @click=${on.onPin}
+      <button class="hold" aria-pressed=${hold.isPinned} @click=${on.onPin}
         title="Rows also keep their places while you point at them, or the focus is among them">
-        ${hold.on && !hold.pinned ? "Order held" : "Hold order"}
+        ${hold.isActive && !hold.isPinned ? "Order held" : "OrderHold order"}
       </button>
     </div>
     ${devices.length
-      ? html`<div class="rows panel" @pointermove=${on.onReader} @pointerdown=${on.onReader}
-          @pointerleave=${on.onReader} @focusin=${on.onReader} @focusout=${on.onReader}>${tableView(fleet, route, devices)}</div>`
+      ? html`<div class="rows panel" @pointermove=${on.onRowEvent} @pointerdown=${on.onRowEvent}
+          @pointerleave=${on.onRowEvent} @focusin=${on.onRowEvent} @focusout=${on.onRowEvent}>${tableView(snapshot, route, devices)}</div>`
       : html`<div class="empty panel">
           <h2>No device matches</h2>
           <p><a href=${formatRoute({ ...route, search: "", state: "", page: 1 })}>Show all devices</a></p>
@@ -78,11 +78,11 @@ function mapView(devices) {
   </section>`;
 }
 
-function noDevices(fleet) {
+function noDevices(snapshot) {
   return html`<div class="empty panel">
     <h2>No devices</h2>
-    <p>Nothing is registered in <b>${fleet.group}</b>${
-      fleet.allGroups ? "" : ", or this key may not see it"}.
+    <p>Nothing is registered in <b>${snapshot.group}</b>${
+      snapshot.allGroups ? "" : ", or this key may not see it"}.
       A device appears here by itself once it registers, with
       <code>POST /api/v1/devices/register</code>.</p>
   </div>`;

@@ -1,4 +1,4 @@
-/** Figures and names as text. */
+/** Formats numbers, times, positions and names as text. */
 
 const instants = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const times = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
@@ -6,19 +6,19 @@ const VISIBLE = /[\p{L}\p{N}\p{P}\p{S}]/u;
 const BLANK = /[\u115f\u1160\u2800\u3164\uffa0]/g; // letters and signs without a glyph
 const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
 
-/** Return a device's name as one visible line, whatever somebody registered it as. */
+/** Return a device's name as one visible line, whatever characters it was registered with. */
 export function nameOf(displayName) {
-  // Joiners shape Indic and Arabic script and emoji; all else without a glyph only deceives.
+  // Joiners shape Indic and Arabic script and emoji; any other invisible character only misleads.
   const name = displayName.replace(INVISIBLE, (one) => (/[\u200c\u200d]/.test(one) ? one : " "));
   return VISIBLE.test(name.replace(BLANK, "")) ? name.trim() : "(no name)";
 }
 
-/** Return a text as it is searched in and for: whatever its case, accents and white space. */
+/** Normalize a text for searching: without case, accents and repeated white space. */
 export function searchable(text) {
   return text.normalize("NFKD").replace(/\p{M}/gu, "").replace(/\s+/g, " ").trim().toLocaleLowerCase();
 }
 
-/** Return an age in words; `null` is never. */
+/** Return an age (seconds) as text; null is "never". */
 export function ageText(seconds) {
   if (seconds === null) return "never";
   const s = Math.floor(seconds);
@@ -28,17 +28,17 @@ export function ageText(seconds) {
   return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3600)} h`;
 }
 
-/** Return an instant (epoch seconds) in the visitor's zone, to be read. */
+/** Return an instant (epoch seconds) in the user's time zone. */
 export function timeText(epochS) {
   return instants.format(epochS * 1000);
 }
 
-/** Return the time of day of an instant (epoch seconds) in the visitor's zone. */
+/** Return the time of day of an instant (epoch seconds) in the user's time zone. */
 export function clockText(epochS) {
   return times.format(epochS * 1000);
 }
 
-/** Return an instant (epoch seconds) for a machine. */
+/** Return an instant (epoch seconds) in ISO 8601. */
 export function isoText(epochS) {
   return new Date(epochS * 1000).toISOString();
 }
@@ -48,7 +48,7 @@ export function countText(number) {
   return number.toLocaleString("en");
 }
 
-/** Return a count with what is counted. */
+/** Return a count with its noun in singular or plural. */
 export function countedText(number, one, many) {
   return `${countText(number)} ${number === 1 ? one : many}`;
 }
@@ -65,7 +65,7 @@ export function positionText(latitude, longitude) {
   return `${degreeText(latitude, "NS", 4)}, ${degreeText(longitude, "EW", 4)}`;
 }
 
-/** Return a duration (seconds) in the unit that suits it. */
+/** Return a duration (seconds) in a fitting unit. */
 export function durationText(seconds) {
   if (seconds === 0) return "0 s";
   if (seconds < 1) return `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms`;

@@ -57,7 +57,7 @@ from tracker import (
 
 TRACKER: Final = web.AppKey("tracker", Tracker)
 """The application's tracker, for shutdown hooks and tests; absent when tracking is off."""
-LISTENER: Final = web.AppKey("door", Listener)
+LISTENER: Final = web.AppKey("listener", Listener)
 """Where an application's clients come in, if it is served by `api.serving`."""
 REQUEST_METRICS: Final = web.AppKey("requests", RequestMetrics)
 """What watches all requests, for those that never become one."""
@@ -271,7 +271,7 @@ def _add_live(
 def _add_doors(
     app: web.Application, listens: ServerSettings, health: HealthHandlers, requests: RequestMetrics
 ) -> list[Listener]:
-    """Say where clients come in, and where those who watch: there too, or by a door of their own.
+    """Make the listener of clients, and another one for monitoring if it has an address of its own.
 
     Health is served at both: a load balancer should ask where it sends requests to.
     """

@@ -24,7 +24,6 @@ from api.renamed_settings import (
     BothNamesError,
     rename_in_environment,
     rename_in_file,
-    warnings_of,
 )
 from tracker import MIN_JOURNAL_BYTES
 
@@ -239,13 +238,13 @@ class Settings(BaseSettings):
 
 
 def load_settings(
-    file: Path | None = None, *, warn: Callable[[str], None] = lambda _message: None
+    file: Path | None = None, *, warn: Callable[[str, str], None] = lambda _old, _new: None
 ) -> Settings:
     """Read the settings from a file and the environment.
 
     Args:
         file: a TOML file; when left out, config.toml of the working directory if there is one.
-        warn: called with a line for each setting that is given under an old name.
+        warn: called with the old and the new name of each setting that is given by its old name.
 
     Raises:
         SettingsError: the file cannot be read, or a setting is unknown, of a wrong type or out of
@@ -265,8 +264,8 @@ def load_settings(
         settings = Settings(**from_file)
     except ValidationError as error:
         raise SettingsError(_one_line(error, "the environment")) from error
-    for message in warnings_of([*renamed, *renamed_there]):
-        warn(message)
+    for old, new in (*renamed, *renamed_there):
+        warn(old, new)
     return settings
 
 

@@ -1,6 +1,6 @@
 """Settings under the names that they had before: they work for one release, with a warning each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 RENAMED: Final[Mapping[str, Mapping[str, str]]] = {
@@ -90,12 +90,11 @@ def rename_in_environment(
     return variables, sorted(renamed)
 
 
-def warnings_of(renamed: Sequence[tuple[str, str]]) -> list[str]:
-    """Return what to say of settings under old names, a line each."""
-    return [
+def deprecation(old: str, new: str) -> str:
+    """Return the warning about a setting that is given by its old name, in one line."""
+    return (
         f"setting {old} is called {new} now; the old name works in this release and not in the next"
-        for old, new in renamed
-    ]
+    )
 
 
 def _both(old: str, new: str) -> str:

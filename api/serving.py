@@ -1,4 +1,4 @@
-"""The process that serves: it opens the doors, and closes them in good order when it is told to."""
+"""The process that serves: it opens its listeners, and closes them in order on a signal."""
 
 import asyncio
 import signal
@@ -74,20 +74,20 @@ async def open_listeners(
     if MONITOR in application:
         served.append((application[MONITOR], _MONITOR_SHUTDOWN_S))
     async with AsyncExitStack() as stack:
-        listeners = []
+        bound: list[asyncio.Server] = []
         try:
             for app, timeout_s in served:  # the monitor, being last, stops first: it is not missed
                 runner = web.AppRunner(app, access_log=None, shutdown_timeout=timeout_s)
                 stack.push_async_callback(runner.cleanup)
                 await runner.setup()
-                door, server = app[LISTENER], cast("web.Server", runner.server)
-                listeners.append(
+                listener, server = app[LISTENER], cast("web.Server", runner.server)
+                bound.append(
                     await listen(
-                        door,
-                        partial(Connection, door, limits, application[REQUEST_METRICS], server),
+                        listener,
+                        partial(Connection, listener, limits, application[REQUEST_METRICS], server),
                     )
                 )
             yield
         finally:
-            for listener in listeners:
-                listener.close()
+            for one in bound:
+                one.close()

@@ -17,6 +17,7 @@ import typer
 
 from api.config import Settings, SettingsError, load_settings
 from api.durations import seconds
+from api.renamed_settings import deprecation
 from tracker import ConfigurationError, StoreError, StoreMisconfigured
 
 if TYPE_CHECKING:
@@ -51,19 +52,20 @@ def give_up_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _warn(message: str) -> None:
-    typer.echo(f"warning: {message}", err=True)
+def _warn(old: str, new: str) -> None:
+    typer.echo(f"warning: {deprecation(old, new)}", err=True)
 
 
 def settings_of(
-    context: typer.Context, config: Path | None, *, warn: Callable[[str], None] = _warn
+    context: typer.Context, config: Path | None, *, warn: Callable[[str, str], None] = _warn
 ) -> Settings:
     """Return the settings; end with an error if one is wrong.
 
     Args:
         context: of the command; it has the file that was named before the command.
         config: the file that was named after it.
-        warn: called with a line for each setting that is given under an old name.
+        warn: called with the old and the new name of each setting that is given by its old name;
+            by default it writes a line to stderr.
     """
     try:
         return load_settings(config or context.find_root().obj, warn=warn)

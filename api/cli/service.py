@@ -16,16 +16,16 @@ def serve(context: typer.Context, config: Config = None) -> None:
     It listens on server.host and server.port: 127.0.0.1:8080 unless they are set. config.toml has
     all settings and what they mean; the environment overrides them, as ACTIVITY__SERVER__PORT=9000.
     """
-    renamed: list[str] = []
-    settings = settings_of(context, config, warn=renamed.append)
+    renamed: list[tuple[str, str]] = []
+    settings = settings_of(context, config, warn=lambda old, new: renamed.append((old, new)))
     import uvloop
 
     from api.logs import configure_logs
     from api.serving import serve as serve_until_told_to_stop
 
     configure_logs(settings.log)
-    for message in renamed:
-        log.warning("setting.renamed", warning=message)
+    for old, new in renamed:
+        log.warning("setting.deprecated", old=old, new=new)
     with (
         failing_clearly(),
         database_ready(settings) as dsn,

@@ -1,4 +1,4 @@
-"""Listens at a door, and says which setting is to blame if that cannot be done."""
+"""Binds a listener to its address; an error names the setting that has to change."""
 
 import asyncio
 import errno
@@ -11,11 +11,11 @@ from api.http.listener import Listener
 _BACKLOG: Final = 1024
 
 
-async def listen(door: Listener, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
-    """Listen on a door's address.
+async def listen(listener: Listener, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+    """Listen on the address of a listener.
 
     Args:
-        door: where.
+        listener: where.
         connection: makes what serves a client.
 
     Raises:
@@ -23,22 +23,22 @@ async def listen(door: Listener, connection: Callable[[], asyncio.Protocol]) -> 
     """
     loop = asyncio.get_running_loop()
     try:
-        return await loop.create_server(connection, door.host, door.port, backlog=_BACKLOG)
+        return await loop.create_server(connection, listener.host, listener.port, backlog=_BACKLOG)
     except OSError as error:
-        raise OSError(_advice(door, error)) from error
+        raise OSError(_advice(listener, error)) from error
 
 
-def _advice(door: Listener, error: OSError) -> str:
-    own = "server." if door.name == "api" else f"server.{door.name}_"
-    host, port = f"{own}host is {door.host!r}", f"{own}port is {door.port}"
+def _advice(listener: Listener, error: OSError) -> str:
+    own = "server." if listener.name == "api" else f"server.{listener.name}_"
+    host, port = f"{own}host is {listener.host!r}", f"{own}port is {listener.port}"
     if isinstance(error, socket.gaierror):
         return (
             f"{host}, which no address is known for ({error.strerror}); 127.0.0.1 is this machine"
         )
     if error.errno == errno.EADDRINUSE:
         return (
-            f"{port}, which somebody listens on already at {door.host}; set another one, or stop "
-            f"them: `ss -ltnp sport = :{door.port}` shows who it is"
+            f"{port}, which another process listens on already at {listener.host}; set another "
+            f"one, or stop that process: `ss -ltnp sport = :{listener.port}` shows who it is"
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{host}, which is no address of this machine; 0.0.0.0 stands for all that are"

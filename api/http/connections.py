@@ -39,14 +39,14 @@ class Connection(web.RequestHandler):
     """A connection of a client.
 
     Args:
-        door: where it came in.
+        listener: where it came in.
         limits: of sizes and times.
         requests: counts what is refused before a handler sees it.
         server: what answers it.
     """
 
     __slots__ = (
-        *("_door", "_limits", "_requests"),
+        *("_listener", "_limits", "_requests"),
         *(
             "_most_head_bytes",
             "_head_bytes",
@@ -63,7 +63,11 @@ class Connection(web.RequestHandler):
     )
 
     def __init__(
-        self, door: Listener, limits: ServerSettings, requests: RequestMetrics, server: web.Server
+        self,
+        listener: Listener,
+        limits: ServerSettings,
+        requests: RequestMetrics,
+        server: web.Server,
     ) -> None:
         super().__init__(
             server,
@@ -76,7 +80,7 @@ class Connection(web.RequestHandler):
             auto_decompress=False,  # `read_body` does, see `create_app`
             read_bufsize=_UNREAD_BYTES,
         )
-        self._door = door
+        self._listener = listener
         self._limits = limits
         self._requests = requests
         self._most_head_bytes = limits.max_header_bytes
@@ -96,14 +100,14 @@ class Connection(web.RequestHandler):
         """Come in, and have so much time to say something."""
         super().connection_made(transport)
         self._wire = self.transport
-        self._door.enter(self)
+        self._listener.enter(self)
         if self._wire is not None:
             self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Leave."""
         self._wire = None
-        self._door.leave(self)
+        self._listener.leave(self)
         for timer in (self._head_due, self._body_due, self._sent_due):
             if timer is not None:
                 timer.cancel()
@@ -115,8 +119,8 @@ class Connection(web.RequestHandler):
         Args:
             reason: as the metric's documentation names it.
         """
-        self._door.closed[reason] += 1
-        self._door.leave(self)
+        self._listener.closed[reason] += 1
+        self._listener.leave(self)
         self.force_close()
         if self._wire is not None:
             self._wire.abort()
@@ -188,7 +192,7 @@ class Connection(web.RequestHandler):
 
     def _requests_came(self) -> None:
         if not self._paused:  # who does not read has no claim to its place, whatever it asks
-            self._door.waiting.pop(self, None)
+            self._listener.waiting.pop(self, None)
         self._head_bytes = 0
         if self._head_due is not None:
             self._head_due.cancel()
@@ -209,7 +213,7 @@ class Connection(web.RequestHandler):
             self._await_head()
             return
         self._head_due = None
-        self._door.closed["slow_head"] += 1
+        self._listener.closed["slow_header"] += 1
         if self._head_bytes:
             self._refuse(408, "request_timeout", "the request's head took too long")
         else:
@@ -218,7 +222,7 @@ class Connection(web.RequestHandler):
     def _body_is_late(self, body: StreamReader) -> None:
         self._body_due = None
         if not body.is_eof():
-            self._door.closed["slow_body"] += 1
+            self._listener.closed["slow_body"] += 1
             body.set_exception(BodyTooSlow())
 
     def _forget_body(self) -> None:
@@ -256,7 +260,7 @@ class Connection(web.RequestHandler):
         """Give the client so much time to read what it was sent, and others the right of way."""
         super().pause_writing()
         if self._wire is not None:
-            self._door.waiting[self] = None
+            self._listener.waiting[self] = None
             if self._sent_due is None:
                 self._await_sent()
 
@@ -266,14 +270,14 @@ class Connection(web.RequestHandler):
         if self.transport is None or self.transport.is_closing():
             return  # the last bytes are awaited no longer than those before
         if self._messages or self._streams:
-            self._door.waiting.pop(self, None)
+            self._listener.waiting.pop(self, None)
         if self._sent_due is not None:
             self._sent_due.cancel()
             self._sent_due = None
 
     def _await_sent(self) -> None:
         self._sent_due = self._loop.call_later(
-            self._limits.response_timeout_s, self.abort, "slow_answer"
+            self._limits.response_timeout_s, self.abort, "slow_response"
         )
 
     def finish_response(
@@ -309,7 +313,7 @@ class Connection(web.RequestHandler):
 
     def _await_next(self) -> None:
         if not self._messages and self._wire is not None:
-            self._door.waiting[self] = None
+            self._listener.waiting[self] = None
 
     def handle_error(
         self,

@@ -10,14 +10,14 @@ from prometheus_client.registry import Collector
 
 from tracker.instrumentation import LogThrottle
 
-_REASONS: Final = ("connection_limit", "refused", "slow_head", "slow_body", "slow_answer")
+_REASONS: Final = ("connection_limit", "refused", "slow_header", "slow_body", "slow_response")
 _LOG_EVERY_S: Final = 60.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class OpenConnection(Protocol):
-    """A connection, as far as a door knows it."""
+    """A connection, as far as a listener knows it."""
 
     def abort(self, reason: str) -> None:
         """End here and now.
@@ -58,7 +58,7 @@ class Listener:
         if len(self.open) >= self._max_connections:
             if times := self._crowded.due():
                 log.warning(
-                    "server.connection_limit", door=self.name, times=times, open=len(self.open)
+                    "server.connection_limit", listener=self.name, times=times, open=len(self.open)
                 )
             if not self.waiting:
                 newcomer.abort("refused")
@@ -68,32 +68,34 @@ class Listener:
         self.open.add(newcomer)
         self.waiting[newcomer] = None
 
-    def leave(self, guest: OpenConnection) -> None:
+    def leave(self, connection: OpenConnection) -> None:
         """Forget a connection; one that has left already too."""
-        self.open.discard(guest)
-        self.waiting.pop(guest, None)
+        self.open.discard(connection)
+        self.waiting.pop(connection, None)
 
 
 class ListenerMetrics(Collector):
     """Tells Prometheus how crowded it is.
 
     Args:
-        doors: all doors of the service.
+        listeners: all listeners of the service.
     """
 
-    def __init__(self, doors: Sequence[Listener]) -> None:
-        self._doors = doors
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = listeners
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
-        connections = GaugeMetricFamily("http_connections", "Open connections.", labels=["door"])
+        connections = GaugeMetricFamily(
+            "http_connections", "Open connections.", labels=["listener"]
+        )
         closed = CounterMetricFamily(
             "http_connections_closed",
             "Connections that we ended: for a newcomer, as a newcomer, or for slowness.",
-            labels=["door", "reason"],
+            labels=["listener", "reason"],
         )
-        for door in self._doors:
-            connections.add_metric([door.name], len(door.open))
+        for listener in self._listeners:
+            connections.add_metric([listener.name], len(listener.open))
             for reason in _REASONS:
-                closed.add_metric([door.name, reason], door.closed[reason])
+                closed.add_metric([listener.name, reason], listener.closed[reason])
         yield from (connections, closed)

@@ -179,7 +179,7 @@ def _requests() -> list[Panel]:
         graph(
             "Open connections",
             "Beyond server.max_connections newcomers take the place of those who wait.",
-            Query("sum by (instance, door) (http_connections{P})", "{{instance}} {{door}}"),
+            Query("sum by (instance, listener) (http_connections{P})", "{{instance}} {{listener}}"),
             alert="ActivityConnectionLimitReached",
         ),
         graph(

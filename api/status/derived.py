@@ -65,7 +65,7 @@ class Http(msgspec.Struct, frozen=True):
     """By the first digit of the status: 2xx, 4xx, 5xx."""
     in_flight: float | None
     connections: dict[str, float]
-    """By door."""
+    """By listener."""
     crowded_out: float
     """Connections of clients that were closed since the start as too many were open."""
     crashed: float
@@ -214,9 +214,12 @@ class _Interval:
             quantile(0.99, cumulative),
             classes if self._before is not None else dict.fromkeys(classes),
             self._now.get("http_requests_in_flight"),
-            {printable(door): n for door, n in self._now.by("door", "http_connections").items()},
+            {
+                printable(listener): n
+                for listener, n in self._now.by("listener", "http_connections").items()
+            },
             sum(
-                self._now.total("http_connections_closed_total", door="api", reason=reason)
+                self._now.total("http_connections_closed_total", listener="api", reason=reason)
                 for reason in ("connection_limit", "refused")
             ),
             self._now.total(f"{_DURATION}_count", status="500"),

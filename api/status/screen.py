@@ -154,7 +154,9 @@ def _others(figures: Figures, style: str) -> Table:
     classes = ", ".join(f"{name} {count(rate)}" for name, rate in http.per_s_by_class.items())
     grid.add_row("requests", Text(f"{count(http.per_s)} a second: {classes}"), style=style)
     grid.add_row("", Text(f"p50 {span(http.p50_s)}, p99 {span(http.p99_s)}"), style=style)
-    connections = ", ".join(f"{count(n)} {door}" for door, n in list(http.connections.items())[:5])
+    connections = ", ".join(
+        f"{count(n)} {listener}" for listener, n in list(http.connections.items())[:5]
+    )
     pools = ", ".join(
         f"{pool} {used}" for pool, used in list(process.database_connections.items())[:5]
     )

@@ -51,7 +51,7 @@ class Network:
             connection.cut()
 
     async def connect(self, pool: "Pool") -> None:
-        """Knock at the server's door.
+        """Ask the server for a connection.
 
         Args:
             pool: who does.

@@ -375,8 +375,8 @@ async def test_a_second_sigterm_does_not_break_off_the_last_flush(dsn, db):
         assert metrics.total("activity_journal_recovered_touches_total", target="devices") == 1
 
 
-@pytest.mark.parametrize("door", ["", "monitor_"])
-def test_a_port_that_is_taken_is_said_in_one_line(dsn, door):
+@pytest.mark.parametrize("prefix", ["", "monitor_"])
+def test_a_port_that_is_taken_is_said_in_one_line(dsn, prefix):
     """By the name of its setting, with what shows who else listens there."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -384,9 +384,9 @@ def test_a_port_that_is_taken_is_said_in_one_line(dsn, door):
         port = str(listener.getsockname()[1])
         settings = {
             "ACTIVITY__SERVER__PORT": str(free_port()),
-            f"ACTIVITY__SERVER__{door.upper()}PORT": port,
+            f"ACTIVITY__SERVER__{prefix.upper()}PORT": port,
         }
-        said = f"server.{door}port is {port}, which somebody listens on already"
+        said = f"server.{prefix}port is {port}, which another process listens on already"
         assert_one_line(run("serve", dsn=dsn, **settings), 1, said, f"ss -ltnp sport = :{port}")
 
 
@@ -402,8 +402,8 @@ def test_a_host_that_cannot_be_listened_on_is_said_in_one_line(dsn, host, why):
 
 def test_a_port_that_is_for_the_superuser_is_said_by_its_setting():
     """Whoever runs the tests may be one, so only the words are seen."""
-    door = Listener("monitor", "127.0.0.1", 80, max_connections=1)
-    said = _advice(door, PermissionError(errno.EACCES, "permission denied"))
+    listener = Listener("monitor", "127.0.0.1", 80, max_connections=1)
+    said = _advice(listener, PermissionError(errno.EACCES, "permission denied"))
     assert said.startswith("server.monitor_port is 80, which this user may not listen on")
 
 

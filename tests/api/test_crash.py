@@ -117,8 +117,8 @@ async def test_no_touch_that_was_answered_is_lost_to_kill_9(dsn, db, tmp_path):
         "ACTIVITY__SERVER__PORT": url.rpartition(":")[2],
         "ACTIVITY__DATABASE__URL": dsn,
         "ACTIVITY__TRACKER__FLUSH_INTERVAL_S": "0.2",
-        "ACTIVITY__TRACKER__BACKOFF_FIRST_S": "0.1",
-        "ACTIVITY__TRACKER__BACKOFF_MOST_S": "0.2",
+        "ACTIVITY__TRACKER__BACKOFF_INITIAL_S": "0.1",
+        "ACTIVITY__TRACKER__BACKOFF_MAX_S": "0.2",
         "ACTIVITY__JOURNAL__DIR": str(tmp_path / "journal"),
     }
     for number in range(ROUNDS):

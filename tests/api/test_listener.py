@@ -56,7 +56,7 @@ async def test_who_says_nothing_is_closed_without_an_answer(dsn):
     async with listening(dsn, header_timeout_s=SOON_S) as service, service.client() as client:
         assert await client.answers() == []
         metrics = await service.metrics()
-        assert metrics.total("http_connections_closed_total", reason="slow_head") == 1
+        assert metrics.total("http_connections_closed_total", reason="slow_header") == 1
 
 
 async def test_an_idle_connection_is_closed_after_its_time(dsn):
@@ -109,7 +109,7 @@ async def test_who_does_not_read_the_answers_is_closed(dsn):
             deaf.setblocking(False)  # noqa: FBT003 - the only way to say it
             metrics = b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n" * 100
             async with asyncio.timeout(PATIENCE_S):
-                while not service.door.closed["slow_answer"]:
+                while not service.listener.closed["slow_response"]:
                     try:
                         deaf.send(metrics)
                     except BlockingIOError:
@@ -118,7 +118,7 @@ async def test_who_does_not_read_the_answers_is_closed(dsn):
                         break
                     await asyncio.sleep(0.001)
         await service.assert_serves()
-        assert service.door.closed["slow_answer"] == 1
+        assert service.listener.closed["slow_response"] == 1
 
 
 async def test_a_crowd_of_idle_connections_keeps_nobody_out(dsn):
@@ -141,9 +141,9 @@ async def test_a_crowd_of_idle_connections_keeps_nobody_out(dsn):
             for _ in range(50):  # far beyond the limit
                 await stack.enter_async_context(service.client())
             await service.assert_serves()
-        assert len(service.door.open) <= 5
+        assert len(service.listener.open) <= 5
         assert [entry["event"] for entry in logs] == ["server.connection_limit"]
-        assert service.door.closed["connection_limit"] >= 54
+        assert service.listener.closed["connection_limit"] >= 54
 
 
 async def test_slow_heads_do_not_keep_their_place_in_a_crowd(dsn):
@@ -165,11 +165,11 @@ async def test_when_all_are_being_answered_a_newcomer_is_closed(dsn):
         for client in uploading:
             await client.send(service.upload(f"Content-Length: {len(body)}") + body[:-1])
         async with asyncio.timeout(PATIENCE_S):
-            while service.door.waiting:
+            while service.listener.waiting:
                 await asyncio.sleep(0.01)
         newcomer = await stack.enter_async_context(service.client())
         assert await newcomer.answers() == []
-        assert service.door.closed["refused"] == 1
+        assert service.listener.closed["refused"] == 1
         for client in uploading:
             await client.send(body[-1:])
             assert (await client.answer()).status == 200
@@ -184,7 +184,7 @@ async def test_a_slow_body_behind_another_request_is_a_slow_body(dsn, ahead):
         answers = [answer.status for answer in await client.answers()]
         assert answers == ([200] if ahead else [200, 408])
         async with asyncio.timeout(PATIENCE_S):
-            while service.door.open:
+            while service.listener.open:
                 await asyncio.sleep(0.01)
 
 
@@ -196,7 +196,7 @@ async def test_an_expected_body_is_not_asked_for_of_a_client_that_does_not_know_
         head = service.upload("Expect: 100-continue", f"Content-Length: {len(body)}")
         await client.send(head.replace(b"HTTP/1.1", b"HTTP/1.0") + body[:-1])
         async with asyncio.timeout(PATIENCE_S):
-            while service.door.waiting or not service.door.open:  # until the head is read
+            while service.listener.waiting or not service.listener.open:  # until the head is read
                 await asyncio.sleep(0.01)
         await client.send(body[-1:])
         assert [answer.status for answer in await client.answers()] == [200]
@@ -233,7 +233,7 @@ async def test_who_watches_has_a_door_of_their_own(dsn):
         async with session.get(f"http://127.0.0.1:{watched}/metrics") as answer:
             text = await answer.text()
         assert text.count("# TYPE http_connections gauge") == 1
-        assert 'http_connections{door="monitor"}' in text
+        assert 'http_connections{listener="monitor"}' in text
 
 
 async def test_a_body_that_is_expected_is_asked_for_when_it_is_wanted(dsn):
@@ -267,7 +267,7 @@ async def test_a_body_that_is_expected_is_asked_for_when_it_is_wanted(dsn):
 
 
 async def test_a_compressed_body_is_inflated_once_and_not_beyond_the_limit(dsn):
-    """The server leaves it to whoever knows the limit, also behind these doors."""
+    """The server leaves it to whoever knows the limit, also behind these listeners."""
     async with listening(dsn, max_body_bytes=10_000) as service, service.client() as client:
         report = json.dumps({"device_id": service.device_id, **REPORT}).encode()
         for content, status in ((report, 200), (report + b" " * 1_000_000, 413)):

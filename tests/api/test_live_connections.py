@@ -1,4 +1,4 @@
-"""Live streams behind the service's own doors: who does not read, who crowds, and the end."""
+"""Live streams over real connections: slow readers, connection limits, and shutdown."""
 
 import asyncio
 import socket
@@ -45,13 +45,13 @@ async def watching(service: ListeningService, group_id: str = "family") -> Async
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BYTES)
         return made
 
-    before = set(service.door.open)
+    before = set(service.listener.open)
     connector = aiohttp.TCPConnector(socket_factory=small)
     async with (
         aiohttp.ClientSession(connector=connector, read_bufsize=SMALL_BYTES) as session,
         live(session, service.key, group_id, f"http://127.0.0.1:{service.port}") as seen,
     ):
-        (seen.guest,) = set(service.door.open) - before
+        (seen.guest,) = set(service.listener.open) - before
         wire = seen.guest._wire.get_extra_info("socket")
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BYTES)
         yield seen
@@ -61,7 +61,7 @@ async def stuffed(service: ListeningService, seen: Live, db) -> None:
     """Let so much be told that a subscriber who does not read is not written to any more."""
     async with asyncio.timeout(PATIENCE_S):
         name = 0
-        while seen.guest not in service.door.waiting:
+        while seen.guest not in service.listener.waiting:
             name += 1
             await db.execute(RENAME, str(name))
             await asyncio.sleep(0.1)
@@ -97,7 +97,7 @@ async def test_who_never_reads_is_closed(dsn, many):
     async with listening(dsn, response_timeout_s=0.3) as service, watching(service, "many") as deaf:
         await stuffed(service, deaf, many)
         async with asyncio.timeout(PATIENCE_S):
-            while not service.door.closed["slow_answer"]:
+            while not service.listener.closed["slow_response"]:
                 await asyncio.sleep(0.05)
             while (await service.metrics()).total("live_streams"):
                 await asyncio.sleep(0.05)
@@ -110,7 +110,7 @@ async def test_a_crowd_takes_no_place_from_who_watches_and_reads(dsn, many):
         caught_up_at = time.time() + 0.5
         await seen.until(lambda _: seen.now > caught_up_at)
         reading = asyncio.create_task(
-            seen.until(lambda _: service.door.closed["connection_limit"] >= 8)
+            seen.until(lambda _: service.listener.closed["connection_limit"] >= 8)
         )
         async with AsyncExitStack() as stack:
             for _ in range(12):
@@ -120,8 +120,8 @@ async def test_a_crowd_takes_no_place_from_who_watches_and_reads(dsn, many):
                 assert answer is not None
                 assert answer.status == 204
             await reading
-        assert seen.guest in service.door.open
-        assert seen.guest not in service.door.waiting
+        assert seen.guest in service.listener.open
+        assert seen.guest not in service.listener.waiting
 
 
 async def test_streams_take_half_of_the_places_at_most(dsn):
@@ -142,16 +142,16 @@ async def test_a_stream_that_has_ended_leaves_the_connection_to_the_next_request
     async with listening(dsn) as service, aiohttp.ClientSession() as session:
         url = f"http://127.0.0.1:{service.port}"
         async with live(session, service.key, url=url) as seen:
-            (guest,) = service.door.open
-            assert guest not in service.door.waiting
+            (guest,) = service.listener.open
+            assert guest not in service.listener.waiting
             await db.execute("UPDATE api_keys SET revoked_at = now()")
             assert await seen.ends() == "unauthorized"
         async with asyncio.timeout(PATIENCE_S):
-            while guest not in service.door.waiting:
+            while guest not in service.listener.waiting:
                 await asyncio.sleep(0.01)
         async with session.get(f"{url}/api/health") as answer:
             assert answer.status == 200
-        assert set(service.door.open) == set(service.door.waiting) == {guest}
+        assert set(service.listener.open) == set(service.listener.waiting) == {guest}
 
 
 async def test_the_end_of_the_service_is_told_at_once_and_waits_for_nobody(dsn, many):

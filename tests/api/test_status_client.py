@@ -158,7 +158,7 @@ async def test_nothing_that_is_said_reaches_the_terminal_unread():
     )
     label = evil.replace("\n", "\\n")
     stub.metrics = f'activity_build_info{{version="{label}"}} 1\n' + "".join(
-        f'{name}{{target="{label}{n}",reason="{label}",door="{label}",pool="{label}"}} 1\n'
+        f'{name}{{target="{label}{n}",reason="{label}",listener="{label}",pool="{label}"}} 1\n'
         for name in (
             "activity_touches_total",
             "activity_touches_dropped_total",

@@ -115,8 +115,8 @@ def test_what_an_alert_is_about_is_found(alert, metrics, wrong, well):
         ),
         (
             "ActivityConnectionLimitReached",
-            'http_connections_closed_total{door="api",reason="connection_limit"} 1\n',
-            'http_connections_closed_total{door="api",reason="slow_body"} 1\n',
+            'http_connections_closed_total{listener="api",reason="connection_limit"} 1\n',
+            'http_connections_closed_total{listener="api",reason="slow_body"} 1\n',
         ),
     ],
 )
@@ -216,7 +216,7 @@ NAMES = sorted(
     )
 )
 LABELS = (
-    '{target="d",reason="r",outcome="shed",route="/x",status="200",le="+Inf",door="a",pool="p"}'
+    '{target="d",reason="r",outcome="shed",route="/x",status="200",le="+Inf",listener="a",pool="p"}'
 )
 ODD = st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-300, 1e308, 5.0, 1e15])
 

@@ -1,4 +1,4 @@
-"""The service behind its own doors, and clients that send bytes instead of requests."""
+"""The service on its own listeners, and clients that send bytes instead of requests."""
 
 import asyncio
 import json
@@ -100,7 +100,7 @@ class ListeningService:
         return self.app[TRACKER]
 
     @property
-    def door(self) -> Listener:
+    def listener(self) -> Listener:
         return self.app[LISTENER]
 
     @asynccontextmanager
@@ -156,7 +156,7 @@ class ListeningService:
 
 @asynccontextmanager
 async def listening(dsn: str, **server: Any) -> AsyncIterator[ListeningService]:
-    """Run the service behind its doors; nothing is flushed unless the test says so.
+    """Run the service on its listeners; nothing is flushed unless the test says so.
 
     Args:
         dsn: the database.

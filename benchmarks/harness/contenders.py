@@ -22,7 +22,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -67,7 +67,7 @@ async def _update(pool: Pool, active: Sequence[tuple[str, object]]) -> None:
 
 
 def awaited(pool: Pool) -> Middleware:
-    """Update before the answer leaves."""
+    """Update before the response is sent."""
 
     @web.middleware
     async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -78,38 +78,17 @@ def awaited(pool: Pool) -> Middleware:
     return track
 
 
-def spawned(pool: Pool) -> Middleware:
-    """Update in a task of its own."""
-    tasks = set()
+def _background(
+    pool: Pool, due: Callable[[list[tuple[str, object]]], list[tuple[str, object]]]
+) -> Middleware:
+    """Update what is due in a task of its own, after the response."""
+    tasks: set[asyncio.Task[None]] = set()
 
     @web.middleware
     async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
-        task = asyncio.create_task(_update(pool, list(who_was_active(request))))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        return response
-
-    return track
-
-
-def throttled(pool: Pool) -> Middleware:
-    """Update in a task of its own, unless that was done within the last minute."""
-    tasks = set()
-    last: dict[tuple[str, object], float] = {}
-
-    @web.middleware
-    async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await handler(request)
-        now = time.monotonic()
-        due = [
-            one
-            for one in who_was_active(request)
-            if now - last.get(one, float("-inf")) >= _THROTTLE_S
-        ]
-        if due:
-            last.update(dict.fromkeys(due, now))
-            task = asyncio.create_task(_update(pool, due))
+        if active := due(list(who_was_active(request))):
+            task = asyncio.create_task(_update(pool, active))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         return response
@@ -117,15 +96,33 @@ def throttled(pool: Pool) -> Middleware:
     return track
 
 
+def spawned(pool: Pool) -> Middleware:
+    """Update in a task of its own."""
+    return _background(pool, lambda active: active)
+
+
+def throttled(pool: Pool) -> Middleware:
+    """Update in a task of its own, unless that was done within the last minute."""
+    last: dict[tuple[str, object], float] = {}
+
+    def due(active: list[tuple[str, object]]) -> list[tuple[str, object]]:
+        now = time.monotonic()
+        chosen = [one for one in active if now - last.get(one, float("-inf")) >= _THROTTLE_S]
+        last.update(dict.fromkeys(chosen, now))
+        return chosen
+
+    return _background(pool, due)
+
+
 class Nowhere:
-    """Uploads that are answered and forgotten."""
+    """Accepts uploads and stores nothing."""
 
     async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> None:
         """Do nothing."""
 
 
 class InsertPerRequest:
-    """Uploads that are each a statement of their own.
+    """Stores each upload by a statement of its own.
 
     Args:
         database: where they are stored.
@@ -199,12 +196,12 @@ async def serve(name: str) -> None:
     tracked = settings.tracker.model_copy(update={"enabled": name in _TRACKED})
     journal = settings.journal.model_copy(update={"enabled": name != "unjournaled"})
     settings = settings.model_copy(update={"tracker": tracked, "journal": journal})
-    told_to_stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told_to_stop.set)
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     async with contender(name, settings) as application:
         spare_the_garbage_collector()
         async with open_listeners(application, settings.server):
-            await told_to_stop.wait()
+            await stopping.wait()
 
 
 if __name__ == "__main__":

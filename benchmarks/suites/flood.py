@@ -11,11 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from benchmarks.harness.contender import Contender, check_load, contender
 from benchmarks.harness.load import Load, Request, load, paced
 from benchmarks.harness.pairs import alternate
 from benchmarks.harness.report import BenchmarkFailedError, Measured, Report
 from benchmarks.harness.testbed import Testbed, connected
-from benchmarks.suites.http import Contender, checked, contender
 
 _DEVICES: Final = 1000
 _RATE_PER_S: Final = 1000
@@ -48,7 +48,7 @@ async def flood(testbed: Testbed, report: Report, advance: Callable[[], None]) -
         commits: dict[str, list[float]] = {name: [] for name in ("quiet", *_WRONG)}
 
         async def quiet() -> Load:
-            return checked(one, await _beaten(one, beats, commits["quiet"]), report)
+            return check_load(one, await _send_paced(one, beats, commits["quiet"]), report)
 
         async def beside(name: str) -> Load:
             nonlocal next_number
@@ -63,7 +63,7 @@ async def flood(testbed: Testbed, report: Report, advance: Callable[[], None]) -
                 )
             )
             await asyncio.sleep(_BEGUN_S)
-            seen = checked(one, await _beaten(one, beats, commits[name]), report)
+            seen = check_load(one, await _send_paced(one, beats, commits[name]), report)
             flooded = await flooding
             if flooded.errors < flooded.requests:
                 raise BenchmarkFailedError(f"{name}: a wrong key was let in")
@@ -92,7 +92,7 @@ async def flood(testbed: Testbed, report: Report, advance: Callable[[], None]) -
     report.state("flood", "memory growth", [grown], "MB", goal=5)
 
 
-async def _beaten(one: Contender, beats: list[Request], commits: list[float]) -> Load:
+async def _send_paced(one: Contender, beats: list[Request], commits: list[float]) -> Load:
     """Send heartbeats at the rate, and note how many transactions a second there were."""
     before, started = await _commits(one), time.monotonic()
     seen = await paced(

@@ -7,11 +7,11 @@ from typing import Final
 
 import aiohttp
 
+from benchmarks.harness.contender import Contender, check_load, contenders
 from benchmarks.harness.load import Load, Request, load
 from benchmarks.harness.pairs import alternate
 from benchmarks.harness.report import BenchmarkFailedError, Measured, Report
 from benchmarks.harness.testbed import Testbed, connected
-from benchmarks.suites.http import Contender, checked, contenders
 
 _DEVICES: Final = 1000
 _SECONDS: Final = 1.0
@@ -84,7 +84,7 @@ async def _busy(
             first=first[name],
         )
         first[name] = seen.next_number
-        checked(one, seen, report)
+        check_load(one, seen, report)
         if name != "no-database" and not (
             seen.requests <= await stored(one) <= seen.requests + connections
         ):

@@ -13,11 +13,12 @@ from typing import Final, cast
 import psutil
 from yarl import URL
 
+from benchmarks.harness.contender import Contender, contenders, send_heartbeats
 from benchmarks.harness.load import Load
 from benchmarks.harness.pairs import alternate
 from benchmarks.harness.report import BenchmarkFailedError, Measured, Report
 from benchmarks.harness.testbed import Testbed
-from benchmarks.suites.http import DEVICES, Contender, beaten, contenders
+from benchmarks.suites.http import DEVICES
 
 _STREAMS: Final = 50
 _PROCESSES: Final = 3
@@ -107,7 +108,7 @@ async def live(testbed: Testbed, report: Report, advance: Callable[[], None]) ->
             async def measure(count: int, *, one: Contender = one) -> Load:
                 async with _pages(one, count) as pages:
                     before, cpu_s = sum(page.received_bytes for page in pages), _cpu_s(one)
-                    seen = await beaten(one, requests, report=report, seconds=_SECONDS)  # noqa: B023
+                    seen = await send_heartbeats(one, requests, report=report, seconds=_SECONDS)  # noqa: B023
                     received = sum(page.received_bytes for page in pages) - before
                     cost_us[count].append((_cpu_s(one) - cpu_s) / seen.requests * 1e6)
                 if count:

@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
+from benchmarks.harness.flushing import CHUNK_KEYS, Clock, check, our_flusher
 from benchmarks.harness.pairs import alternate
 from benchmarks.harness.report import BenchmarkFailedError, Measured, Report
 from benchmarks.harness.testbed import Testbed, connected
 from benchmarks.peers.mas import MOST_KEYS, MasTracker
 from benchmarks.peers.synapse import PeerUnavailableError, synapse
-from benchmarks.suites.flush import CHUNK_KEYS, Clock, check, our_flusher
 from tracker import Target
 from tracker._buffer.buffer import Buffer
 from tracker._flush.flusher import Flusher

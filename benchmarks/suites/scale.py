@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from benchmarks.harness.flushing import Clock, check, our_flusher
 from benchmarks.harness.pairs import alternate
 from benchmarks.harness.report import BenchmarkFailedError, Measured, Report
 from benchmarks.harness.testbed import Testbed
-from benchmarks.suites.flush import Clock, check, our_flusher
 from tracker.postgres import open_pool
 
 ROWS: Final = 1_000_000

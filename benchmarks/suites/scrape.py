@@ -107,7 +107,9 @@ async def scraping(
         *([stall.wall_ms for stall in scraped.stalls], "ms"),
         goal=5,
     )
-    report.state("scrape", "of which CPU", [stall.cpu_ms for stall in scraped.stalls], "ms")
+    report.state(
+        "scrape", "CPU time of that stall", [stall.cpu_ms for stall in scraped.stalls], "ms"
+    )
 
 
 @asynccontextmanager

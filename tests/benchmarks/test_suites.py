@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.harness import contenders
+from benchmarks.harness.flushing import Clock, check, our_flusher
 from benchmarks.harness.pairs import alternate, ratio
 from benchmarks.harness.plots import plot
 from benchmarks.harness.report import (
@@ -21,7 +22,6 @@ from benchmarks.harness.report import (
     write_results,
 )
 from benchmarks.harness.testbed import Testbed, connected, updates_seen
-from benchmarks.suites.flush import Clock, check, our_flusher
 from benchmarks.suites.run import BENCHMARKS
 from benchmarks.suites.scrape import scraping
 from tests.support.service import REPORT

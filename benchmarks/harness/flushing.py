@@ -1,0 +1,87 @@
+"""What suites that measure flushes share: touches, our flusher, a stopwatch, and the check."""
+
+import gc
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from api.app import targets
+from api.config import TrackerSettings
+from benchmarks.harness.report import BenchmarkFailedError
+from benchmarks.harness.testbed import connected
+from tracker import Target
+from tracker._buffer.buffer import Buffer
+from tracker._flush.flusher import Flusher
+from tracker.postgres import Pool
+from tracker.postgres._store import PostgresStore
+
+TIMEOUTS: Final = {"statement_timeout_s": 60.0, "lock_timeout_s": 0.25}
+DEVICES: Final[Target] = next(
+    target for target in targets(TrackerSettings()) if target.table == "devices"
+)
+CHUNK_KEYS: Final = TrackerSettings().chunk_keys
+_LONG_AGO: Final = 1_600_000_000
+_MICRO: Final = 1e6
+
+Touches = Sequence[tuple[str, int]]
+
+
+@dataclass(slots=True)
+class Round:
+    """A flush, measured."""
+
+    rows_per_s: float
+    cpu_us_per_row: float = 0.0
+
+
+class Clock:
+    """Gives each round of touches a second of its own, long ago."""
+
+    def __init__(self) -> None:
+        self.at = _LONG_AGO
+
+    def touches(self, devices: Sequence[str], count: int) -> Touches:
+        """Return touches of some devices, in random order, within five seconds."""
+        self.at += 10
+        chosen = random.sample(devices, count)
+        # A string of its own for each, as it comes out of a request.
+        touches = [(f"{one[:8]}{one[8:]}", self.at + random.randrange(5)) for one in chosen]
+        gc.collect()
+        gc.freeze()  # these touches are the benchmark's, not to be looked through in a flush
+        return touches
+
+
+def our_flusher(pool: Pool, touches: Touches) -> Flusher:
+    """Return a flush of our own that has these touches to write."""
+    buffer = Buffer(DEVICES)
+    for key, at in touches:
+        buffer.touch(key, at=at)
+    return Flusher(buffer, PostgresStore(pool, DEVICES, **TIMEOUTS), chunk_keys=CHUNK_KEYS)
+
+
+async def timed(rows: int, work: Callable[[], Awaitable[object]]) -> Round:
+    """Measure a flush of some rows."""
+    cpu = time.process_time()
+    started = time.perf_counter()
+    await work()
+    seconds = time.perf_counter() - started
+    return Round(rows / seconds, (time.process_time() - cpu) / rows * _MICRO)
+
+
+async def check(dsn: str, touches: Touches) -> None:
+    """Check that the table holds what was touched.
+
+    Raises:
+        BenchmarkFailedError: it does not.
+    """
+    async with connected(dsn) as connection:
+        stored = await connection.fetchval(
+            "SELECT count(*) FROM unnest($1::text::uuid[], $2::bigint[]) AS u(key, at) "
+            "JOIN devices ON device_id = u.key AND last_seen_at = to_timestamp(u.at)",
+            f"{{{','.join(key for key, _ in touches)}}}",
+            [at for _, at in touches],
+        )
+    if stored != len(touches):
+        raise BenchmarkFailedError(f"{stored:,} of {len(touches):,} touches are in the table")

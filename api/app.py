@@ -18,7 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
-from api.access.authentication import DEVICES, KEYS, Access, who_was_active
+from api.access.authentication import Access, who_was_active
 from api.access.cache_metrics import CacheMetrics
 from api.access.keys import load_principals
 from api.access.lookup import CachedLookup
@@ -46,8 +46,8 @@ from api.loop_lag import LoopLag
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, open_database
 from api.postgres.pool_metrics import Owner, PoolMetrics
+from api.targets import DEVICES, labels, targets
 from tracker import (
-    Target,
     Tracker,
     TrackerCollector,
     View,
@@ -71,38 +71,8 @@ _ACCESS_CONNECTIONS: Final = 5
 readiness."""
 
 
-LABELS: Final = {DEVICES: "Devices", KEYS: "API keys"}
-"""The name of each target on the page."""
-
-
-def targets(settings: TrackerSettings) -> list[Target]:
-    """Return the two columns that the service keeps up to date."""
-    return [
-        Target(
-            name=DEVICES,
-            table="devices",
-            key_column="device_id",
-            column="last_seen_at",
-            key_type="uuid",
-            resolution_s=settings.device_resolution_s,
-            capacity_keys=settings.capacity_keys,
-            high_water_keys=settings.high_water_keys,
-        ),
-        Target(
-            name=KEYS,
-            table="api_keys",
-            key_column="id",
-            column="last_used_at",
-            key_type="bigint",
-            resolution_s=settings.api_key_resolution_s,
-            capacity_keys=settings.capacity_keys,
-            high_water_keys=settings.high_water_keys,
-        ),
-    ]
-
-
 def create_tracker(settings: TrackerSettings, journal: JournalSettings, dsn: str) -> Tracker | None:
-    """Return a tracker of devices and keys; None when tracking is off."""
+    """Return the tracker of all targets; None when tracking is off."""
     if not settings.enabled:
         return None
     return Tracker(
@@ -207,7 +177,7 @@ async def create_app(
         app.add_routes(LocationHandlers(uploads or grouped, database, access).routes())
         app.add_routes(GroupHandlers(database).routes())
         if settings.live.enabled:
-            queries, stats = GroupQueries(live_database, clock), TrackerStats(tracker, LABELS)
+            queries, stats = GroupQueries(live_database, clock), TrackerStats(tracker, labels())
             registry.register(_add_live(app, queries, stats, access, settings))
         health = HealthHandlers(access_database, tracker, revocations, registry)
         registry.register(ListenerMetrics(_add_doors(app, settings.server, health, requests)))

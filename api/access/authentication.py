@@ -16,12 +16,9 @@ from api.access.rate_limit import RateLimiter
 from api.fleet.devices import KnownDevice
 from api.http.responses import ApiError
 from api.postgres.clock import DatabaseClock
+from api.targets import DEVICES, keys_of_principal
 from tracker import StoreError
 from tracker.keys import uuid_key
-
-KEYS: Final = "api_keys"
-DEVICES: Final = "devices"
-"""The targets' names: in touches, metrics and logs."""
 
 PRINCIPAL: Final = web.RequestKey("principal", Principal)
 ACTIVE: Final = web.RequestKey("active", list[tuple[str, object]])
@@ -63,6 +60,7 @@ class Access:
         self._devices_of_group = devices_of_group
         self._clock = clock
         self._refusals = RateLimiter()
+        self._keys_of_principal = keys_of_principal()
 
     def middleware(self) -> Middleware:
         """Make the middleware that lets no request without a valid key reach a handler."""
@@ -77,8 +75,11 @@ class Access:
                 await self._refusals.wait()
                 raise
             request[PRINCIPAL] = principal
-            active: list[tuple[str, object]] = [(KEYS, principal.key_id)]
-            request[ACTIVE] = active
+            request[ACTIVE] = [
+                (name, key)
+                for name, key_of in self._keys_of_principal
+                if (key := key_of(principal)) is not None
+            ]
             devices = request.headers.getall("X-Device-ID", ())
             if len(devices) > 1:
                 raise ApiError(400, "invalid_device_id", "send one X-Device-ID")

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from api.access.authentication import DEVICES
 from api.live.events import event
+from api.targets import DEVICES
 from tracker import Tracker, View, no_touches
 
 

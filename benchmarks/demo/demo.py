@@ -25,6 +25,7 @@ from api.access.keys import create_key, find_keys, revoke_key
 from api.config import Settings
 from api.postgres.database import open_database
 from api.postgres.embedded import configured_server
+from api.targets import names
 from benchmarks.demo.sample_fleet import GROUP, Aircraft, read_fleet
 from benchmarks.harness.metrics import Metrics, scrape
 from benchmarks.harness.service import running_service
@@ -34,7 +35,6 @@ _KEY_NAME: Final = "demo"
 _KEY_VALID_S: Final = 86_400
 _SETTLED_WITHIN_S: Final = 30
 _OK: Final = 200
-_TARGETS: Final = ("devices", "api_keys")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -135,7 +135,7 @@ async def _replay(
             bar = progress.add_task("replaying", total=len(reports))
             while not progress.finished:
                 metrics = await scrape(session, "")
-                lag_s = max(metrics.total("activity_lag_seconds", target=t) for t in _TARGETS)
+                lag_s = max(metrics.total("activity_lag_seconds", target=t) for t in names())
                 replay.worst_lag_s = max(replay.worst_lag_s, lag_s)
                 progress.update(bar, completed=replay.statuses.total())
                 await asyncio.sleep(0.5)
@@ -196,7 +196,7 @@ def find_problems(
         problems.append(f"not listed as seen: {', '.join(unseen)}")
     problems += [
         f"the counters of {target} do not balance, or still change"
-        for target in _TARGETS
+        for target in names()
         if metrics.balance(target) or metrics.total("activity_buffer_keys", target=target)
     ]
     return problems
@@ -228,7 +228,7 @@ def _show_replay(console: Console, replay: Replay, metrics: Metrics) -> None:
     table = Table(box=None)
     for column in ("target", "touches", "row writes", "UPDATEs", "lost", "lag now"):
         table.add_column(column, justify="left" if column == "target" else "right")
-    for target in _TARGETS:
+    for target in names():
         figures = (
             metrics.total("activity_touches_total", target=target),
             metrics.total("activity_flush_keys_total", target=target, outcome="written"),

@@ -7,8 +7,8 @@ from typing import Final
 
 import psutil
 
-from api.app import targets
 from api.config import TrackerSettings
+from api.targets import targets
 from benchmarks.faults import Fault
 from benchmarks.faults.environment import Environment
 from benchmarks.faults.load import HEARTBEATS_PER_S, UNREACHABLE, Phase

@@ -18,6 +18,7 @@ import aiohttp
 from rich.console import Console
 from rich.markup import escape
 
+from api.targets import names
 from benchmarks.fuzzing.contract import Found, Sent, explore
 from benchmarks.fuzzing.mutation import attack, broken
 from benchmarks.harness.metrics import scrape
@@ -126,7 +127,7 @@ async def settled(url: str) -> list[str]:
 async def _problems(session: aiohttp.ClientSession, url: str) -> list[str]:
     metrics = await scrape(session, url)
     problems = []
-    for name in ("devices", "api_keys"):
+    for name in names():
         if balance := metrics.balance(name):
             problems.append(f"the counters of {name} are {balance:+.0f} out of balance")
         if pending := metrics.total("activity_buffer_keys", target=name):

@@ -31,13 +31,14 @@ import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from api.access.authentication import DEVICES, KEYS, who_was_active
+from api.access.authentication import who_was_active
 from api.app import TRACKER, create_app, spare_the_garbage_collector
 from api.config import Settings, load_settings
 from api.fleet.locations import Report
 from api.handlers.locations import Uploads
 from api.postgres.database import Database, open_database
 from api.serving import open_listeners
+from api.targets import DEVICES, TRACKED
 from tracker import StoreError, Tracker
 from tracker.postgres import Pool, open_pool
 
@@ -48,8 +49,9 @@ _CONNECTIONS: Final = 10
 _THROTTLE_S: Final = 60.0
 _SLICE: Final = 250
 _UPDATES: Final = {
-    DEVICES: "UPDATE devices SET last_seen_at = date_trunc('second', now()) WHERE device_id = $1",
-    KEYS: "UPDATE api_keys SET last_used_at = date_trunc('second', now()) WHERE id = $1",
+    each.name: f"UPDATE {each.table} SET {each.column} = date_trunc('second', now()) "
+    f"WHERE {each.key_column} = $1"
+    for each in TRACKED
 }
 _INSERT: Final = """
 INSERT INTO locations (device_id, captured_at, latitude, longitude, accuracy, altitude, bearing,

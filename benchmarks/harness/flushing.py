@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from api.app import targets
 from api.config import TrackerSettings
+from api.targets import targets
 from benchmarks.harness.report import BenchmarkFailedError
 from benchmarks.harness.testbed import connected
 from tracker import Target

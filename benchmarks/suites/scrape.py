@@ -18,10 +18,10 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
-from api.access.authentication import DEVICES
 from api.app import LISTENER, TRACKER, create_app
 from api.config import Settings
 from api.serving import open_listeners
+from api.targets import DEVICES
 from benchmarks.harness.metrics import parse_metrics
 from benchmarks.harness.report import BenchmarkFailedError, Report
 from benchmarks.harness.stall import Stall, longest_stall

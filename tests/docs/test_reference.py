@@ -4,9 +4,10 @@ import re
 import subprocess
 import sys
 
-from api.app import create_app, targets
+from api.app import create_app
 from api.config import Settings
 from api.renamed_settings import RENAMED
+from api.targets import targets
 from tests.api.test_request_metrics import PROMISED
 from tests.support.log_events import events
 from tests.support.markdown import PAGES, ROOT

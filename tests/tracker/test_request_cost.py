@@ -12,9 +12,9 @@ from aiohttp.test_utils import make_mocked_request
 
 import api
 import tracker
-from api.access.authentication import ACTIVE, DEVICES, KEYS, note_active, who_was_active
-from api.app import targets
+from api.access.authentication import ACTIVE, note_active, who_was_active
 from api.config import Settings
+from api.targets import DEVICES, targets
 from tests.support.sample_table import AT
 from tracker import Target, Tracker, activity_middleware
 from tracker._buffer.buffer import Buffer
@@ -38,7 +38,7 @@ def tracking() -> Tracker:
 def heartbeat(tracking: Tracker):
     """Return what runs the tracking of a heartbeat that has been authenticated and handled."""
     request = make_mocked_request("POST", "/")
-    request[ACTIVE] = [(KEYS, 7)]
+    request[ACTIVE] = [("api_keys", 7)]
     note_active(request, str(uuid.UUID(int=1)))
     response = web.Response(status=204)
     track = activity_middleware(tracking, who_was_active)
@@ -113,7 +113,7 @@ def test_tracking_a_heartbeat_waits_for_nothing_and_takes_few_instructions(track
     ours, least = instructions(run, OURS), instructions(bare, (__file__,))
     assert least > 10
     assert 2 < ours / least <= MAX_RATIO, f"{ours} instructions, {least} of bare touches"
-    assert tracking.buffers[DEVICES].touches == tracking.buffers[KEYS].touches == 2
+    assert tracking.buffers[DEVICES].touches == tracking.buffers["api_keys"].touches == 2
 
 
 def test_a_touch_in_a_second_that_is_known_allocates_nothing(tracking):
@@ -129,7 +129,7 @@ def test_a_touch_in_a_second_that_is_known_allocates_nothing(tracking):
 
 def test_keys_that_are_touched_together_share_their_second(tracking):
     """A million of them hold one integer, not a million."""
-    buffer = Buffer(tracking.buffers[KEYS].target, clock=lambda: float(AT))
+    buffer = Buffer(tracking.buffers["api_keys"].target, clock=lambda: float(AT))
     for key in range(100):
         buffer.touch(key)
     assert len({id(second) for second in buffer.drain().values()}) == 1

@@ -263,7 +263,7 @@ async def _run(*command: str, within_s: float, told: bytes = b"") -> bytes:
     """Return what a generator prints; it is gone when this returns or raises."""
     process = await asyncio.create_subprocess_exec(
         *command,
-        cwd=_HERE.parent,
+        cwd=_HERE.parents[1],
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

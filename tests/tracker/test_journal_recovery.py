@@ -298,7 +298,7 @@ async def test_a_journal_whose_directory_is_removed_starts_again(tmp_path, monke
             directory.rename(tmp_path / "removed")  # at once, unlike rmtree
             while "journal.healthy" not in events(logs):  # the state itself may last milliseconds
                 await asyncio.sleep(0.01)
-            assert found(directory) == {"1": AT}
+    assert found(directory) == {"1": AT}  # read at rest: the keeper removes segments meanwhile
     assert events(logs)[:2] == ["journal.degraded", "journal.healthy"]
 
 

@@ -191,9 +191,7 @@ class Process:
             if kept.get(key, -1) >= second:
                 continue
             if journal is not None and not journal.degraded:
-                self._ledger.broken(
-                    f"key {key} at {second} is not in a journal that is not degraded"
-                )
+                self._ledger.broken(f"key {key} at {second} is not in a healthy journal")
             if journal is None or (key, second) in self.buffer.missed:
                 self._ledger.forgive(key, second, "no journal has it")
 

@@ -92,25 +92,24 @@ WITH d AS (
 )
 SELECT {COLUMNS} FROM d {NEWEST}
 """
-_RELEASE: Final = """
-UPDATE devices SET group_id = $2, last_seen_at = NULL, deactivated_at = NULL
-WHERE device_id = $1 AND group_id <> $2 AND NOT is_active
-      AND deactivated_at <= now() - make_interval(secs => $3)
-      AND NOT EXISTS (SELECT FROM locations WHERE device_id = $1)
-RETURNING 1
+_RELEASABLE: Final = """
+    device_id = $1 AND group_id <> $2 AND NOT is_active
+    AND deactivated_at <= now() - make_interval(secs => $3)
 """
-_FORGET_TRACK: Final = """
+_MAY_RELEASE: Final = f"SELECT FROM devices WHERE {_RELEASABLE}"
+_FORGET_TRACK: Final = f"""
 WITH slice AS (
-    SELECT captured_at FROM locations WHERE device_id = (
-        SELECT device_id FROM devices
-        WHERE device_id = $1 AND group_id <> $2 AND NOT is_active
-              AND deactivated_at <= now() - make_interval(secs => $3)
-        FOR UPDATE
-    )
+    SELECT captured_at FROM locations
+    WHERE device_id = (SELECT device_id FROM devices WHERE {_RELEASABLE} FOR UPDATE)
     LIMIT $4
 )
 DELETE FROM locations USING slice
 WHERE locations.device_id = $1 AND locations.captured_at = slice.captured_at
+RETURNING 1
+"""
+_RELEASE: Final = f"""
+UPDATE devices SET group_id = $2, last_seen_at = NULL, deactivated_at = NULL
+WHERE {_RELEASABLE} AND NOT EXISTS (SELECT FROM locations WHERE device_id = $1)
 RETURNING 1
 """
 _FORGOTTEN_AT_ONCE: Final = 10_000
@@ -191,6 +190,9 @@ class Devices:
         It gets the id alone: the track and the time of the other group's device are removed first.
         """
         given = (device_id, group_id, self._release_after_s)
+        # Asked first: most are not, and a role without the right to delete needs it here alone.
+        if not await self._database.fetch(_MAY_RELEASE, *given):
+            return False
         while await self._database.fetch(_FORGET_TRACK, *given, _FORGOTTEN_AT_ONCE):
             pass
         released = bool(await self._database.fetch(_RELEASE, *given))

@@ -20,7 +20,7 @@ class Mutant(NamedTuple):
     """Or a test."""
 
 
-LOST = "is lost|the books do not balance|still not written"
+LOST = "is lost|the counters do not balance|still not written"
 NOT_JOURNALED = "is not in a healthy journal|is lost"
 
 MUTANTS = [
@@ -50,7 +50,7 @@ MUTANTS = [
         "_buffer/buffer.py",
         "            self._overlap += 1\n",
         "            pass\n",
-        "more than the capacity|the books do not balance",
+        "more than the capacity|the counters do not balance",
     ),
     Mutant(
         "keys in flight do not count against the capacity",

@@ -92,18 +92,21 @@ class Service:
 
 
 @asynccontextmanager
-async def running(dsn: str, **sections: dict[str, Any]) -> AsyncIterator[Service]:
+async def running(
+    dsn: str, *, owner_dsn: str | None = None, **sections: dict[str, Any]
+) -> AsyncIterator[Service]:
     """Run the application on a database; nothing is flushed unless the test says so.
 
     Args:
         dsn: the database.
+        owner_dsn: the database as its owner, who makes API keys, if the service is another role.
         sections: settings that differ from the defaults, by section.
     """
     sections["tracker"] = {"flush_interval_s": NEVER_S, **sections.get("tracker", {})}
     settings = Settings(**sections)
     app = await create_app(settings, dsn)
     async with TestClient(TestServer(app)) as client:
-        service = Service(client, dsn, "", settings)
+        service = Service(client, owner_dsn or dsn, "", settings)
         service.key = await service.make_key()
         yield service
 

@@ -37,6 +37,7 @@ from api.handlers.live import LiveHandlers
 from api.handlers.locations import LocationHandlers, Uploads
 from api.handlers.openapi import DocumentHandler
 from api.handlers.page import PageHandlers
+from api.http.limits import Limits
 from api.http.listener import Listener, ListenerMetrics
 from api.http.request_metrics import RequestMetrics
 from api.live.hub import Hub
@@ -156,7 +157,10 @@ async def create_app(
         if tracker is not None:
             pools["tracker"] = tracker
         caches = CacheMetrics([keys, known, known_of_group])
-        registry = _registry(requests, loop_lag, grouped, caches, revocations, PoolMetrics(pools))
+        limits = Limits(settings.limits)
+        registry = _registry(
+            *(requests, loop_lag, grouped, caches, revocations, PoolMetrics(pools), limits)
+        )
 
         access = Access(keys, known, known_of_group, clock)
         middlewares = [requests.middleware(), access.middleware()]
@@ -173,9 +177,13 @@ async def create_app(
             app[TRACKER] = tracker
             registry.register(TrackerCollector(tracker))
         pending = partial(tracker.pending, DEVICES) if tracker else no_touches
-        app.add_routes(_device_routes(database, pending, access, settings.limits))
-        app.add_routes(LocationHandlers(uploads or grouped, database, access).routes())
-        app.add_routes(GroupHandlers(database).routes())
+        app.add_routes(
+            [
+                *_device_routes(database, pending, access, settings.limits, limits),
+                *LocationHandlers(uploads or grouped, database, access, limits).routes(),
+                *GroupHandlers(database, limits).routes(),
+            ]
+        )
         if settings.live.enabled:
             queries, stats = GroupQueries(live_database, clock), TrackerStats(tracker, labels())
             registry.register(_add_live(app, queries, stats, access, settings))
@@ -194,12 +202,16 @@ async def create_app(
 
 
 def _device_routes(
-    database: Database, pending: Callable[[], View], access: Access, limits: LimitSettings
+    database: Database,
+    pending: Callable[[], View],
+    access: Access,
+    settings: LimitSettings,
+    limits: Limits,
 ) -> list[web.RouteDef]:
-    devices = Devices(database, pending, release_after_s=limits.release_device_id_after_s)
+    devices = Devices(database, pending, release_after_s=settings.release_device_id_after_s)
     listings = Listings(database, pending)
-    quotas = quotas_of(limits, devices.count)
-    return DeviceHandlers(devices, listings, access, quotas).routes()
+    quotas = quotas_of(settings, devices.count)
+    return DeviceHandlers(devices, listings, access, quotas, limits).routes()
 
 
 def _registry(*collectors: Collector) -> CollectorRegistry:
@@ -225,7 +237,7 @@ def _add_live(
     """Let groups be watched, by the page or by whoever reads the stream that it reads."""
     # Streams stay for hours; they shall not keep all others out.
     most = min(settings.live.max_streams, max(1, settings.server.max_connections // 2))
-    hub = Hub(queries, stats, max_streams=most)
+    hub = Hub(queries, stats, max_streams=most, streams_per_key=settings.limits.streams_per_key)
 
     async def stop(_app: web.Application) -> None:
         await hub.stop()

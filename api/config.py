@@ -184,11 +184,25 @@ class LiveSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """The most that one API key or one group may use."""
+    """The most that one API key, one group, or all API keys together may use."""
 
     devices_per_group: Count = 100_000
     registrations_per_minute: Count = 6000
     release_device_id_after_s: Annotated[float, Field(ge=0, le=31_536_000)] = 86_400.0
+    unsent_bytes: Annotated[int, Field(ge=1, le=1 << 40)] = 67_108_864
+    unsent_bytes_per_key: Annotated[int, Field(ge=1, le=1 << 40)] = 8_388_608
+    reads: Annotated[int, Field(ge=1, le=1000)] = 4
+    reads_per_key: Annotated[int, Field(ge=1, le=1000)] = 1
+    streams_per_key: Annotated[int, Field(ge=1, le=100_000)] = 100
+    wait_s: Seconds = 5.0
+
+    @model_validator(mode="after")
+    def _relations(self) -> Self:
+        if self.unsent_bytes_per_key > self.unsent_bytes:
+            raise ValueError("unsent_bytes_per_key must not be above unsent_bytes")
+        if self.reads_per_key > self.reads:
+            raise ValueError("reads_per_key must not be above reads")
+        return self
 
 
 class LogSettings(_Section):

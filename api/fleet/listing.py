@@ -6,7 +6,9 @@ bounded slice at a time, and the pending touches are laid over each row before i
 whether it belongs to the page. The statement leaves out only rows that no pending touch can admit.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from math import inf
 from typing import Annotated, Final
@@ -28,11 +30,15 @@ from api.fleet.devices import (
 from api.postgres.database import Database, Records
 from tracker import View
 
-_SLICE_ROWS: Final = 2000
-"""The most rows that a statement looks at, unless the page has more: other requests wait while
-they are decoded and chosen from."""
-_MOST_ROWS: Final = 250_000
-"""How many rows are looked at for one page; what is found by then is the page."""
+SLICE_ROWS: Final = 200
+"""The most rows that a statement returns of a page with many: other requests wait while they are
+decoded, and a client that does not read holds as many."""
+_SPARSE_SLICE_ROWS: Final = 2000
+"""The most rows that a statement reads where it returns few of them."""
+_ROWS_AT_ONCE: Final = 20
+"""After so many, other requests have their turn: a row takes 20 microseconds."""
+_MAX_ROWS: Final = 250_000
+"""How many rows are read for one page; what is found by then is the page."""
 
 _SLICE: Final = f"""
 WITH d AS MATERIALIZED (
@@ -102,17 +108,36 @@ class Ages:
 ANY_AGE: Final = Ages()
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some devices of a page, one after the other.
+
+    Args:
+        devices: they may be none.
+        is_last: whether the page ends with them.
+        next_cursor: of the next page; None if there is none, or if this is not the last slice.
+    """
+
+    devices: list[DeviceAnswer]
+    is_last: bool
+    next_cursor: str | None = None
+
+
+def _at_once() -> AbstractAsyncContextManager[None]:
+    return nullcontext()
+
+
 class Listings:
-    """Lists devices; pending touches are laid over their rows before they are chosen.
+    """Lists devices; a row's pending touch is taken into account before the row is chosen.
 
     Args:
         database: where devices are stored.
         pending: returns a view of the devices' pending touches.
-        most_rows: how many rows are looked at for one page at most.
+        most_rows: how many rows are read for one page at most.
     """
 
     def __init__(
-        self, database: Database, pending: Callable[[], View], *, most_rows: int = _MOST_ROWS
+        self, database: Database, pending: Callable[[], View], *, most_rows: int = _MAX_ROWS
     ) -> None:
         self._database = database
         self._pending = pending
@@ -128,9 +153,6 @@ class Listings:
     ) -> Listed:
         """Return a page of the active devices of a group by display name.
 
-        A page that is not the last may have fewer devices than the limit, even none, if those that
-        match are few and far between in a huge group.
-
         Args:
             group_id: the group.
             limit: the most devices.
@@ -140,27 +162,66 @@ class Listings:
         Raises:
             StoreError: the database is away.
         """
-        view = self._pending()
         found: list[DeviceAnswer] = []
-        rows_left, slice_rows = self._most_rows, limit + 1
+        cursor = None
+        async for part in self.slices(group_id, limit=limit, after=after, ages=ages):
+            found += part.devices
+            cursor = part.next_cursor
+        return Listed(found, cursor)
+
+    async def slices(
+        self,
+        group_id: str,
+        *,
+        limit: int,
+        after: Position | None = None,
+        ages: Ages = ANY_AGE,
+        turn: Callable[[], AbstractAsyncContextManager[None]] = _at_once,
+    ) -> AsyncGenerator[Slice, None]:
+        """Read a page of the active devices of a group by display name, slice by slice.
+
+        Each slice is read when it is asked for, as its devices are then. A page that is not the
+        last may have fewer devices than the limit, even none, if those that match are few and far
+        between in a huge group.
+
+        Args:
+            group_id: the group.
+            limit: the most devices.
+            after: where the page before ended; None for the first page.
+            ages: how long ago they were last seen.
+            turn: waits until the next slice may be read, and is left when it has been.
+
+        Yields:
+            At least one slice.
+
+        Raises:
+            StoreError: the database is away.
+        """
+        last = after  # of the devices that were returned
+        left, rows_left, slice_rows = limit, self._most_rows, min(limit + 1, SLICE_ROWS)
         while True:
-            rows = await self._slice(group_id, slice_rows, after, ages, may_be_newer=bool(view))
-            for _, *row in rows:
-                seen, now = last_seen(row, view)
-                if ages.admit(seen, now):
-                    found.append(device_answer(row, view))
-            if len(found) > limit:
-                del found[limit:]
-                return Listed(
-                    found, to_cursor(_position(found[-1].display_name, found[-1].device_id))
-                )
+            async with turn():
+                view = self._pending()  # before the rows: what is written meanwhile is in them
+                rows = await self._slice(group_id, slice_rows, after, ages, may_be_newer=bool(view))
+                devices = await _admitted(rows, view, ages)
+            if len(devices) > left:
+                del devices[left:]
+                last = _position(devices[-1]) if devices else last
+                yield Slice(devices, is_last=True, next_cursor=last and to_cursor(last))
+                return
             if not rows or rows[-1][0] < slice_rows:
-                return Listed(found, None)
-            after = _position(rows[-1][2], rows[-1][1])
+                yield Slice(devices, is_last=True)
+                return
+            after = Position(rows[-1][2], UUID(rows[-1][1]))
             rows_left -= slice_rows
             if rows_left <= 0:
-                return Listed(found, to_cursor(after))
-            slice_rows = min(4 * slice_rows, max(_SLICE_ROWS, limit + 1))
+                yield Slice(devices, is_last=True, next_cursor=to_cursor(after))
+                return
+            left -= len(devices)
+            last = _position(devices[-1]) if devices else last
+            is_sparse = 4 * len(devices) <= len(rows) or slice_rows < SLICE_ROWS
+            slice_rows = min(4 * slice_rows, _SPARSE_SLICE_ROWS if is_sparse else SLICE_ROWS)
+            yield Slice(devices, is_last=False)
 
     async def _slice(
         self, group_id: str, rows: int, after: Position | None, ages: Ages, *, may_be_newer: bool
@@ -174,5 +235,17 @@ class Listings:
         return await self._database.fetch(_NEXT, *arguments, *after)
 
 
-def _position(display_name: str, device_id: str) -> Position:
-    return Position(display_name, UUID(device_id))
+async def _admitted(rows: Records, view: View, ages: Ages) -> list[DeviceAnswer]:
+    """Return the devices of some rows that belong to the page; other requests get their turns."""
+    found: list[DeviceAnswer] = []
+    for number, (_, *row) in enumerate(rows, start=1):
+        seen, now = last_seen(row, view)
+        if ages.admit(seen, now):
+            found.append(device_answer(row, view))
+        if not number % _ROWS_AT_ONCE:
+            await asyncio.sleep(0)
+    return found
+
+
+def _position(device: DeviceAnswer) -> Position:
+    return Position(device.display_name, UUID(device.device_id))

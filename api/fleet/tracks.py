@@ -1,5 +1,6 @@
 """Tracks: the reports of one device, read back, the newest first."""
 
+import asyncio
 from typing import Annotated, Final, TypeAlias
 from uuid import UUID
 
@@ -18,6 +19,9 @@ SELECT report.* FROM devices AS d LEFT JOIN LATERAL (
 ) AS report ON true
 WHERE d.device_id = $1 AND d.is_active ORDER BY report.ms DESC
 """
+
+_ROWS_AT_ONCE: Final = 50
+"""After so many, other requests have their turn."""
 
 Before: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=END_OF_9999_MS + 1)]
 
@@ -59,6 +63,13 @@ async def load_track(
     if not rows:
         return None
     # A device without reports is one row that has none.
-    return Track(
-        [StoredReport(**dict(zip(FIELDS, row, strict=True))) for row in rows if row[0] is not None]
-    )
+    if rows[0][0] is None:
+        return Track([])
+    reports = []
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        reports += [
+            StoredReport(**dict(zip(FIELDS, row, strict=True)))
+            for row in rows[start : start + _ROWS_AT_ONCE]
+        ]
+        await asyncio.sleep(0)
+    return Track(reports)

@@ -1,5 +1,6 @@
 """The routes of devices: register, list, show, deactivate, heartbeat."""
 
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -14,7 +15,9 @@ from api.fleet.devices import DeviceAnswer, Devices, KnownDevice, Registration
 from api.fleet.listing import Ages, Listed, Listing, Listings
 from api.handlers.bodies import expect_later, read_body
 from api.handlers.openapi import Operation
+from api.handlers.paging import list_in_slices
 from api.handlers.queries import read_parameter, read_query
+from api.http.limits import Limits
 from api.http.responses import ApiError, json_response
 
 _REGISTRATION: Final = msgspec.json.Decoder(Registration)
@@ -28,15 +31,22 @@ class DeviceHandlers:
         listings: lists them.
         access: who may reach which device.
         quotas: of registrations.
+        limits: what API keys share.
     """
 
     def __init__(
-        self, devices: Devices, listings: Listings, access: Access, quotas: Quotas
+        self,
+        devices: Devices,
+        listings: Listings,
+        access: Access,
+        quotas: Quotas,
+        limits: Limits,
     ) -> None:
         self._quotas = quotas
         self._devices = devices
         self._listings = listings
         self._access = access
+        self._limits = limits
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -78,9 +88,10 @@ class DeviceHandlers:
         own_group = request[PRINCIPAL].group_id
         if own_group is not None and wanted.group_id != own_group:
             return json_response(Listed([], None))  # as a group that does not exist
-        return json_response(
-            await self._listings.page(wanted.group_id, limit=wanted.limit, after=after, ages=ages)
+        page = partial(
+            self._listings.slices, wanted.group_id, limit=wanted.limit, after=after, ages=ages
         )
+        return await list_in_slices(page, self._limits, request[PRINCIPAL].key_id)
 
     @Operation(answers={200: DeviceAnswer})
     async def _show(self, request: web.Request) -> web.Response:

@@ -1,11 +1,14 @@
 """The route of groups."""
 
+from functools import partial
+
 from aiohttp import web
 
 from api.access.authentication import PRINCIPAL
 from api.fleet.groups import Groups, list_groups
 from api.handlers.openapi import Operation
-from api.http.responses import json_response
+from api.handlers.paging import list_whole
+from api.http.limits import Limits
 from api.postgres.database import Database
 
 
@@ -14,10 +17,12 @@ class GroupHandlers:
 
     Args:
         database: where devices are stored.
+        limits: what API keys share.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, limits: Limits) -> None:
         self._database = database
+        self._limits = limits
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -26,4 +31,6 @@ class GroupHandlers:
     @Operation(answers={200: Groups})
     async def _list(self, request: web.Request) -> web.Response:
         """List the groups that have active devices; a key of one group sees that one alone."""
-        return json_response(await list_groups(self._database, request[PRINCIPAL].group_id))
+        principal = request[PRINCIPAL]
+        read = partial(list_groups, self._database, principal.group_id)
+        return await list_whole(read, self._limits, principal.key_id)

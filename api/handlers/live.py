@@ -57,12 +57,12 @@ class LiveHandlers:
         group_id = read_query(request, Watched).group_id
         principal = request[PRINCIPAL]
         reached = group_id if principal.group_id in (None, group_id) else None
-        self._find_room()
         try:
+            self._hub.find_room(principal.key_id)
             await self._hub.group(reached)
+            self._hub.find_room(principal.key_id)  # others may have been faster
         except LimitReached as error:
             raise _no_room(str(error)) from error
-        self._find_room()  # others may have been faster
 
         def hello(now: float, devices: int, of: int) -> Hello:
             return Hello(
@@ -86,12 +86,15 @@ class LiveHandlers:
             if still.group_id != principal.group_id:
                 raise StreamEnded("unavailable")
 
-        stream = Stream(self._hub, reached, hello, check, all_groups=principal.group_id is None)
+        stream = Stream(
+            self._hub,
+            reached,
+            hello,
+            check,
+            key_id=principal.key_id,
+            all_groups=principal.group_id is None,
+        )
         return web.Response(body=stream, headers=_HEADERS)
-
-    def _find_room(self) -> None:
-        if self._hub.is_full:
-            raise _no_room("as many live streams are open as live.max_streams allows")
 
 
 def _no_room(why: str) -> ApiError:

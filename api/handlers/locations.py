@@ -8,12 +8,14 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from api.access.authentication import Access, device_not_found
+from api.access.authentication import PRINCIPAL, Access, device_not_found
 from api.fleet.locations import Accepted, Batch, NoSuchDevice, Report, Upload
 from api.fleet.tracks import Track, TrackQuery, load_track
 from api.handlers.bodies import expect_later, read_body
 from api.handlers.openapi import Operation
+from api.handlers.paging import list_whole
 from api.handlers.queries import read_query
+from api.http.limits import Limits
 from api.http.responses import ApiError, json_response
 from api.postgres.database import Database
 from tracker import RowRejected
@@ -53,13 +55,17 @@ class LocationHandlers:
         uploads: where uploads are stored.
         database: where they are read.
         access: who may reach which device.
+        limits: what API keys share.
     """
 
-    def __init__(self, uploads: Uploads, database: Database, access: Access) -> None:
+    def __init__(
+        self, uploads: Uploads, database: Database, access: Access, limits: Limits
+    ) -> None:
         self._uploads = uploads
         self._database = database
         self._refused = LogThrottle(_LOG_EVERY_S)
         self._access = access
+        self._limits = limits
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -95,13 +101,17 @@ class LocationHandlers:
         wanted = read_query(request, TrackQuery)
         device = await self._access.find(request, str(wanted.device_id))
         before = None if wanted.before is msgspec.UNSET else wanted.before
-        track = await load_track(
-            self._database, device.device_id, limit=wanted.limit, before=before
-        )
-        if track is None:
-            self._access.forget(device.device_id)
-            raise device_not_found()
-        return json_response(track)
+
+        async def read() -> Track:
+            track = await load_track(
+                self._database, device.device_id, limit=wanted.limit, before=before
+            )
+            if track is None:
+                self._access.forget(device.device_id)
+                raise device_not_found()
+            return track
+
+        return await list_whole(read, self._limits, request[PRINCIPAL].key_id)
 
     async def _store(
         self, request: web.Request, device_id: UUID, reports: Sequence[Report]

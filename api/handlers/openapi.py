@@ -15,7 +15,8 @@ import msgspec
 from aiohttp import hdrs, web
 
 from api.access.authentication import public
-from api.http.responses import Error, json_response
+from api.http.pieces import KnownBody
+from api.http.responses import Error
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -107,7 +108,7 @@ class DocumentHandler:
     """Handler of /api/openapi.json."""
 
     def __init__(self) -> None:
-        self._document: dict[str, Any] = {}
+        self._document = b""
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -115,12 +116,12 @@ class DocumentHandler:
 
     def describe(self, routes: Iterable[web.AbstractRoute]) -> None:
         """Make the document of all routes, this one included; call it when they are there."""
-        self._document = document(routes)
+        self._document = msgspec.json.encode(document(routes))
 
     @Operation(answers={200: dict[str, Any]})
     async def _show(self, _request: web.Request) -> web.Response:
         """Answer this document."""
-        return json_response(self._document)
+        return web.Response(body=KnownBody(self._document, None))
 
 
 def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:

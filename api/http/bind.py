@@ -9,6 +9,7 @@ from typing import Final
 from api.http.listener import Listener
 
 _BACKLOG: Final = 1024
+_UNSENT_BYTES: Final = 65_536
 
 
 async def listen(listener: Listener, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
@@ -23,9 +24,25 @@ async def listen(listener: Listener, connection: Callable[[], asyncio.Protocol])
     """
     loop = asyncio.get_running_loop()
     try:
-        return await loop.create_server(connection, listener.host, listener.port, backlog=_BACKLOG)
+        server = await loop.create_server(
+            connection, listener.host, listener.port, backlog=_BACKLOG
+        )
     except OSError as error:
         raise OSError(_advice(listener, error)) from error
+    for listening in server.sockets:
+        _limit_unsent_bytes(listening)
+    return server
+
+
+def _limit_unsent_bytes(listening: socket.socket) -> None:
+    """Let the kernel take little for a client that does not read; it would take megabytes.
+
+    Connections inherit it. What is on its way to the client does not count, so a fast client that
+    is far away is sent as much as without.
+    """
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # of Linux and macOS
+    if option is not None and listening.family in (socket.AF_INET, socket.AF_INET6):
+        listening.setsockopt(socket.IPPROTO_TCP, option, _UNSENT_BYTES)
 
 
 def _advice(listener: Listener, error: OSError) -> str:

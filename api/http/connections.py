@@ -18,6 +18,7 @@ from aiohttp.streams import StreamReader
 
 from api.config import ServerSettings
 from api.http.listener import Listener
+from api.http.pieces import PIECE_BYTES
 from api.http.request_metrics import RequestMetrics
 from api.http.responses import ApiError
 
@@ -102,6 +103,7 @@ class Connection(web.RequestHandler):
         self._wire = self.transport
         self._listener.enter(self)
         if self._wire is not None:
+            self._wire.set_write_buffer_limits(PIECE_BYTES)
             self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:

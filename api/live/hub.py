@@ -1,6 +1,7 @@
 """All live groups and streams: creates a group for its first subscriber, and enforces limits."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextvars import Context
 from typing import Final, Protocol
@@ -34,6 +35,10 @@ class Subscriber(Protocol):
     """One open stream."""
 
     ended: asyncio.Event
+    key_id: int
+    """The API key that it is counted for."""
+    group_id: str | None
+    """What it watches."""
 
     @property
     def is_open(self) -> bool:
@@ -52,9 +57,17 @@ class Hub(Collector):
         queries: reads the database.
         stats: reads the tracker.
         max_streams: limit of open streams.
+        streams_per_key: limit of open streams of one API key; half of `max_streams` at most.
     """
 
-    def __init__(self, queries: GroupQueries, stats: TrackerStats, *, max_streams: int) -> None:
+    def __init__(
+        self,
+        queries: GroupQueries,
+        stats: TrackerStats,
+        *,
+        max_streams: int,
+        streams_per_key: int,
+    ) -> None:
         self.clock = queries.clock
         self.streams: set[Subscriber] = set()
         self.sent_bytes = 0
@@ -62,14 +75,34 @@ class Hub(Collector):
         self._queries = queries
         self._stats = stats
         self._max_streams = max_streams
+        self._streams_per_key = min(streams_per_key, max(1, max_streams // 2))
+        self._denied = Counter(dict.fromkeys(("max_streams", "streams_per_key"), 0))
         self._groups: dict[str | None, Group] = {}
         self._tasks: dict[Group, asyncio.Task[None]] = {}
         self._crashes = LogThrottle(_LOG_EVERY_S)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the limit of streams is reached; streams that are closing do not count."""
-        return sum(stream.is_open for stream in self.streams) >= self._max_streams
+    def find_room(self, key_id: int) -> None:
+        """Return if an API key may open another stream.
+
+        Streams that are closing do not count.
+
+        Args:
+            key_id: the API key.
+
+        Raises:
+            LimitReached: a limit of streams is reached; the message names it.
+        """
+        open_streams = [stream for stream in self.streams if stream.is_open]
+        if len(open_streams) >= self._max_streams:
+            self._denied["max_streams"] += 1
+            raise LimitReached("as many live streams are open as live.max_streams allows")
+        own = [stream for stream in open_streams if stream.key_id == key_id]
+        if len(own) >= self._streams_per_key:
+            self._denied["streams_per_key"] += 1
+            raise LimitReached(
+                "this API key has as many live streams open as limits.streams_per_key allows, or "
+                "half of live.max_streams"
+            )
 
     async def group(self, group_id: str | None) -> Group:
         """Return a group whose snapshot is loaded; load it if necessary.
@@ -156,6 +189,14 @@ class Hub(Collector):
         yield GaugeMetricFamily(
             "live_capacity_streams", "The most live streams.", value=self._max_streams
         )
+        denied = CounterMetricFamily(
+            "live_denied_streams",
+            "Live streams that were not opened, by the setting that forbids them.",
+            labels=["limit"],
+        )
+        for limit, count in self._denied.items():
+            denied.add_metric([limit], count)
+        yield denied
         yield CounterMetricFamily(
             "live_sent_bytes", "Bytes of events handed to live streams.", value=self.sent_bytes
         )

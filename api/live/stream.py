@@ -12,9 +12,10 @@ from typing import Any, Final, Literal
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
+from api.http.pieces import write_pieces
 from api.live.events import READY, Hello, event
 from api.live.group import Group
-from api.live.hub import Hub
+from api.live.hub import Hub, LimitReached
 from tracker import StoreError
 
 Reason = Literal["unauthorized", "stopping", "unavailable"]
@@ -41,6 +42,7 @@ class Stream(Payload):
         group_id: the group; None is an empty group.
         hello: makes the first event from the time in epoch seconds, the number of devices in the
             snapshot and the number of devices in the group.
+        key_id: the API key that the stream is counted for.
         all_groups: whether the client may receive statistics of the whole service.
         check: raises StreamEnded if the client is no longer authorized.
     """
@@ -52,14 +54,16 @@ class Stream(Payload):
         hello: Callable[[float, int, int], Hello],
         check: Callable[[], Awaitable[None]],
         *,
+        key_id: int,
         all_groups: bool,
     ) -> None:
         super().__init__(None, content_type=CONTENT_TYPE)
         self.ended = asyncio.Event()
         self._hub = hub
-        self._group_id = group_id
+        self.group_id = group_id
         self._hello = hello
         self._check = check
+        self.key_id = key_id
         self._all_groups = all_groups
         self._writer: AbstractStreamWriter | None = None
 
@@ -78,7 +82,9 @@ class Stream(Payload):
             ConnectionError: the client has disconnected.
         """
         self._writer = writer
-        if self._hub.is_full:  # it was not when the request was handled
+        try:
+            self._hub.find_room(self.key_id)  # there was some before the response began
+        except LimitReached:
             await self._bye("unavailable")
             return
         self._hub.streams.add(self)
@@ -100,7 +106,7 @@ class Stream(Payload):
             StoreError: the database is unavailable.
         """
         while True:
-            group = await self._hub.group(self._group_id)
+            group = await self._hub.group(self.group_id)
             group.subscribers += 1
             try:
                 await self._send_ticks(group)
@@ -140,8 +146,7 @@ class Stream(Payload):
     async def _write(self, data: bytes) -> None:
         self._hub.sent_bytes += len(data)
         writer: Any = self._writer
-        await writer.write(data)
-        await writer.drain()
+        await write_pieces(writer, data)
 
     @property
     def is_open(self) -> bool:

@@ -242,7 +242,8 @@ async def nobody_watches(service) -> None:
 async def test_a_stream_beyond_the_limit_gets_503_until_another_has_ended(dsn):
     """The service counts a stream until it notices that the client has disconnected."""
     async with running(dsn, live={"max_streams": 2}) as service:
-        async with live(service.client, service.key), live(service.client, service.key, "others"):
+        other = await service.make_key()
+        async with live(service.client, service.key), live(service.client, other, "others"):
             answer = await service.call("GET", "/api/v1/live?group_id=family")
             assert answer.status == 503
             assert int(answer.headers["Retry-After"]) > 0
@@ -255,7 +256,7 @@ async def test_a_stream_beyond_the_limit_gets_503_until_another_has_ended(dsn):
 async def test_asking_for_many_groups_keeps_none_of_them(dsn):
     """Who only asks, as HEAD does, takes no place from those who watch."""
     async with (
-        running(dsn, live={"max_streams": 3}) as service,
+        running(dsn, live={"max_streams": 4}) as service,
         live(service.client, service.key) as seen,
     ):
         for number in range(20):

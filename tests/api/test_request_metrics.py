@@ -62,7 +62,12 @@ PROMISED = {
     "event_loop_lag_seconds": "gauge",
     "live_streams": "gauge",
     "live_capacity_streams": "gauge",
+    "live_denied_streams_total": "counter",
     "live_sent_bytes_total": "counter",
+    "limits_held": "gauge",
+    "limits_capacity": "gauge",
+    "limits_waiting_requests": "gauge",
+    "limits_denied_requests_total": "counter",
 }
 """Each metric that dashboards and alerts may rely on, with its type."""
 ODD_METHODS = ("PROPFIND", "MKCOL", "LOCK", "PURGE")

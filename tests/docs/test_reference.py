@@ -38,7 +38,7 @@ def test_every_metric_is_in_the_reference():
     """And no other."""
     table = PAGES["docs/reference/metrics.md"].text
     assert set(
-        re.findall(r"`((?:activity|auth|database|http|event|ingest|live)_\w+)", table)
+        re.findall(r"`((?:activity|auth|database|http|event|ingest|limits|live)_\w+)", table)
     ) == set(PROMISED)
 
 
@@ -109,5 +109,7 @@ def test_settings_events_and_metrics_that_pages_name_exist():
         named += [".".join(pair).lower() for pair in re.findall(r"ACTIVITY__(\w+?)__(\w+)", text)]
         assert set(named) <= known, page.name
         if page.name.startswith("docs/") or page.name == "README.md":
-            metrics = re.findall(r"`((?:activity|auth|database|http|event|ingest|live)_\w+)", text)
+            metrics = re.findall(
+                r"`((?:activity|auth|database|http|event|ingest|limits|live)_\w+)", text
+            )
             assert set(metrics) <= PROMISED.keys() | {"activity_", "activity_middleware"}, page.name

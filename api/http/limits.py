@@ -1,0 +1,58 @@
+"""What API keys share: reads of many rows at a time, and the bytes of responses not sent yet."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from api.config import LimitSettings
+from api.http.shares import Shares
+
+BODY_BYTES: Final = 262_144
+"""What a response that is made in parts counts for, more than its longest part."""
+
+
+class Limits(Collector):
+    """The shares that handlers take; reports to Prometheus what is held, and who waits for it.
+
+    Args:
+        settings: how much there is of each.
+    """
+
+    def __init__(self, settings: LimitSettings) -> None:
+        self.reads = Shares(
+            "reads",
+            capacity=settings.reads,
+            per_key=settings.reads_per_key,
+            amount=1,
+            wait_s=settings.wait_s,
+        )
+        self.unsent = Shares(
+            "unsent_bytes",
+            capacity=settings.unsent_bytes,
+            per_key=settings.unsent_bytes_per_key,
+            amount=BODY_BYTES,
+            wait_s=settings.wait_s,
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metric families."""
+        held = GaugeMetricFamily("limits_held", "What requests hold of a limit.", labels=["limit"])
+        capacity = GaugeMetricFamily(
+            "limits_capacity", "The most that requests may hold together.", labels=["limit"]
+        )
+        waiting = GaugeMetricFamily(
+            "limits_waiting_requests", "Requests that wait for their share.", labels=["limit"]
+        )
+        denied = CounterMetricFamily(
+            "limits_denied_requests",
+            "Requests that got no share and were answered with 503.",
+            labels=["limit"],
+        )
+        for one in (self.reads, self.unsent):
+            held.add_metric([one.name], one.held)
+            capacity.add_metric([one.name], one.capacity)
+            waiting.add_metric([one.name], one.waiting)
+            denied.add_metric([one.name], one.denied)
+        yield from (held, capacity, waiting, denied)

@@ -97,6 +97,10 @@ def test_the_unit_leaves_enough_time_and_room():
     needed_s = settings.server.shutdown_timeout_s + settings.tracker.shutdown_deadline_s
     assert int(service["TimeoutStopSec"]) >= needed_s + 5
     assert int(service["LimitNOFILE"]) >= 2 * settings.server.max_connections
+    assert (service["MemoryHigh"], service["MemoryMax"]) == ("1G", "1536M")
+    pending_bytes = 2 * 130 * settings.tracker.capacity_keys
+    held_bytes = settings.limits.unsent_bytes + settings.ingest.waiting_bytes
+    assert pending_bytes + held_bytes + (200 << 20) < 1 << 30
 
 
 async def test_what_the_unit_starts_says_when_it_is_ready_and_when_it_stops(dsn, tmp_path):

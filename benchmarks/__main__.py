@@ -201,6 +201,7 @@ for _name, _documentation in {
     "live": "What open live pages cost the heartbeats.",
     "scale": "From a thousand keys to a million.",
     "scrape": "What Prometheus costs, with a million keys pending.",
+    "slow": "What other clients notice of one API key that takes all it can.",
     "peers": "Other systems that track activity in batches.",
     "all": "Every benchmark, in under ten minutes.",
 }.items():

@@ -23,7 +23,7 @@ from benchmarks.harness.report import (
     write_results,
 )
 from benchmarks.harness.testbed import Testbed
-from benchmarks.suites import flood, flush, http, ingest, live, peers, scale, scrape, touch
+from benchmarks.suites import flood, flush, http, ingest, live, peers, scale, scrape, slow, touch
 
 FOLDER: Final = Path(".activity/benchmarks")
 
@@ -38,6 +38,7 @@ BENCHMARKS: Final[Mapping[str, tuple[Suite, int]]] = {
     "live": (live.live, live.STEPS),
     "scale": (scale.scale, scale.STEPS),
     "scrape": (scrape.scraping, scrape.STEPS),
+    "slow": (slow.slow, slow.STEPS),
     "peers": (peers.peers, peers.STEPS),
 }
 """Each suite by its name, with the number of steps that its progress has."""

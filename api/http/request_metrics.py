@@ -63,6 +63,7 @@ class RequestMetrics(Collector):
                 if not response.prepared:
                     response.headers["X-Request-ID"] = request_id
                     response.headers["Server"] = _SERVER
+                    _forbid_caching(request, response)
                 return response
             finally:
                 self._in_flight -= 1
@@ -136,6 +137,19 @@ class RequestMetrics(Collector):
         in_flight = GaugeMetricFamily("http_requests_in_flight", "RequestMetrics being answered.")
         in_flight.add_metric([], self._in_flight)
         yield in_flight
+
+
+def _forbid_caching(request: web.Request, response: web.StreamResponse) -> None:
+    """Let no cache on the way keep a response, unless a handler says that it may.
+
+    A response to one API key is not for another one. Some proxies keep what they are told to keep
+    by their own configuration, unless the response forbids it.
+    """
+    headers = response.headers
+    if hdrs.CACHE_CONTROL not in headers:
+        headers[hdrs.CACHE_CONTROL] = "no-store"
+    if not getattr(request.match_info.handler, "is_public", False):
+        headers[hdrs.VARY] = "X-API-Key"
 
 
 def _route(request: web.Request) -> str:

@@ -34,6 +34,7 @@ error_log stderr warn;
 events {{}}
 http {{
     access_log off;
+    proxy_cache_path {folder}/cache keys_zone=responses:1m;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -50,6 +51,8 @@ http {{
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_request_buffering off;
+            proxy_cache responses;
+            proxy_cache_valid any 10m;
         }}
     }}
 }}
@@ -74,6 +77,8 @@ PROXIES: dict[str, tuple[str, Callable[[str, Path], list[str]]]] = {
 @asynccontextmanager
 async def proxy(name: str, upstream: int, folder: Path) -> AsyncIterator[int]:
     """Run a proxy that reuses its connections to the service; yields its port.
+
+    nginx also keeps every response that does not forbid it.
 
     Args:
         name: one of `PROXIES`.

@@ -134,7 +134,7 @@ class RequestMetrics(Collector):
         for (method, route, status), histogram in self._durations.items():
             durations.add_metric([method, route, str(status)], histogram.buckets(), histogram.total)
         yield durations
-        in_flight = GaugeMetricFamily("http_requests_in_flight", "RequestMetrics being answered.")
+        in_flight = GaugeMetricFamily("http_requests_in_flight", "Requests being answered.")
         in_flight.add_metric([], self._in_flight)
         yield in_flight
 

@@ -172,7 +172,7 @@ def _requests() -> list[Panel]:
             alert="ActivityRequestsUnavailable",
         ),
         graph(
-            "RequestMetrics being answered",
+            "Requests being answered",
             "By process; the scrape itself is one.",
             Query("http_requests_in_flight{P}", "{{instance}}"),
         ),
@@ -200,6 +200,25 @@ def _requests() -> list[Panel]:
             "The same bytes go to all that watch one group.",
             _rate("live_sent_bytes_total{P}", "instance", "{{instance}}"),
             unit="Bps",
+        ),
+        graph(
+            "Shares of API keys",
+            "What requests hold of the limits that all API keys share, and the most of it.",
+            Query("sum by (instance, limit) (limits_held{P})", "{{instance}} {{limit}}"),
+            Query(
+                "sum by (instance, limit) (limits_capacity{P})", "{{instance}} {{limit}} at most"
+            ),
+            Query(
+                "sum by (instance, limit) (limits_waiting_requests{P})",
+                "{{instance}} {{limit}} waiting",
+            ),
+        ),
+        graph(
+            "Denied by a limit",
+            "Requests that got no share in time, and streams beyond an API key's part: 503.",
+            _rate("limits_denied_requests_total{P}", "limit", "{{limit}}"),
+            _rate("live_denied_streams_total{P}", "instance", "{{instance}} streams"),
+            unit="ops",
         ),
     ]
 

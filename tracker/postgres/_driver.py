@@ -48,7 +48,7 @@ def translate(error: BaseException) -> StoreError | None:
     if isinstance(error, asyncpg.PostgresError) and not isinstance(
         error, asyncpg.InvalidCachedStatementError
     ):
-        return error_for(error.sqlstate or "XX000", str(error))
+        return error_for(error.sqlstate or "XX000", _message(error))
     for driver_error, store_error in _CLIENT_SIDE:
         if isinstance(error, driver_error):
             return store_error(reason(error))
@@ -68,8 +68,13 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{type(error).__name__}: {error.strerror} {error.filename or ''}".rstrip()
     if isinstance(error, asyncpg.PostgresError):
-        return str(error)
+        return _message(error)
     return f"{type(error).__name__}: {error}"
+
+
+def _message(error: asyncpg.PostgresError) -> str:
+    """Return the server's message alone: its DETAIL quotes the row, with names and positions."""
+    return str(error.args[0]) if error.args else type(error).__name__
 
 
 @asynccontextmanager

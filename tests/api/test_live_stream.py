@@ -242,12 +242,15 @@ async def nobody_watches(service) -> None:
 async def test_a_stream_beyond_the_limit_gets_503_until_another_has_ended(dsn):
     """The service counts a stream until it notices that the client has disconnected."""
     async with running(dsn, live={"max_streams": 2}) as service:
-        other = await service.make_key()
+        other, third = await service.make_key(), await service.make_key()
         async with live(service.client, service.key), live(service.client, other, "others"):
-            answer = await service.call("GET", "/api/v1/live?group_id=family")
+            # A key without streams: the limit per API key does not apply to it.
+            answer = await service.call("GET", "/api/v1/live?group_id=family", key=third)
             assert answer.status == 503
             assert int(answer.headers["Retry-After"]) > 0
-            assert (await answer.json())["error"] == "too_many_streams"
+            body = await answer.json()
+            assert body["error"] == "too_many_streams"
+            assert "live.max_streams" in body["message"]
         await nobody_watches(service)
         async with live(service.client, service.key) as seen:
             await seen.until(lambda _: seen.ticks)

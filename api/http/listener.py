@@ -31,7 +31,7 @@ class OpenConnection(Protocol):
 class Listener:
     """One address that clients come in by.
 
-    When it is crowded, the connection that has waited longest without a request is closed for the
+    At its limit, the connection that has waited longest without a request is closed for the
     newcomer: whoever holds connections open without using them keeps nobody out.
 
     Args:
@@ -51,12 +51,12 @@ class Listener:
         self.closed: Counter[str] = Counter()
         """How many were ended by us, by reason."""
         self._max_connections = max_connections
-        self._crowded = LogThrottle(_LOG_EVERY_S)
+        self._at_limit = LogThrottle(_LOG_EVERY_S)
 
     def enter(self, newcomer: OpenConnection) -> None:
         """Let a newcomer in, if need be in place of another; it may be aborted instead."""
         if len(self.open) >= self._max_connections:
-            if times := self._crowded.due():
+            if times := self._at_limit.due():
                 log.warning(
                     "server.connection_limit", listener=self.name, times=times, open=len(self.open)
                 )
@@ -75,7 +75,7 @@ class Listener:
 
 
 class ListenerMetrics(Collector):
-    """Tells Prometheus how crowded it is.
+    """Collects the metrics of connections.
 
     Args:
         listeners: all listeners of the service.

@@ -147,7 +147,7 @@ def _requests() -> list[Panel]:
     requests = "http_request_duration_seconds"
     return [
         graph(
-            "RequestMetrics by route",
+            "Requests by route",
             "Route `unmatched` is a path that is none, `unread` what was no HTTP or too slow.",
             _rate(f"{requests}_count{{P}}", "method, route", "{{method}} {{route}}"),
             unit="reqps",
@@ -345,7 +345,7 @@ ROWS: Final[Mapping[str, Callable[[], Sequence[Panel]]]] = {
     "Is anything being lost, or late?": at_a_glance,
     "Since when, and how much": _losses,
     "Touches and flushes": _flushes,
-    "RequestMetrics": _requests,
+    "Requests": _requests,
     "Uploads, keys and devices": _uploads,
     "Connections and processes": _process,
 }

@@ -66,7 +66,7 @@ class Http(msgspec.Struct, frozen=True):
     in_flight: float | None
     connections: dict[str, float]
     """By listener."""
-    crowded_out: float
+    over_limit: float
     """Connections of clients that were closed since the start as too many were open."""
     crashed: float
     """Requests that were answered with 500 since the start."""

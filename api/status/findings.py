@@ -150,6 +150,6 @@ def _of_requests(shown: Figures) -> Iterator[Finding]:
     if shown.http.crashed:
         text = f"{count(shown.http.crashed)} requests were answered with 500 since the start"
         yield _finding("warning", "ActivityRequestsCrashed", text)
-    if shown.http.crowded_out:
-        text = f"{count(shown.http.crowded_out)} connections too many were closed since the start"
+    if shown.http.over_limit:
+        text = f"{count(shown.http.over_limit)} connections too many were closed since the start"
         yield _finding("warning", "ActivityConnectionLimitReached", text)

@@ -18,7 +18,8 @@ from api.config import AuthSettings, DatabaseSettings
 from api.http.responses import ApiError
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, open_database
-from api.postgres.migrate import alembic_config, migrate
+from api.postgres.migrate import migrate
+from api.postgres.upgrade import alembic_config
 from tests.api.test_cli import DEVICE, run, serving
 from tests.support.stores import Clock
 

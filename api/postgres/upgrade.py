@@ -1,0 +1,57 @@
+"""Runs Alembic on a database. It is imported only where a migration is due: it takes a second."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+_LOCK: Final = 0x6163_7469_7669_7479
+"""Advisory lock: "activity" in ASCII."""
+
+_LOCK_TIMEOUT_S: Final = 60
+"""How long to wait for another process that is migrating, or for users of the tables."""
+
+
+class UpgradeError(Exception):
+    """The database refuses a migration; the message is that of the database."""
+
+
+def alembic_config() -> Config:
+    """Return Alembic's configuration: where the migrations are."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+async def upgrade(connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
+    """Apply the migrations that a database lacks, in one transaction.
+
+    Args:
+        connect: opens a connection to the database.
+
+    Raises:
+        UpgradeError: the database refuses a migration.
+    """
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(_upgrade)
+    except DBAPIError as error:
+        raise UpgradeError(str(error.orig)) from error
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    config = alembic_config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -7,10 +7,10 @@ What is exported here, and what the modules without a leading underscore export,
 """
 
 import warnings
+from typing import TYPE_CHECKING
 
 from tracker._buffer.view import View, no_touches
 from tracker._journal.journal import MIN_JOURNAL_BYTES
-from tracker.aiohttp import activity_middleware
 from tracker.errors import (
     ConfigurationError,
     FlushError,
@@ -26,6 +26,9 @@ from tracker.keys import Key, KeyType
 from tracker.prometheus import TrackerCollector
 from tracker.target import Target
 from tracker.tracker import Tracker
+
+if TYPE_CHECKING:
+    from tracker.aiohttp import activity_middleware
 
 __all__ = [
     "MIN_JOURNAL_BYTES",
@@ -50,7 +53,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Return what a deprecated name stands for."""
+    """Return the middleware, or what a deprecated name stands for.
+
+    aiohttp is imported with the middleware: a worker that serves no requests does without it.
+    """
+    if name == "activity_middleware":
+        from tracker.aiohttp import activity_middleware  # noqa: PLC0415
+
+        return activity_middleware
     if name == "RowRefused":
         warnings.warn("RowRefused is now called RowRejected", DeprecationWarning, stacklevel=2)
         return RowRejected

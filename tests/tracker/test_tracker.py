@@ -2,6 +2,8 @@
 
 import asyncio
 import shutil
+import subprocess
+import sys
 import zipfile
 from importlib.metadata import requires
 from pathlib import Path
@@ -98,6 +100,16 @@ def test_the_public_surface_is_what_it_is():
         "no_touches",
     ]
     assert all(hasattr(library, name) for name in library.__all__)
+
+
+def test_aiohttp_is_imported_only_for_the_middleware():
+    """A worker or a command that serves no requests starts without it."""
+    code = (
+        "import sys, tracker; before = 'aiohttp' in sys.modules; "
+        "tracker.activity_middleware; print(before, 'aiohttp' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False True\n"
 
 
 async def test_several_targets_in_one_tracker(dsn, db):

@@ -25,7 +25,7 @@ from api.access.lookup import CachedLookup
 from api.access.quotas import quotas_of
 from api.access.revocations import Revocations
 from api.background import background
-from api.config import JournalSettings, LimitSettings, ServerSettings, Settings, TrackerSettings
+from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
 from api.fleet.batch_commit import BatchCommit
 from api.fleet.devices import Devices, load_devices, load_devices_of_groups
 from api.fleet.listing import Listings
@@ -179,13 +179,15 @@ async def create_app(
         pending = partial(tracker.pending, DEVICES) if tracker else no_touches
         app.add_routes(
             [
-                *_device_routes(database, pending, access, settings.limits, limits),
+                *_device_routes(database, pending, access, settings, limits),
                 *LocationHandlers(uploads or grouped, database, access, limits).routes(),
                 *GroupHandlers(database, limits).routes(),
             ]
         )
         if settings.live.enabled:
-            queries, stats = GroupQueries(live_database, clock), TrackerStats(tracker, labels())
+            ahead_s = settings.ingest.max_capture_ahead_s
+            queries = GroupQueries(live_database, clock, ahead_s=ahead_s)
+            stats = TrackerStats(tracker, labels())
             registry.register(_add_live(app, queries, stats, access, settings))
         health = HealthHandlers(access_database, tracker, revocations, registry)
         registry.register(ListenerMetrics(_add_doors(app, settings.server, health, requests)))
@@ -205,12 +207,14 @@ def _device_routes(
     database: Database,
     pending: Callable[[], View],
     access: Access,
-    settings: LimitSettings,
+    settings: Settings,
     limits: Limits,
 ) -> list[web.RouteDef]:
-    devices = Devices(database, pending, release_after_s=settings.release_device_id_after_s)
-    listings = Listings(database, pending)
-    quotas = quotas_of(settings, devices.count)
+    ahead_s = settings.ingest.max_capture_ahead_s
+    release_after_s = settings.limits.release_device_id_after_s
+    devices = Devices(database, pending, release_after_s=release_after_s, ahead_s=ahead_s)
+    listings = Listings(database, pending, ahead_s=ahead_s)
+    quotas = quotas_of(settings.limits, devices.count)
     return DeviceHandlers(devices, listings, access, quotas, limits).routes()
 
 

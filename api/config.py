@@ -112,6 +112,7 @@ class IngestSettings(_Section):
     batches_in_flight: int = Field(default=2, ge=1, le=1000)
     waiting_rows: Count = 20_000
     waiting_bytes: Annotated[int, Field(ge=1, le=1 << 40)] = 67_108_864
+    max_capture_ahead_s: Seconds = 300.0
 
 
 class AuthSettings(_Section):

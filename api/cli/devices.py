@@ -70,8 +70,10 @@ def list_(
         at_least_s=-inf if silent_for is None else length_s(silent_for, "--silent-for"),
         at_most_s=inf if seen_within is None else length_s(seen_within, "--seen-within"),
     )
+    settings = settings_of(context, config)
+    ahead_s = settings.ingest.max_capture_ahead_s
     found = with_database(
-        settings_of(context, config), lambda database: _read(database, group, ages, limit)
+        settings, lambda database: _read(database, group, ages, limit, ahead_s=ahead_s)
     )
     if as_json:
         print_json(found)
@@ -82,9 +84,9 @@ def list_(
 
 
 async def _read(
-    database: Database, group_id: str, ages: Ages, limit: int | None
+    database: Database, group_id: str, ages: Ages, limit: int | None, *, ahead_s: float
 ) -> list[DeviceAnswer]:
-    listings, after = Listings(database, no_touches), None
+    listings, after = Listings(database, no_touches, ahead_s=ahead_s), None
     found: list[DeviceAnswer] = []
     while limit is None or len(found) < limit:
         most = _PAGE if limit is None else min(_PAGE, limit - len(found))

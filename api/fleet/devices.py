@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from api.fleet.newest import newest_of
 from api.postgres.database import Database
 from tracker import View
 
@@ -39,11 +40,11 @@ class Registration(msgspec.Struct, frozen=True):
 
 
 class LastLocation(msgspec.Struct, frozen=True):
-    """The newest report by capture time: degrees of WGS 84, accuracy in metres."""
+    """The newest position: degrees of WGS 84, accuracy in metres or null if it is unknown."""
 
     latitude: float
     longitude: float
-    accuracy: float
+    accuracy: float | None
     timestamp: Time
 
 
@@ -71,12 +72,6 @@ COLUMNS: Final = """
     floor(extract(epoch FROM now()))::bigint,
     newest.latitude, newest.longitude, newest.accuracy, newest.captured_at
 """
-NEWEST: Final = """
-    LEFT JOIN LATERAL (
-        SELECT latitude, longitude, accuracy, captured_at FROM locations
-        WHERE locations.device_id = d.device_id ORDER BY captured_at DESC LIMIT 1
-    ) AS newest ON true
-"""
 _REGISTER: Final = f"""
 WITH d AS (
     INSERT INTO devices AS stored
@@ -90,7 +85,7 @@ WITH d AS (
     WHERE $6::text IS NULL OR stored.group_id = $6
     RETURNING *
 )
-SELECT {COLUMNS} FROM d {NEWEST}
+SELECT {COLUMNS} FROM d {{newest}}
 """
 _RELEASABLE: Final = """
     device_id = $1 AND group_id <> $2 AND NOT is_active
@@ -113,7 +108,14 @@ WHERE {_RELEASABLE} AND NOT EXISTS (SELECT FROM locations WHERE device_id = $1)
 RETURNING 1
 """
 _FORGOTTEN_AT_ONCE: Final = 10_000
-_ONE: Final = f"SELECT {COLUMNS} FROM devices AS d {NEWEST} WHERE d.device_id = $1 AND d.is_active"
+_ONE: Final = f"""
+SELECT {COLUMNS} FROM devices AS d {{newest}} WHERE d.device_id = $1 AND d.is_active
+"""
+
+
+def join_newest(ahead_s: float) -> str:
+    """Return the SQL that joins each device d with its newest position; see `newest_of`."""
+    return f"LEFT JOIN LATERAL {newest_of('d.device_id', ahead_s)} AS newest ON true"
 
 
 class Devices:
@@ -124,11 +126,20 @@ class Devices:
         pending: returns a view of the devices' pending touches.
         release_after_s: seconds after which the id of a deactivated device may be registered by
             another group.
+        ahead_s: how long after a report was received it may say that it was captured, in seconds.
     """
 
     def __init__(
-        self, database: Database, pending: Callable[[], View], *, release_after_s: float
+        self,
+        database: Database,
+        pending: Callable[[], View],
+        *,
+        release_after_s: float,
+        ahead_s: float,
     ) -> None:
+        newest = join_newest(ahead_s)
+        self._register_statement = _REGISTER.format(newest=newest)
+        self._one_statement = _ONE.format(newest=newest)
         self._database = database
         self._pending = pending
         self._release_after_s = release_after_s
@@ -162,7 +173,7 @@ class Devices:
     ) -> DeviceAnswer | None:
         view = self._pending()
         rows = await self._database.fetch(
-            _REGISTER,
+            self._register_statement,
             registration.device_id,
             registration.display_name,
             registration.group_id,
@@ -207,7 +218,7 @@ class Devices:
             StoreError: the database is away.
         """
         view = self._pending()
-        rows = await self._database.fetch(_ONE, device_id)
+        rows = await self._database.fetch(self._one_statement, device_id)
         return device_answer(rows[0], view) if rows else None
 
     async def deactivate(self, device_id: str) -> bool:

@@ -20,11 +20,11 @@ from api.durations import Duration
 from api.fleet.cursors import Position, to_cursor
 from api.fleet.devices import (
     COLUMNS,
-    NEWEST,
     DeviceAnswer,
     GroupId,
     Limit,
     device_answer,
+    join_newest,
     last_seen,
 )
 from api.postgres.database import Database, Records
@@ -47,7 +47,7 @@ WITH d AS MATERIALIZED (
     FROM devices WHERE group_id = $1 AND is_active {{after}}
     ORDER BY display_name, device_id LIMIT $2
 )
-SELECT d.n, {COLUMNS} FROM d {NEWEST}
+SELECT d.n, {COLUMNS} FROM d {{newest}}
 -- The last one comes whatever it is: it is where to go on.
 WHERE d.n = $2 OR (
     ($3::bigint IS NULL OR d.last_seen_at IS NULL OR NOT isfinite(d.last_seen_at)
@@ -56,8 +56,7 @@ WHERE d.n = $2 OR (
          OR d.last_seen_at >= date_trunc('second', now()) - make_interval(secs => $4)))
 ORDER BY d.n
 """
-_FIRST: Final = _SLICE.format(after="")
-_NEXT: Final = _SLICE.format(after="AND (display_name, device_id) > ($5::text, $6::uuid)")
+_AFTER: Final = "AND (display_name, device_id) > ($5::text, $6::uuid)"
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -127,18 +126,35 @@ def _at_once() -> AbstractAsyncContextManager[None]:
     return nullcontext()
 
 
+def slice_statements(ahead_s: float) -> tuple[str, str]:
+    """Return the statements that read the first slice of a group and a later one.
+
+    Args:
+        ahead_s: how long after a report was received it may say that it was captured, in seconds.
+    """
+    newest = join_newest(ahead_s)
+    return _SLICE.format(newest=newest, after=""), _SLICE.format(newest=newest, after=_AFTER)
+
+
 class Listings:
     """Lists devices; a row's pending touch is taken into account before the row is chosen.
 
     Args:
         database: where devices are stored.
         pending: returns a view of the devices' pending touches.
+        ahead_s: how long after a report was received it may say that it was captured, in seconds.
         most_rows: how many rows are read for one page at most.
     """
 
     def __init__(
-        self, database: Database, pending: Callable[[], View], *, most_rows: int = _MAX_ROWS
+        self,
+        database: Database,
+        pending: Callable[[], View],
+        *,
+        ahead_s: float,
+        most_rows: int = _MAX_ROWS,
     ) -> None:
+        self._first, self._next = slice_statements(ahead_s)
         self._database = database
         self._pending = pending
         self._most_rows = most_rows
@@ -231,8 +247,8 @@ class Listings:
         within_s = None if ages.at_most_s == inf or may_be_newer else int(ages.at_most_s)
         arguments = (group_id, rows, silent_s, within_s)
         if after is None:
-            return await self._database.fetch(_FIRST, *arguments)
-        return await self._database.fetch(_NEXT, *arguments, *after)
+            return await self._database.fetch(self._first, *arguments)
+        return await self._database.fetch(self._next, *arguments, *after)
 
 
 async def _admitted(rows: Records, view: View, ages: Ages) -> list[DeviceAnswer]:

@@ -6,15 +6,19 @@ from typing import Annotated, Final, TypeAlias
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from api.postgres.database import Database
 from tracker import RowRejected
 
 _Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=50, pattern=r"^[^\x00]*$")]
-_Positive: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+_NEVER_NEGATIVE: Final = ("accuracy", "bearing", "speed", "battery_level")
 
+YEAR_2000_MS: Final = 946_684_800_000
+"""The first capture time that is accepted, in milliseconds since the Unix epoch. What a clock shows
+that was never set is earlier, and so is a time in seconds that is taken for milliseconds."""
 END_OF_9999_MS: Final = 253_402_300_799_999
-"""The last capture time that is taken, in milliseconds since the Unix epoch."""
+"""The last capture time that is accepted, in milliseconds since the Unix epoch."""
 _COLUMNS: Final = """
     device_id, captured_at, latitude, longitude, accuracy, altitude, bearing, speed, provider,
     battery_level, network_type
@@ -65,18 +69,21 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a device was: degrees of WGS 84, metres, metres a second, per cent."""
+    """Where a device was: degrees of WGS 84, metres, metres per second, per cent."""
 
-    timestamp: Annotated[int, msgspec.Meta(ge=0, le=END_OF_9999_MS)]
-    """Capture time in milliseconds since the Unix epoch."""
+    timestamp: (
+        Annotated[int, msgspec.Meta(ge=0, le=END_OF_9999_MS)]
+        | Annotated[float, msgspec.Meta(ge=0, le=END_OF_9999_MS)]
+    )
+    """Capture time in whole milliseconds since the Unix epoch."""
     latitude: Annotated[float, msgspec.Meta(ge=-90, le=90)]
     longitude: Annotated[float, msgspec.Meta(ge=-180, le=180)]
-    accuracy: _Positive
+    accuracy: float | None
     altitude: float | None = None
-    bearing: Annotated[float, msgspec.Meta(ge=0, le=360)] | None = None
-    speed: _Positive | None = None
+    bearing: Annotated[float, msgspec.Meta(le=360)] | None = None
+    speed: float | None = None
     provider: _Label | None = None
-    battery_level: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    battery_level: Annotated[float, msgspec.Meta(le=100)] | None = None
     network_type: _Label | None = None
 
 
@@ -85,13 +92,42 @@ FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(Report))
 _GETTERS: Final = tuple(map(attrgetter, FIELDS))
 
 
-class Upload(Report, frozen=True, kw_only=True):
+class _Received(Report, frozen=True, kw_only=True):
+    """A report as a device sent it, with the ways of devices evened out.
+
+    A negative speed, bearing, accuracy or battery level means "unknown" on iOS and becomes None.
+    A whole number that is written with a fraction of zero becomes an int.
+    """
+
+    def __post_init__(self) -> None:
+        """Normalize the values.
+
+        Raises:
+            ValueError: the capture time is before 2000 or not in whole milliseconds.
+        """
+        timestamp = self.timestamp
+        if timestamp < YEAR_2000_MS:
+            raise ValueError(
+                "Expected `timestamp` in milliseconds since 1970, got a time before the year 2000: "
+                "is it in seconds, or was the clock not set?"
+            )
+        if type(timestamp) is float:
+            if not timestamp.is_integer():
+                raise ValueError("Expected `timestamp` in whole milliseconds")
+            force_setattr(self, "timestamp", int(timestamp))
+        for name in _NEVER_NEGATIVE:
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                force_setattr(self, name, None)
+
+
+class Upload(_Received, frozen=True, kw_only=True):
     """One report of one device."""
 
     device_id: UUID
 
 
-class BatchedReport(Report, frozen=True, kw_only=True):
+class BatchedReport(_Received, frozen=True, kw_only=True):
     """A report within a batch; it may repeat the batch's device, and no other."""
 
     device_id: UUID | None = None

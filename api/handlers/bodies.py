@@ -1,5 +1,6 @@
 """Request bodies: JSON of a declared type, or a 4xx that says which field is wrong and how."""
 
+import codecs
 import zlib
 from contextlib import suppress
 from typing import Final, TypeVar
@@ -116,6 +117,7 @@ def _not_as_it_says() -> ApiError:
 
 
 def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    body = body.removeprefix(codecs.BOM_UTF8)
     try:
         body.decode()  # what is ignored is not looked at by the decoder, and must be text too
         return decoder.decode(body)

@@ -96,7 +96,7 @@ class DeviceHandlers:
     @Operation(answers={200: DeviceAnswer})
     async def _show(self, request: web.Request) -> web.Response:
         """Show an active device."""
-        reached = await self._access.authorize_device(request, request.match_info["device_id"])
+        reached = await self._access.find(request, request.match_info["device_id"])
         device = await self._devices.one(reached.device_id)
         if device is None:
             self._access.forget(reached.device_id)
@@ -106,7 +106,7 @@ class DeviceHandlers:
     @Operation(answers={204: None})
     async def _deactivate(self, request: web.Request) -> web.Response:
         """Take a device out of listings and access until it registers again."""
-        reached = await self._access.authorize_device(request, request.match_info["device_id"])
+        reached = await self._access.find(request, request.match_info["device_id"])
         was_active = await self._devices.deactivate(reached.device_id)
         self._access.forget(reached.device_id)
         if not was_active:

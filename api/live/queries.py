@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from api.fleet.newest import newest_of
 from api.live.snapshot import MAX_DEVICES, Position
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, Records
@@ -36,15 +37,13 @@ ORDER BY display_name, device_id LIMIT {_PAGE_DEVICES}
 """
 _COUNT: Final = "SELECT count(*) FROM devices WHERE group_id = $1 AND is_active"
 _POSITIONS: Final = """
-SELECT asked.place, newest.latitude, newest.longitude, newest.accuracy, newest.captured_ms
-FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS asked (device_id, known_ms, place)
-CROSS JOIN LATERAL (
-    SELECT latitude, longitude, accuracy,
-           floor(extract(epoch FROM captured_at) * 1000)::bigint AS captured_ms
-    FROM locations WHERE locations.device_id = asked.device_id AND isfinite(captured_at)
-    ORDER BY captured_at DESC LIMIT 1
-) AS newest
-WHERE newest.captured_ms > asked.known_ms
+SELECT place, latitude, longitude, accuracy, captured_ms FROM (
+    SELECT asked.place, asked.known_ms, newest.latitude, newest.longitude, newest.accuracy,
+           floor(extract(epoch FROM newest.captured_at) * 1000)::bigint AS captured_ms
+    FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS asked (device_id, known_ms, place)
+    CROSS JOIN LATERAL {newest} AS newest
+) AS found
+WHERE captured_ms > known_ms
 """
 
 
@@ -68,9 +67,11 @@ class GroupQueries:
     Args:
         database: a pool with one connection of its own.
         clock: is set to the database's time.
+        ahead_s: how long after a report was received it may say that it was captured, in seconds.
     """
 
-    def __init__(self, database: Database, clock: DatabaseClock) -> None:
+    def __init__(self, database: Database, clock: DatabaseClock, *, ahead_s: float) -> None:
+        self._positions = _POSITIONS.format(newest=newest_of("asked.device_id", ahead_s))
         self._database = database
         self.clock = clock
         self._lock = asyncio.Lock()
@@ -133,5 +134,5 @@ class GroupQueries:
         Raises:
             StoreError: the database is unavailable.
         """
-        rows = await self._fetch(_POSITIONS, device_ids, known_ms)
+        rows = await self._fetch(self._positions, device_ids, known_ms)
         return [(row[0] - 1, (row[1], row[2], row[3], row[4])) for row in rows]

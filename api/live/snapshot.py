@@ -19,8 +19,9 @@ MAX_DEVICES: Final = 10_000
 CHUNK_DEVICES: Final = 500
 _MAX_NUMBERS: Final = 2 * MAX_DEVICES
 
-Position: TypeAlias = tuple[float, float, float, int]
-"""Latitude and longitude in degrees, accuracy in metres, capture time in epoch milliseconds."""
+Position: TypeAlias = tuple[float, float, float | None, int]
+"""Latitude and longitude in degrees, accuracy in metres or None if it is unknown, capture time in
+epoch milliseconds."""
 
 
 class DeviceState(msgspec.Struct):

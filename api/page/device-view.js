@@ -95,7 +95,7 @@ function reportRow(report, columns) {
   return html`<tr>
     <td>${instant(report.timestamp)}</td>
     <td class="place">${positionText(report.latitude, report.longitude)}</td>
-    <td>${countText(Math.round(report.accuracy))} m</td>
+    <td>${report.accuracy === null ? "" : `${countText(Math.round(report.accuracy))} m`}</td>
     ${columns.map(([name, [, text]]) => {
       const value = report[name] ?? null;
       return html`<td><bdi>${value === null ? "" : text(value)}</bdi></td>`;

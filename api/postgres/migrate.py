@@ -11,7 +11,7 @@ from tracker.postgres import reason
 if TYPE_CHECKING:
     AnyConnection = asyncpg.Connection[asyncpg.Record]
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The newest revision in migrations/versions; a test keeps it so."""
 
 

@@ -68,7 +68,8 @@ def _others(fleet: Fleet) -> dict[str, list[Request]]:
     """Return heartbeats and uploads of another API key than the first."""
     devices, headers = fleet.devices[:1000], {"X-API-Key": fleet.keys[1]}
     upload = (
-        b'{"device_id": "%b", "timestamp": 1%b, "latitude": 48.5, "longitude": 2.5, "accuracy": 10}'
+        b'{"device_id": "%b", "timestamp": 1%b000, "latitude": 48.5, "longitude": 2.5, '
+        b'"accuracy": 10}'
     )
     as_json = {**headers, "Content-Type": "application/json"}
     return {

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from api.app import create_app
 from api.config import Settings
-from tests.support.service import REPORT, Service, running, seconds
+from tests.support.service import REPORT, T0_MS, Service, running, seconds
 
 
 async def last_seen(db: asyncpg.Connection, device_id: str):
@@ -26,13 +26,11 @@ async def forget_activity(service: Service, db: asyncpg.Connection) -> None:
 
 
 def a_batch(device_id: str) -> dict[str, object]:
-    return {"device_id": device_id, "locations": [REPORT, {**REPORT, "timestamp": 1}]}
+    return {"device_id": device_id, "locations": [REPORT, {**REPORT, "timestamp": T0_MS + 1}]}
 
 
 REQUEST_METRICS = {
     "heartbeat": lambda d: ("POST", f"/api/v1/devices/{d}/heartbeat", {}),
-    "show": lambda d: ("GET", f"/api/v1/devices/{d}", {}),
-    "deactivate": lambda d: ("DELETE", f"/api/v1/devices/{d}", {}),
     "listing with the header": lambda d: (
         "GET",
         "/api/v1/devices?group_id=family",
@@ -76,6 +74,17 @@ async def test_1_every_authenticated_request_updates_its_key_and_its_device(serv
     assert (await last_seen(db, device_id)).timestamp() >= before
     used = await db.fetchval("SELECT last_used_at FROM api_keys WHERE name = 'test'")
     assert used.timestamp() >= before
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_1_a_request_that_only_looks_at_a_device_touches_its_key_alone(service, db, method):
+    """An operator's tool reads and deactivates dead devices, and does not bring them to life."""
+    device_id = await service.register()
+    await forget_activity(service, db)
+    await service.call(method, f"/api/v1/devices/{device_id}")
+    await service.tracker.flush()
+    assert await last_seen(db, device_id) is None
+    assert await db.fetchval("SELECT last_used_at FROM api_keys WHERE name = 'test'") is not None
 
 
 async def test_1_a_request_about_two_devices_touches_both(service, db):

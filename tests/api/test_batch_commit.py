@@ -9,7 +9,7 @@ import pytest
 from api.config import IngestSettings, Settings
 from api.fleet.batch_commit import BatchCommit
 from tests.support.sample_table import locking
-from tests.support.service import REPORT, Service, running
+from tests.support.service import REPORT, T0_MS, Service, running
 from tracker import StoreUnavailable
 
 
@@ -82,7 +82,7 @@ async def test_an_upload_to_an_idle_service_waits_for_no_other(service, db):
     """Alone, each is a group of its own."""
     device_id = await service.register()
     for number in range(3):
-        assert (await service.upload(device_id, timestamp=number)).status == 200
+        assert (await service.upload(device_id, timestamp=T0_MS + number)).status == 200
     assert await groups(service) == 3
 
 
@@ -95,10 +95,11 @@ async def test_a_group_is_as_large_as_it_may_be(dsn, db, limits, expected):
     async with running(dsn, ingest={"batches_in_flight": 1, **limits}) as service:
         device_id = await service.register()
         async with locking(dsn, "LOCK TABLE locations"):
-            uploads = [asyncio.create_task(service.upload(device_id, timestamp=0))]
+            uploads = [asyncio.create_task(service.upload(device_id, timestamp=T0_MS))]
             await under_way(service, 1)
             uploads += [
-                asyncio.create_task(service.upload(device_id, timestamp=n)) for n in range(1, 31)
+                asyncio.create_task(service.upload(device_id, timestamp=T0_MS + n))
+                for n in range(1, 31)
             ]
             await until_waiting(service, 30)
         assert await statuses(uploads) == [200] * 31
@@ -113,7 +114,7 @@ async def test_a_batch_larger_than_a_group_still_goes(dsn, db):
     """A limit below the size of one upload does not starve it."""
     async with running(dsn, ingest={"batch_rows": 10, "batch_bytes": 10}) as service:
         device_id = await service.register()
-        reports = [{**REPORT, "timestamp": n} for n in range(50)]
+        reports = [{**REPORT, "timestamp": T0_MS + n} for n in range(50)]
         body = {"device_id": device_id, "locations": reports}
         answer = await service.call("POST", "/api/v1/locations/batch", json=body)
         assert (answer.status, len(await stored_devices(db))) == (200, 50)
@@ -165,7 +166,7 @@ async def test_a_device_whose_row_is_locked_holds_up_no_other(dsn, db):
         async with locking(dsn, lock):
             late = asyncio.create_task(service.upload(held))
             for number in range(3):
-                uploads = [service.upload(one, timestamp=number) for one in others]
+                uploads = [service.upload(one, timestamp=T0_MS + number) for one in others]
                 assert await statuses(uploads) == [200] * 9
             assert not late.done()
         assert (await late).status == 200
@@ -191,20 +192,21 @@ async def test_beyond_what_may_wait_uploads_are_refused_at_once(dsn, db):
     async with running(dsn, ingest=limits) as service:
         device_id = await service.register()
         async with locking(dsn, "LOCK TABLE locations"):
-            uploads = [asyncio.create_task(service.upload(device_id, timestamp=0))]
+            uploads = [asyncio.create_task(service.upload(device_id, timestamp=T0_MS))]
             await under_way(service, 1)
             uploads += [
-                asyncio.create_task(service.upload(device_id, timestamp=n)) for n in range(1, 6)
+                asyncio.create_task(service.upload(device_id, timestamp=T0_MS + n))
+                for n in range(1, 6)
             ]
             await until_waiting(service, 5)
-            shed = await service.upload(device_id, timestamp=6)
+            shed = await service.upload(device_id, timestamp=T0_MS + 6)
             assert (shed.status, (await shed.json())["error"]) == (503, "unavailable")
             assert shed.headers["Retry-After"] == "2"
             assert not any(upload.done() for upload in uploads)
         assert await statuses(uploads) == [200] * 6
         assert len(await stored_devices(db)) == 6
         assert await outcomes(service) == {"stored": 6, "refused": 0, "unavailable": 0, "shed": 1}
-        assert (await service.upload(device_id, timestamp=7)).status == 200
+        assert (await service.upload(device_id, timestamp=T0_MS + 7)).status == 200
 
 
 async def test_large_bodies_may_not_fill_the_memory_while_they_wait(dsn):
@@ -215,7 +217,7 @@ async def test_large_bodies_may_not_fill_the_memory_while_they_wait(dsn):
         body += b'"accuracy":1}'
 
         def send(number: int):
-            data = body % (device_id.encode(), number)
+            data = body % (device_id.encode(), T0_MS + number)
             headers = {"Content-Type": "application/json"}
             return service.call("POST", "/api/v1/locations", data=data, headers=headers)
 
@@ -256,7 +258,7 @@ async def test_uploads_that_wait_too_long_are_503_and_make_room(dsn, db):
         async with locking(dsn, "LOCK TABLE locations"):
             for _ in range(2):
                 started = time.monotonic()
-                uploads = [service.upload(device_id, timestamp=n) for n in range(10)]
+                uploads = [service.upload(device_id, timestamp=T0_MS + n) for n in range(10)]
                 assert set(await statuses(uploads)) == {503}
                 assert time.monotonic() - started < 20  # ten one after the other would be more
         async with asyncio.timeout(30):
@@ -270,9 +272,9 @@ async def test_senders_that_wait_at_shutdown_are_told_to_try_again(dsn):
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         device_id = await service.register()
         async with locking(dsn, "LOCK TABLE locations"):
-            uploads = [asyncio.create_task(service.upload(device_id, timestamp=0))]
+            uploads = [asyncio.create_task(service.upload(device_id, timestamp=T0_MS))]
             await under_way(service, 1)
-            uploads.append(asyncio.create_task(service.upload(device_id, timestamp=1)))
+            uploads.append(asyncio.create_task(service.upload(device_id, timestamp=T0_MS + 1)))
             await until_waiting(service, 1)
             await service.client.app.cleanup()
             assert await statuses(uploads) == [503, 503]
@@ -281,7 +283,9 @@ async def test_senders_that_wait_at_shutdown_are_told_to_try_again(dsn):
 async def test_many_uploads_at_once_are_all_stored(service, db):
     """Five hundred devices, two groups in flight, some reports twice: each row once."""
     devices = [await service.register() for _ in range(20)]
-    uploads = [service.upload(devices[n % 20], timestamp=(n // 20) % 20) for n in range(500)]
+    uploads = [
+        service.upload(devices[n % 20], timestamp=T0_MS + (n // 20) % 20) for n in range(500)
+    ]
     assert await statuses(uploads) == [200] * 500
     assert len(await stored_devices(db)) == 400
     assert await groups(service) < 500
@@ -321,7 +325,7 @@ async def test_an_upload_larger_than_what_may_wait_still_goes_when_nothing_waits
     """Small limits make nobody try for ever."""
     async with running(dsn, ingest={"waiting_rows": 1, "waiting_bytes": 1}) as service:
         device_id = await service.register()
-        reports = [{**REPORT, "timestamp": n} for n in range(50)]
+        reports = [{**REPORT, "timestamp": T0_MS + n} for n in range(50)]
         body = {"device_id": device_id, "locations": reports}
         answer = await service.call("POST", "/api/v1/locations/batch", json=body)
         assert (answer.status, len(await stored_devices(db))) == (200, 50)

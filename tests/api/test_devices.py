@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from tests.support.service import REPORT, Service, seconds
+from tests.support.service import REPORT, T0_MS, Service, seconds
 
 
 def a_device(**fields: object) -> dict[str, object]:
@@ -120,15 +120,15 @@ async def test_a_bad_query_is_400(service, query):
 async def test_the_listing_has_the_newest_position_by_capture_time(service):
     """A report that arrives late does not hide a newer one."""
     device_id = await service.register()
-    await service.upload(device_id, timestamp=2_000, latitude=1)
-    await service.upload(device_id, timestamp=3_500, latitude=2)
-    await service.upload(device_id, timestamp=1_000, latitude=3)
+    await service.upload(device_id, timestamp=T0_MS + 2_000, latitude=1)
+    await service.upload(device_id, timestamp=T0_MS + 3_500, latitude=2)
+    await service.upload(device_id, timestamp=T0_MS + 1_000, latitude=3)
     (device,) = await service.listing()
     assert device["last_location"] == {
         "latitude": 2.0,
         "longitude": REPORT["longitude"],
         "accuracy": 10.0,
-        "timestamp": "1970-01-01T00:00:03.500000Z",
+        "timestamp": "2000-01-01T00:00:03.500000Z",
     }
     shown = await (await service.call("GET", f"/api/v1/devices/{device_id}")).json()
     assert shown["last_location"] == device["last_location"]

@@ -107,7 +107,7 @@ async def test_pages_together_are_what_a_list_would_say(dsn, db):
             at_most_s=inf if within is None else within * _HOUR_S + _HOUR_S // 2,
         )
         async with open_database(dsn, DatabaseSettings(), connections=1) as database:
-            listings = Listings(database, history.buffer.view, most_rows=most_rows)
+            listings = Listings(database, history.buffer.view, ahead_s=300, most_rows=most_rows)
             found, after, is_last = [], None, False
             while not is_last:
                 page = await listings.page("family", limit=limit, after=after, ages=ages)

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from api.live import group, hub, queries, snapshot
 from api.live.snapshot import GroupSnapshot
-from tests.support.service import REPORT, running
+from tests.support.service import REPORT, T0_MS, running
 from tests.support.sse import PATIENCE_S, live
 
 LONG_AGO = 1000
@@ -125,16 +125,16 @@ async def test_what_other_processes_write_is_seen(service, db):
 async def test_positions_are_seen_to_begin_with_and_as_they_come(service, db):
     """The newest by capture time, in degrees, metres and milliseconds."""
     (device_id,) = await stored(db, "Phone")
-    await service.upload(device_id, timestamp=5000, latitude=1.5)
+    await service.upload(device_id, timestamp=T0_MS + 5000, latitude=1.5)
     async with live(service.client, service.key) as seen:
-        assert seen.named(device_id)["location"] == [1.5, REPORT["longitude"], 10, 5000]
+        assert seen.named(device_id)["location"] == [1.5, REPORT["longitude"], 10, T0_MS + 5000]
         await db.execute(
             "INSERT INTO locations (device_id, captured_at, latitude, longitude, accuracy) "
-            "VALUES ($1, to_timestamp(7), 7, 8, 9), ($1, to_timestamp(6), 1, 2, 3)",
+            "VALUES ($1, to_timestamp(946684807), 7, 8, 9), ($1, to_timestamp(946684806), 1, 2, 3)",
             device_id,
         )
         await db.execute("UPDATE devices SET last_seen_at = now() + interval '1 s'")
-        await seen.until(lambda _: seen.named(device_id)["location"] == [7, 8, 9, 7000])
+        await seen.until(lambda _: seen.named(device_id)["location"] == [7, 8, 9, T0_MS + 7000])
 
 
 @pytest.mark.parametrize("how", [{"device_resolution_s": 600}, {"enabled": False}], ids=str)
@@ -144,8 +144,8 @@ async def test_a_device_that_moves_without_a_later_touch_is_seen_to_move(dsn, ho
         device_id = await service.register()
         async with live(service.client, service.key) as seen:
             for second in (1, 2, 3):
-                await service.upload(device_id, timestamp=second * 1000, latitude=second)
-                here = [second, REPORT["longitude"], 10, second * 1000]
+                await service.upload(device_id, timestamp=T0_MS + second * 1000, latitude=second)
+                here = [second, REPORT["longitude"], 10, T0_MS + second * 1000]
                 await seen.until(lambda _: seen.named(device_id)["location"] == here)  # noqa: B023
 
 

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from tests.support.service import REPORT, Service
+from tests.support.service import REPORT, T0_MS, Service
 
 EVERYTHING = {
     "timestamp": 1_633_608_001_123,
@@ -27,7 +27,8 @@ async def track(service: Service, device_id: str, query: str = "") -> list[dict[
 
 
 async def times(service: Service, device_id: str, query: str = "") -> list[object]:
-    return [report["timestamp"] for report in await track(service, device_id, query)]
+    """Return when the reports were captured, in milliseconds since `T0_MS`."""
+    return [report["timestamp"] - T0_MS for report in await track(service, device_id, query)]
 
 
 async def test_a_report_is_read_back_as_it_was_posted(service):
@@ -35,12 +36,12 @@ async def test_a_report_is_read_back_as_it_was_posted(service):
     device_id = await service.register()
     assert await track(service, device_id) == []
     await service.upload(device_id, **EVERYTHING)
-    await service.upload(device_id, timestamp=0, provider=None)
+    await service.upload(device_id, timestamp=T0_MS, provider=None)
     await service.upload(device_id, timestamp=253_402_300_799_999)
     assert await track(service, device_id) == [
         {**REPORT, "timestamp": 253_402_300_799_999},
         EVERYTHING,
-        {**REPORT, "timestamp": 0},
+        {**REPORT, "timestamp": T0_MS},
     ]
 
 
@@ -48,13 +49,13 @@ async def test_a_track_is_read_page_by_page(service):
     """The newest reports first, each page from before the one that the last one ended with."""
     device_id, other = await service.register(), await service.register()
     for at in (5, 1, 3, 2, 4):
-        await service.upload(device_id, timestamp=at)
-    await service.upload(other, timestamp=9)
+        await service.upload(device_id, timestamp=T0_MS + at)
+    await service.upload(other, timestamp=T0_MS + 9)
     assert await times(service, device_id) == [5, 4, 3, 2, 1]
     assert await times(service, device_id, "&limit=2") == [5, 4]
-    assert await times(service, device_id, "&limit=2&before=4") == [3, 2]
-    assert await times(service, device_id, "&limit=2&before=2") == [1]
-    assert await times(service, device_id, "&before=1") == []
+    assert await times(service, device_id, f"&limit=2&before={T0_MS + 4}") == [3, 2]
+    assert await times(service, device_id, f"&limit=2&before={T0_MS + 2}") == [1]
+    assert await times(service, device_id, f"&before={T0_MS + 1}") == []
     assert await times(service, device_id, "&before=253402300800000") == [5, 4, 3, 2, 1]
 
 
@@ -62,7 +63,7 @@ async def test_a_hundred_reports_are_read_unless_the_limit_says_otherwise(servic
     """More is asked for."""
     device_id = await service.register()
     for first in (0, 50, 100):
-        reports = [{**REPORT, "timestamp": first + n} for n in range(50)]
+        reports = [{**REPORT, "timestamp": T0_MS + first + n} for n in range(50)]
         body = {"device_id": device_id, "locations": reports}
         assert (await service.call("POST", "/api/v1/locations/batch", json=body)).status == 200
     assert await times(service, device_id) == list(range(149, 49, -1))

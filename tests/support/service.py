@@ -19,6 +19,8 @@ from benchmarks.harness.metrics import Metrics, parse_metrics
 from tracker import Tracker
 
 NEVER_S = 3600.0
+T0_MS = 946_684_800_000
+"""The first capture time that is accepted: the year 2000."""
 REPORT = {"timestamp": 1_633_608_001_123, "latitude": 48.5, "longitude": 2.5, "accuracy": 10}
 
 

@@ -14,7 +14,7 @@ import pytest
 from api.config import PREFIX
 from tests.support.pooler import PGBOUNCER, pooling
 from tests.support.sample_table import locking
-from tests.support.service import REPORT, Service, running
+from tests.support.service import REPORT, T0_MS, Service, running
 from tracker import FlushError
 
 pytestmark = pytest.mark.skipif(
@@ -62,7 +62,7 @@ async def test_many_requests_of_all_kinds_at_once_do_not_mix(services, db):
             answer = await service.call(method, f"/api/v1/devices/{device_id}{path}")
             assert answer.status == (204 if path else 200), await answer.text()
         assert (await service.upload(device_id, latitude=number)).status == 200
-        batch = [{**REPORT, "timestamp": n, "latitude": number} for n in range(3)]
+        batch = [{**REPORT, "timestamp": T0_MS + n, "latitude": number} for n in range(3)]
         body = {"device_id": device_id, "locations": batch}
         answer = await service.call("POST", "/api/v1/locations/batch", json=body)
         assert answer.status == 200, await answer.text()
@@ -125,7 +125,9 @@ async def test_what_the_database_refuses_leaves_no_session_in_a_broken_transacti
     await db.execute("ALTER TABLE locations ADD CHECK (latitude < 80)")
     for _ in range(10):
         assert (await service.upload(device_id, latitude=85)).status == 422
-    answers = await asyncio.gather(*(service.upload(device_id, timestamp=n) for n in range(10)))
+    answers = await asyncio.gather(
+        *(service.upload(device_id, timestamp=T0_MS + n) for n in range(10))
+    )
     assert {answer.status for answer in answers} == {200}
 
 

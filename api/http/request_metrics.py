@@ -81,9 +81,9 @@ class RequestMetrics(Collector):
         answer = error_response(error)
         answer.headers["X-Request-ID"] = self._next_id()
         answer.headers["Server"] = _SERVER
-        self._count("other", "unread", answer.status, 0.0)
+        self._count("other", "unparsed", answer.status, 0.0)
         if times := self._refused.due():
-            log.info("requests.unread", times=times, status=answer.status)
+            log.info("requests.unparsed", times=times, status=answer.status)
         return answer
 
     def _next_id(self) -> str:
@@ -134,7 +134,7 @@ class RequestMetrics(Collector):
         for (method, route, status), histogram in self._durations.items():
             durations.add_metric([method, route, str(status)], histogram.buckets(), histogram.total)
         yield durations
-        in_flight = GaugeMetricFamily("http_requests_in_flight", "Requests being answered.")
+        in_flight = GaugeMetricFamily("http_requests_in_flight", "Requests in progress.")
         in_flight.add_metric([], self._in_flight)
         yield in_flight
 

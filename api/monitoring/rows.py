@@ -148,7 +148,7 @@ def _requests() -> list[Panel]:
     return [
         graph(
             "Requests by route",
-            "Route `unmatched` is a path that is none, `unread` what was no HTTP or too slow.",
+            "Route `unmatched` is a path that is none, `unparsed` what was no HTTP or too slow.",
             _rate(f"{requests}_count{{P}}", "method, route", "{{method}} {{route}}"),
             unit="reqps",
         ),
@@ -172,7 +172,7 @@ def _requests() -> list[Panel]:
             alert="ActivityRequestsUnavailable",
         ),
         graph(
-            "Requests being answered",
+            "Requests in progress",
             "By process; the scrape itself is one.",
             Query("http_requests_in_flight{P}", "{{instance}}"),
         ),

@@ -16,7 +16,7 @@ from api.status.scrape import Metrics, quantile
 _OUR_OWN: Final = ("/metrics", "/api/health")
 _MOST_TARGETS: Final = 8
 _DURATION: Final = "http_request_duration_seconds"
-_UNREAD: Final = "unread"
+_UNPARSED: Final = "unparsed"
 """The route of what never became a request: it took no time."""
 
 
@@ -201,7 +201,7 @@ class _Interval:
         def of(first: str) -> Callable[[dict[str, str]], bool]:
             return lambda labels: labels.get("status", "").startswith(first)
 
-        buckets = self._requests("_bucket", "le", lambda labels: labels.get("route") != _UNREAD)
+        buckets = self._requests("_bucket", "le", lambda labels: labels.get("route") != _UNPARSED)
         cumulative = {_number(bound): count for bound, count in buckets.items()}
         counted = sum(self._requests("_count", "route", lambda _: True).values())
         classes = {

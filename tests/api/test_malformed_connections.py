@@ -252,7 +252,7 @@ async def test_a_flood_of_rubbish_logs_a_line(dsn, capsys):
     async with listening(dsn) as service:
         for _ in range(50):
             await sent(service, b"\r\rrubbish\r\n\r\n")
-    assert capsys.readouterr().out.count("requests.unread") == 1
+    assert capsys.readouterr().out.count("requests.unparsed") == 1
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -97,7 +97,7 @@ async def test_a_service_in_trouble_says_nothing_that_is_not_on_the_page(dsn, db
         await until_logged("flush.rows_missing")
         async with aiohttp.ClientSession() as stranger:
             await stranger.get(f"{url}/{'x' * 10_000}")
-        await until_logged("requests.unread")
+        await until_logged("requests.unparsed")
         await db.execute("ALTER TABLE key_revision RENAME TO elsewhere")
         await until_logged("revocations.failed")
     await db.execute("ALTER TABLE elsewhere RENAME TO key_revision")

@@ -59,7 +59,8 @@ def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
         except BaseException:  # a crash becomes a 500; a client that disconnected was active
             record(request)
             raise
-        if response.status not in _NOT_ACTIVITY:
+        # A handler may have returned None: aiohttp turns that into a 500 and says so.
+        if getattr(response, "status", None) not in _NOT_ACTIVITY:
             record(request)
         return response
 

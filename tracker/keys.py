@@ -4,6 +4,13 @@ A buffer must never hold two spellings of one key, or the older of two touches c
 single UPDATE. So every key is converted to its canonical form first: `str` for `uuid` and `text`,
 `int` for `bigint` and `integer`. Uuids are strings because a `uuid.UUID` is slower to hash, to
 compare and to send, and because paths and headers contain strings.
+
+What a touch and a view accept as a key of each type, and nothing else:
+
+- `uuid`: a `uuid.UUID`, or 32 hexadecimal digits in upper or lower case, with hyphens or without.
+- `bigint`, `integer`: an `int` in range, or its decimal digits as Postgres prints them: `"10"`, but
+  not `"1_0"`, `" 7 "`, `"+7"`, `"007"` or digits of other scripts. No `bool`, `float` or `Decimal`.
+- `text`: a `str` without NUL that UTF-8 can encode, exactly as it is.
 """
 
 import re
@@ -20,6 +27,8 @@ _CANONICAL_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _ANY_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}").fullmatch
 """`uuid.UUID` itself also accepts spaces and underscores, and returns a different uuid for them."""
 
+_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,18}").fullmatch
+"""`int` itself also accepts blanks, underscores, signs and digits of every script."""
 _LONGEST_TEXT_BYTES: Final = 65_535
 
 
@@ -65,11 +74,16 @@ def _integer_key(bits: int) -> Callable[[object], int]:
     limit = 1 << (bits - 1)
 
     def integer_key(value: object) -> int:
-        if isinstance(value, (bool, float)) or not isinstance(value, (int, str)):
+        if isinstance(value, str):
+            if not _INTEGER(value):
+                raise ValueError(f"not an integer key: {value!r:.100}")
+            number = int(str.__str__(value))
+        elif isinstance(value, int) and not isinstance(value, bool):
+            number = int.__index__(value)
+        else:
             raise TypeError(f"not an integer key: {value!r:.100}")
-        number = int(value)
         if not -limit <= number < limit:
-            raise ValueError(f"outside {bits} bits: {str(value)[:100]}")
+            raise ValueError(f"outside {bits} bits")
         return number
 
     return integer_key
@@ -84,4 +98,16 @@ CANONICAL: Final[dict[KeyType, Callable[[object], Key]]] = {
 """For each key type, the function that converts a key to its canonical form.
 
 It raises ValueError or TypeError for a value that is not such a key.
+"""
+
+PLAIN: Final[dict[KeyType, type[Key]]] = {
+    "uuid": str,
+    "bigint": int,
+    "integer": int,
+    "text": str,
+}
+"""For each key type, the class of its canonical form.
+
+A key of exactly this class equals an entry only if it is that key; one of another class, such as
+`True`, may equal the entry of another key.
 """

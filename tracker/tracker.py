@@ -20,6 +20,7 @@ from tracker.instrumentation import Log
 from tracker.postgres import Connections, Pool, connections, open_pool
 from tracker.postgres._store import PostgresStore
 from tracker.target import Target
+from tracker.times import Time
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -97,7 +98,7 @@ class Tracker:
             journal_max_bytes=journal_max_bytes,
         )
         self._buffers = _buffers(targets)
-        self._touch: dict[str, Callable[[object, float | None], None]] = {
+        self._touch: dict[str, Callable[[object, Time | None], None]] = {
             name: partial(self._touch_early, buffer) for name, buffer in self._buffers.items()
         }
         self._flushers: dict[str, Flusher] = {}
@@ -105,21 +106,25 @@ class Tracker:
         self._own_pool: Pool | None = None
         self._recovery: JournalRecovery | None = None
 
-    def touch(self, target: str, key: object, at: float | None = None) -> None:
+    def touch(self, target: str, key: object, at: Time | None = None) -> None:
         """Record that a key was active; never blocks, never waits.
 
         Args:
             target: the name of a target.
-            key: in any spelling of the target's key type. A key of another type is dropped and
-                counted.
-            at: when, in seconds since the epoch; by default now, and never later than now.
+            key: of the target's key type. For `uuid`, a `uuid.UUID` or its 32 digits in either
+                case, with hyphens or without; for `bigint` and `integer`, an `int` or its digits
+                as Postgres prints them; for `text`, a `str`. Anything else is dropped and counted
+                as invalid.
+            at: when: seconds since the epoch, or an aware `datetime`; by default now. A time up to
+                a minute ahead of the clock counts as now. A later one, or one that is no time, is
+                dropped and counted as invalid.
 
         Raises:
             KeyError: no target has that name.
         """
         self._touch[target](key, at)
 
-    def _touch_early(self, buffer: Buffer, key: object, at: float | None) -> None:
+    def _touch_early(self, buffer: Buffer, key: object, at: Time | None) -> None:
         """Record a touch before the tracker runs, and log once that it does not run yet."""
         log.error("tracker.not_running", hint="app.cleanup_ctx.append(tracker.lifespan)")
         self._touch_directly()

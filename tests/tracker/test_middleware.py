@@ -63,6 +63,29 @@ async def test_a_raised_answer_is_activity(aiohttp_client, error):
     assert list(buffer.drain()) == [7]
 
 
+@pytest.mark.parametrize(
+    ("returned", "logged"),
+    [
+        (None, "Missing return statement on request handler"),
+        ("text", "Web-handler should return a response instance"),
+    ],
+)
+async def test_a_handler_that_returns_no_response_is_activity_and_aiohttp_says_so(
+    aiohttp_client, caplog, returned, logged
+):
+    """The middleware passes on what it gets, so that the log names the handler and not us."""
+
+    async def forgetful(_request):
+        return returned
+
+    app, buffer = make_app(forgetful)
+    client = await aiohttp_client(app)
+    assert (await client.get("/7")).status == 500
+    assert list(buffer.drain()) == [7]
+    assert "tracker/aiohttp.py" not in caplog.text
+    assert logged in caplog.text
+
+
 async def test_the_touch_is_there_before_the_answer_leaves(aiohttp_client):
     """Whoever has the answer can read the touch."""
     app, buffer = make_app(answering(204))

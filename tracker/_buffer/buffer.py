@@ -15,8 +15,9 @@ from typing import Final
 
 from tracker._buffer.view import View
 from tracker._journal.journal import Journal
-from tracker.keys import CANONICAL, Entries, Key
+from tracker.keys import CANONICAL, PLAIN, Entries, Key
 from tracker.target import Target
+from tracker.times import Time, second_of
 
 _LATEST_SECOND: Final = 1 << 40
 """Far beyond any real time, and far below what overflows in Postgres; a later touch is invalid."""
@@ -55,6 +56,7 @@ class Buffer:
         "_monotonic",
         "_newest",
         "_overlap",
+        "_plain",
         "_resolution_s",
         "_restored",
         "_since",
@@ -79,6 +81,7 @@ class Buffer:
         self.journal: Journal | None = None
         self._append: Callable[[object, int], None] = _no_journal
         self._canonical = CANONICAL[target.key_type]
+        self._plain = PLAIN[target.key_type]
         self._resolution_s = target.resolution_s
         self._clock = clock
         self._monotonic = monotonic
@@ -104,23 +107,24 @@ class Buffer:
         for key, second in self._live.items():
             journal.append(key, second)
 
-    def touch(self, key: object, at: float | None = None) -> None:
+    def touch(self, key: object, at: Time | None = None) -> None:
         """Record that `key` was active; never blocks, never raises.
 
         For the event loop's thread only: nothing here is locked.
 
         Args:
-            key: in any spelling of the target's key type. A key of another type is dropped and
-                counted.
-            at: when, in seconds since the epoch; by default now, and never later than now.
+            key: in a spelling of the target's key type, see `tracker.keys`. Anything else is
+                dropped and counted, whatever is pending.
+            at: when, see `tracker.times.second_of`; by default now. What is no time, or more than
+                a minute ahead of the clock, is dropped and counted; less than that counts as now.
         """
         self.touches += 1
         if at is None:
             second = int(self._clock())
         else:
             try:
-                second = min(int(at), int(self._clock()))
-            except (ValueError, TypeError, OverflowError):
+                second = second_of(at, self._clock())
+            except Exception:  # noqa: BLE001 - a time zone may raise anything
                 self.dropped["invalid"] += 1
                 return
         if self._resolution_s != 1:
@@ -130,19 +134,19 @@ class Buffer:
         except Exception:  # noqa: BLE001 - not hashable, or its __hash__ fails: no key
             self.dropped["invalid"] += 1
             return
-        if seen is None:
+        if seen is None or type(key) is not self._plain:  # True and 1.0 find the entry of 1, too
             self._insert(key, second)
         elif seen < second:
             if second != self._newest:  # as _shared does, without the call
                 self._newest = second
-            self._live[key] = self._newest  # type: ignore[index]
+            self._live[key] = self._newest
             self._append(key, second)
 
     def recover(self, key: object, second: int) -> None:
         """Record a touch from an orphaned journal, at its own time even if that is later than now.
 
         Args:
-            key: in any spelling of the target's key type.
+            key: in a spelling of the target's key type.
             second: when, since the epoch.
 
         Raises:
@@ -159,10 +163,10 @@ class Buffer:
             self._fresh_since = min(self._fresh_since, since)
 
     def _insert(self, given: object, second: int) -> None:
-        """Add a key that is not in the live map, at least not in this spelling."""
+        """Record a touch of a key that is not in the live map, at least not in this form."""
         try:
             key = self._canonical(given)
-        except (ValueError, TypeError):
+        except Exception:  # noqa: BLE001 - a ValueError, or what a proxy's class raises
             self.dropped["invalid"] += 1
             return
         if not 0 <= second < _LATEST_SECOND:
@@ -306,4 +310,4 @@ class Buffer:
         """Return what is pending now, to overlay on rows that are read after this call."""
         # The live map is included even if it is empty: it shows what comes in until the next drain.
         maps = [self._live, self._in_flight] if self._in_flight else [self._live]
-        return View(maps, self._canonical)
+        return View(maps, self.target.key_type)

@@ -1,9 +1,13 @@
 """A view: the touches that are pending at one moment, to overlay on rows read afterwards."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
+from typing import Final
 
-from tracker.keys import CANONICAL, Entries, Key
+from tracker.keys import CANONICAL, PLAIN, Entries, Key, KeyType
+
+_PRINTED_UUID: Final = 36
+"""Characters of a uuid with all its hyphens."""
 
 
 class View:
@@ -14,11 +18,13 @@ class View:
     shows touches that come later. After a drain, take a new view to see new touches.
     """
 
-    __slots__ = ("_canonical", "_maps")
+    __slots__ = ("_canonical", "_is_uuid", "_maps", "_plain")
 
-    def __init__(self, maps: list[Entries], canonical: Callable[[object], Key]) -> None:
+    def __init__(self, maps: list[Entries], key_type: KeyType) -> None:
         self._maps: list[Mapping[Key, int]] = list(maps)
-        self._canonical = canonical
+        self._canonical = CANONICAL[key_type]
+        self._plain = PLAIN[key_type]
+        self._is_uuid = key_type == "uuid"
 
     def __bool__(self) -> bool:
         """Whether anything is pending."""
@@ -28,13 +34,13 @@ class View:
         """Return the second of the latest pending touch of `key`, or None.
 
         Args:
-            key: as it comes out of the table. Fastest is the form that is buffered: `int`, or
-                `str`, which for uuids is the text that Postgres prints.
+            key: in any spelling that `touch` accepts. Fastest is the form that is buffered: `int`,
+                or `str`, which for uuids is the text that Postgres prints.
         """
-        if not isinstance(key, (str, int)):
+        if type(key) is not self._plain or (self._is_uuid and not _is_printed(key)):  # type: ignore[arg-type]
             try:
                 key = self._canonical(key)
-            except (ValueError, TypeError):
+            except Exception:  # noqa: BLE001 - as in `Buffer.touch`: what is no key has no touch
                 return None
         latest: int | None = None
         for entries in self._maps:
@@ -57,6 +63,11 @@ class View:
         return list(map(max, *columns)) if columns else [0] * len(keys)
 
 
+def _is_printed(key: str) -> bool:
+    """Return whether a uuid, if it is one, is written as Postgres prints it."""
+    return len(key) == _PRINTED_UUID and key == key.lower()
+
+
 def no_touches() -> View:
     """Return a view in which nothing is pending, for when tracking is off."""
-    return View([], CANONICAL["text"])
+    return View([], "text")

@@ -1,1 +1,1 @@
-"""The state of a running service, for somebody at a terminal; read over HTTP alone."""
+"""The state of a running service, for an operator at a terminal; read over HTTP alone."""

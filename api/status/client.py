@@ -1,8 +1,13 @@
-"""Asking a service how it is: two requests of bounded size and time, whoever answers them."""
+"""The HTTP client of `status`: takes a sample of a service with two requests.
+
+The server may be any program: the size and the time of its responses are bounded.
+"""
 
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -21,14 +26,14 @@ from api.status.scrape import Metrics, parse_metrics
 _READY: Final = "api/health/ready"
 _METRICS: Final = "metrics"
 _MOST_BYTES: Final = 4 * 1024 * 1024
-"""Ten times what a busy service has; it takes a second to parse."""
+"""Ten times the size of the metrics of a busy service; parsing so much takes a second."""
 _REDIRECTS: Final = range(300, 400)
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
 
 
-class NoAnswer(Exception):
-    """There is no such answer as was hoped for; the message is one line."""
+class RequestFailed(Exception):
+    """A request got no usable response; the message is one line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -36,16 +41,17 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """How a service was at a moment.
+class Sample:
+    """The state of a service at one moment.
 
     Args:
-        at: when, in epoch seconds by the service's clock; by ours if it does not tell.
-        monotonic_s: when the metrics came, by a clock of ours that never jumps.
-        readiness: what it says of itself; None if it was not heard.
-        error: why not.
-        metrics: what it counts; None if it does not say.
-        metrics_error: why not.
+        at: when it was taken, in epoch seconds by the service's clock; by the local clock if the
+            response has no date.
+        monotonic_s: when the metrics arrived, by the local monotonic clock.
+        readiness: the service's readiness; None if there was no usable response.
+        error: why there is no readiness.
+        metrics: the service's metrics; None if there was no usable response.
+        metrics_error: why there are no metrics.
     """
 
     at: float
@@ -57,10 +63,10 @@ class Look:
 
 
 def default_url(server: ServerSettings) -> URL:
-    """Return where a service with these settings is asked how it is: where it shows its metrics.
+    """Return the URL at which a service with these settings serves its metrics.
 
     Args:
-        server: where it listens; loopback stands for all addresses.
+        server: where it listens; if it listens on all addresses, the URL has the loopback address.
     """
     if server.monitor_port:
         host, port = server.monitor_host, server.monitor_port
@@ -76,10 +82,10 @@ def default_url(server: ServerSettings) -> URL:
 
 
 def read_url(text: str) -> URL:
-    """Return the address that somebody has given; `http://` may be left out.
+    """Return the URL that a user has given; `http://` may be left out.
 
     Raises:
-        ValueError: it is none; the message says what is needed.
+        ValueError: it is not a usable URL; the message says what is needed.
     """
     wanted = f"{printable(text)!r}: an address like http://127.0.0.1:8080 is needed"
     try:
@@ -93,71 +99,86 @@ def read_url(text: str) -> URL:
     return url.with_path(path or "/")
 
 
-async def look(session: aiohttp.ClientSession, url: URL, timeout_s: float) -> Look:
-    """Ask a service how it is.
+@asynccontextmanager
+async def open_session() -> AsyncIterator[aiohttp.ClientSession]:
+    """Open the HTTP session for samples.
+
+    It stores no cookies and decompresses nothing: a small response may be large when decompressed.
+    """
+    async with aiohttp.ClientSession(
+        headers={"Accept-Encoding": "identity"},
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    ) as session:
+        yield session
+
+
+async def take_sample(session: aiohttp.ClientSession, url: URL, timeout_s: float) -> Sample:
+    """Take a sample of a service.
 
     Args:
-        session: without redirects, cookies or a key to give away.
-        url: its address.
-        timeout_s: seconds that the answers may take.
+        session: from `open_session`.
+        url: the service's URL.
+        timeout_s: how long each response may take, in seconds.
     """
-    readiness, metrics = await asyncio.gather(
-        _ask(session, url / _READY, timeout_s, (_OK, _UNAVAILABLE)),
-        _ask(session, url / _METRICS, timeout_s, (_OK,)),
+    readiness_response, metrics_response = await asyncio.gather(
+        _get(session, url / _READY, timeout_s, (_OK, _UNAVAILABLE)),
+        _get(session, url / _METRICS, timeout_s, (_OK,)),
     )
     at = time.time()
-    said, error, counted, metrics_error = None, None, None, None
-    if isinstance(readiness, NoAnswer):
-        error = str(readiness)
+    readiness, error, metrics, metrics_error = None, None, None, None
+    if isinstance(readiness_response, RequestFailed):
+        error = str(readiness_response)
     else:
-        at = readiness.at or at
+        at = readiness_response.at or at
         try:
-            said = msgspec.json.decode(readiness.body, type=Readiness)
+            readiness = msgspec.json.decode(readiness_response.body, type=Readiness)
         except (msgspec.DecodeError, UnicodeDecodeError):
             error = f"{url / _READY} answers, but not as this service does: is the address right?"
-    if isinstance(metrics, NoAnswer):
-        metrics_error = str(metrics)
+    if isinstance(metrics_response, RequestFailed):
+        metrics_error = str(metrics_response)
     else:
         try:
-            counted = parse_metrics(metrics.body.decode())
+            metrics = parse_metrics(metrics_response.body.decode())
         except ValueError:
             metrics_error = f"{url / _METRICS} answers, but not in Prometheus's text format"
-    # Readiness may take two seconds longer at one look than at the next; rates are of the metrics.
-    return Look(at, metrics.monotonic_s, said, error, counted, metrics_error)
+    # Rates are computed from the metrics, so their time counts: readiness may take 2 s longer.
+    return Sample(at, metrics_response.monotonic_s, readiness, error, metrics, metrics_error)
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Response:
     body: bytes
     at: float | None
     monotonic_s: float
 
 
-async def _ask(
+async def _get(
     session: aiohttp.ClientSession, url: URL, timeout_s: float, expected: tuple[int, ...]
-) -> _Answer | NoAnswer:
+) -> _Response | RequestFailed:
     shown = printable(str(url.with_user(None)))
     try:
         async with (
             asyncio.timeout(timeout_s),
-            session.get(url, allow_redirects=False) as answer,
+            session.get(url, allow_redirects=False) as response,
         ):
-            if answer.status in _REDIRECTS:
-                to = printable(answer.headers.get("Location", "elsewhere"))
-                return NoAnswer(f"{shown} leads to {to}: give the address where that ends")
-            if answer.status not in expected:
-                return NoAnswer(f"{shown} answers {answer.status}{_hint(url, answer.status)}")
+            status = response.status
+            if status in _REDIRECTS:
+                to = printable(response.headers.get("Location", "elsewhere"))
+                return RequestFailed(f"{shown} redirects to {to}: give the final address")
+            if status not in expected:
+                return RequestFailed(f"{shown} answers {status}{_hint(url, status)}")
             body = bytearray()
-            async for piece in answer.content.iter_any():
+            async for piece in response.content.iter_any():
                 body += piece
                 if len(body) > _MOST_BYTES:
-                    return NoAnswer(f"{shown} answers with more than {_MOST_BYTES >> 20} MiB")
-            at = _date(answer.headers.get("Date", ""))
-            return _Answer(bytes(body), at, time.monotonic())
+                    return RequestFailed(f"{shown} answers with more than {_MOST_BYTES >> 20} MiB")
+            at = _date(response.headers.get("Date", ""))
+            return _Response(bytes(body), at, time.monotonic())
     except TimeoutError:
-        return NoAnswer(f"{shown} gives no answer within {timeout_s:g} s")
+        return RequestFailed(f"{shown} sends no response within {timeout_s:g} s")
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return NoAnswer(f"{shown}: {printable(_reason(error))}")
+        return RequestFailed(f"{shown}: {printable(_reason(error))}")
 
 
 def _reason(error: Exception) -> str:
@@ -166,7 +187,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not trusted ({error.certificate_error})"
     if isinstance(error, aiohttp.ClientSSLError):
-        return f"no TLS is to be had there ({error})"
+        return f"the TLS handshake failed ({error})"
     if isinstance(error, aiohttp.ClientConnectorError):
         return os.strerror(error.os_error.errno) if error.os_error.errno else str(error)
     return str(error) or type(error).__name__
@@ -174,7 +195,7 @@ def _reason(error: Exception) -> str:
 
 def _hint(url: URL, status: int) -> str:
     if url.name == _METRICS and status in (401, 404):
-        return ": with server.monitor_port set, metrics are on that port alone, and health as well"
+        return ": if server.monitor_port is set, metrics are on that port only, and health as well"
     return ", which this service does not: is the address right?"
 
 

@@ -1,6 +1,7 @@
-"""What two looks at a service show: figures of now, rates in between; None is what is not known.
+"""Values derived from two samples of a service: current values, and rates between the samples.
 
-RequestMetrics for health and metrics are left out: among them are our own.
+None stands for a value that is not known. Requests for health and metrics are not counted: `status`
+itself sends such requests.
 """
 
 import math
@@ -10,18 +11,18 @@ from typing import Final, Literal
 import msgspec
 
 from api.printable import printable
-from api.status.client import Look
+from api.status.client import Sample
 from api.status.scrape import Metrics, quantile
 
-_OUR_OWN: Final = ("/metrics", "/api/health")
+_MONITORING_ROUTES: Final = ("/metrics", "/api/health")
 _MOST_TARGETS: Final = 8
 _DURATION: Final = "http_request_duration_seconds"
 _UNPARSED: Final = "unparsed"
-"""The route of what never became a request: it took no time."""
+"""The route of requests that could not be parsed: their duration is always 0."""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """How the touches of a target fare."""
+    """The state of one target of the tracker."""
 
     pending_keys: float | None
     capacity_keys: float | None
@@ -29,12 +30,13 @@ class Target(msgspec.Struct, frozen=True):
     touches_per_s: float | None
     coalesced_share: float | None
     dropped: dict[str, float]
-    """Since the start, by reason."""
+    """Touches since the start, by reason."""
     dropped_lately: float | None
+    """Touches between the samples."""
     rejected: float
-    """Since the start: keys whose rows Postgres refused."""
+    """Keys whose rows Postgres rejected since the start."""
     last_flush_age_s: float | None
-    """None if nothing was written since the start."""
+    """None if nothing has been written since the start."""
     failures_in_a_row: float | None
     permanent_error: bool
     journal: Literal["ok", "degraded", "off"]
@@ -43,20 +45,20 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Uploads(msgspec.Struct, frozen=True):
-    """How uploads of locations fare."""
+    """The state of location uploads."""
 
     per_s: dict[str, float | None]
     """By outcome."""
     shed: float
-    """Since the start."""
+    """Uploads since the start."""
     unavailable_share: float | None
-    """Of all uploads lately."""
+    """Share of all uploads between the samples."""
     waiting_rows: float | None
     capacity_rows: float | None
 
 
 class Http(msgspec.Struct, frozen=True):
-    """How requests fare."""
+    """The state of requests and connections."""
 
     per_s: float | None
     p50_s: float | None
@@ -67,15 +69,15 @@ class Http(msgspec.Struct, frozen=True):
     connections: dict[str, float]
     """By listener."""
     over_limit: float
-    """Connections of clients that were closed since the start as too many were open."""
+    """Connections of clients that were closed since the start because too many were open."""
     crashed: float
     """Requests that were answered with 500 since the start."""
     unavailable_share: float | None
-    """Of all requests lately: answered with 503."""
+    """Share of all requests between the samples that were answered with 503."""
 
 
 class Process(msgspec.Struct, frozen=True):
-    """How the process fares."""
+    """The state of the process."""
 
     version: str
     uptime_s: float | None
@@ -84,18 +86,18 @@ class Process(msgspec.Struct, frozen=True):
     memory_bytes: float | None
     event_loop_lag_s: float | None
     database_connections: dict[str, str]
-    """In use of those that there may be, by pool."""
+    """Connections in use and the most that may be open, by pool."""
     revocation_lag_s: float | None
-    """For how long changes of keys have not been seen."""
-    left_alone_segments: float | None
-    """Of dead processes' journals that this one may not take over."""
+    """Seconds since the last successful poll for changes of API keys."""
+    foreign_segments: float | None
+    """Segments of orphaned journals that this process cannot recover."""
 
 
-class Figures(msgspec.Struct, frozen=True):
-    """All of it."""
+class DerivedValues(msgspec.Struct, frozen=True):
+    """All values that are derived from two samples."""
 
     over_s: float | None
-    """Seconds that rates are of."""
+    """Seconds between the samples, over which rates are computed; None if there is one sample."""
     targets: dict[str, Target]
     uploads: Uploads
     http: Http
@@ -103,17 +105,17 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 def has_restarted(earlier: Metrics, later: Metrics) -> bool:
-    """Return whether two scrapes are of two processes."""
+    """Return whether two scrapes come from two different processes."""
     name = "process_start_time_seconds"
     return earlier.get(name) != later.get(name)
 
 
-def figures(earlier: Look | None, later: Look) -> Figures | None:
-    """Return what two looks show; None if there is nothing to see.
+def derive_values(earlier: Sample | None, later: Sample) -> DerivedValues | None:
+    """Return the values derived from two samples; None if the later one has no metrics.
 
     Args:
-        earlier: what rates are since; None if there is none.
-        later: the newest look.
+        earlier: the sample that rates are computed from; None if there is none.
+        later: the newest sample.
     """
     now = later.metrics
     if now is None:
@@ -124,7 +126,7 @@ def figures(earlier: Look | None, later: Look) -> Figures | None:
     over_s = None if earlier is None else later.monotonic_s - earlier.monotonic_s
     interval = _Interval(before, now, over_s, later.at)
     names = list(now.by("target", "activity_touches_total"))[:_MOST_TARGETS]
-    return Figures(
+    return DerivedValues(
         over_s,
         {printable(name): interval.target(name) for name in names},
         interval.uploads(),
@@ -134,7 +136,7 @@ def figures(earlier: Look | None, later: Look) -> Figures | None:
 
 
 class _Interval:
-    """Two scrapes, of which the first may be missing."""
+    """Two scrapes; the first may be missing."""
 
     def __init__(
         self, before: Metrics | None, now: Metrics, over_s: float | None, at: float
@@ -198,15 +200,17 @@ class _Interval:
         )
 
     def http(self) -> Http:
-        def of(first: str) -> Callable[[dict[str, str]], bool]:
-            return lambda labels: labels.get("status", "").startswith(first)
+        def has_status(prefix: str) -> Callable[[dict[str, str]], bool]:
+            return lambda labels: labels.get("status", "").startswith(prefix)
 
         buckets = self._requests("_bucket", "le", lambda labels: labels.get("route") != _UNPARSED)
         cumulative = {_number(bound): count for bound, count in buckets.items()}
         counted = sum(self._requests("_count", "route", lambda _: True).values())
         classes = {
-            f"{first}xx": self._per_s(sum(self._requests("_count", "route", of(first)).values()))
-            for first in "245"
+            f"{digit}xx": self._per_s(
+                sum(self._requests("_count", "route", has_status(digit)).values())
+            )
+            for digit in "245"
         }
         return Http(
             self._per_s(counted),
@@ -223,7 +227,7 @@ class _Interval:
                 for reason in ("connection_limit", "refused")
             ),
             self._now.total(f"{_DURATION}_count", status="500"),
-            sum(self._requests("_count", "route", of("503")).values()) / counted
+            sum(self._requests("_count", "route", has_status("503")).values()) / counted
             if counted
             else None,
         )
@@ -231,7 +235,13 @@ class _Interval:
     def _requests(
         self, suffix: str, by: str, counts: Callable[[dict[str, str]], bool]
     ) -> dict[str, float]:
-        """Return how much some series of requests have grown, by a label."""
+        """Return how much some series of `http_request_duration_seconds` grew, by a label.
+
+        Args:
+            suffix: of the series' name.
+            by: the label that the result has as keys.
+            counts: returns whether a series with these labels is counted.
+        """
         grown: dict[str, float] = {}
         if self._before is None:
             return grown
@@ -239,7 +249,7 @@ class _Interval:
             if name != _DURATION + suffix:
                 continue
             labels = dict(having)
-            if labels.get("route", "").startswith(_OUR_OWN) or not counts(labels):
+            if labels.get("route", "").startswith(_MONITORING_ROUTES) or not counts(labels):
                 continue
             since = value - self._before.samples.get((name, having), 0.0)
             grown[labels.get(by, "")] = grown.get(labels.get(by, ""), 0.0) + max(0.0, since)

@@ -1,4 +1,4 @@
-"""Figures as they are shown: short, with a unit, and a dash for what is not known."""
+"""Formats numbers for a terminal: short, with a unit, and a dash for what is not known."""
 
 import math
 from typing import Final

@@ -1,4 +1,4 @@
-"""One scrape of /metrics: what it says, and quantiles between two of them."""
+"""One scrape of /metrics: its samples, and quantiles of the histograms in it."""
 
 import math
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class Metrics:
         return sums
 
     def balance(self, target: str) -> float:
-        """Return touches less everything that became of them: 0 when the books balance."""
+        """Return the touches that no outcome accounts for: 0 unless a flush is in progress."""
         return self.total("activity_touches_total", target=target) - sum(
             self.total(name, target=target)
             for name in (
@@ -56,12 +56,12 @@ def parse_metrics(text: str) -> Metrics:
     """Parse Prometheus's text format.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is in another format.
     """
     try:
         families = list(text_string_to_metric_families(text))
-    except IndexError as error:  # the parser's own way to fail at labels that are none
-        raise ValueError("a sample's labels are none") from error
+    except IndexError as error:  # the parser raises it for malformed labels
+        raise ValueError("the labels of a sample are malformed") from error
     return Metrics(
         {
             (sample.name, frozenset(sample.labels.items())): float(sample.value)
@@ -72,7 +72,7 @@ def parse_metrics(text: str) -> Metrics:
 
 
 def quantile(share: float, cumulative: Mapping[float, float]) -> float | None:
-    """Return an estimate of a quantile, as Prometheus's `histogram_quantile` has it.
+    """Return an estimate of a quantile, computed as Prometheus's `histogram_quantile` does.
 
     Args:
         share: between 0 and 1.
@@ -80,7 +80,7 @@ def quantile(share: float, cumulative: Mapping[float, float]) -> float | None:
 
     Returns:
         A value within the bucket that has the quantile, by linear interpolation; the highest finite
-        bound if it is beyond that; None if nothing was observed.
+        bound if the quantile is above it; None if nothing was observed.
     """
     bounds = sorted(cumulative)
     if not bounds or not cumulative[bounds[-1]] > 0:

@@ -1,4 +1,4 @@
-"""How the state of a service looks on a terminal: what is wrong first, in 80 columns."""
+"""Renders the state of a service for a terminal of 80 columns, with what is wrong first."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -7,10 +7,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from api.status.derived import Figures, Target
+from api.status.derived import DerivedValues, Target
 from api.status.findings import FAILURES, FULL_SHARE, LAG_S, LOOP_LAG_S
 from api.status.formatting import UNKNOWN, count, share, size, span
-from api.status.sampling import State
+from api.status.sampling import ServiceState
 
 _BADGES: Final = {
     "ready": ("READY", "bold black on green"),
@@ -22,41 +22,41 @@ _WRONG: Final = "bold red"
 _LABEL: Final = "cyan"
 
 
-def screen(state: State, for_s: float | None = None) -> RenderableType:
-    """Return what is shown of a state; figures that are not of now are dim.
+def screen(state: ServiceState, for_s: float | None = None) -> RenderableType:
+    """Render a state; stale figures are dim.
 
     Args:
-        state: of the newest look.
-        for_s: seconds for which it has been so; None if that is not known.
+        state: the state after the newest sample.
+        for_s: seconds for which the service has been in this state; None if that is not known.
     """
     parts: list[RenderableType] = [*_head(state, for_s), *_findings(state)]
     if state.figures is not None:
         style = "" if state.stale_s is None else "dim"
         parts += [_targets(state.figures, style), Text(), _others(state.figures, style)]
         if state.figures.over_s is None:
-            parts += [Text(), Text("no rates yet: they are between two looks", style="dim")]
+            parts += [Text(), Text("no rates yet: they need two samples", style="dim")]
     return Group(*parts)
 
 
-def _head(state: State, for_s: float | None) -> Iterable[RenderableType]:
+def _head(state: ServiceState, for_s: float | None) -> Iterable[RenderableType]:
     name, style = _BADGES[state.state]
     head = Text.assemble((f" {name} ", style), f" {state.url}")
     if for_s is not None:
         head.append(f" for {span(round(for_s))}", style="dim")
     yield head
-    said = [f"looked at {state.at:%H:%M:%S}Z"]
+    facts = [f"sampled at {state.at:%H:%M:%S}Z"]
     if state.figures is not None:
         process = state.figures.process
-        said = [f"version {process.version}", f"up {span(process.uptime_s)}", *said]
+        facts = [f"version {process.version}", f"up {span(process.uptime_s)}", *facts]
     if state.restarted:
-        said.append("restarted meanwhile")
+        facts.append("restarted meanwhile")
     if state.stale_s is not None and state.figures is not None:
-        said.append(f"figures of {span(round(state.stale_s))} before")
-    yield Text(", ".join(said), style="dim")
+        facts.append(f"figures of {span(round(state.stale_s))} before")
+    yield Text(", ".join(facts), style="dim")
     yield Text()
 
 
-def _findings(state: State) -> Iterable[RenderableType]:
+def _findings(state: ServiceState) -> Iterable[RenderableType]:
     if not state.findings:
         return
     grid = Table.grid(padding=(0, 1))
@@ -79,10 +79,10 @@ def _grid(rows: int) -> Table:
     return grid
 
 
-def _targets(figures: Figures, style: str) -> Table:
+def _targets(figures: DerivedValues, style: str) -> Table:
     grid = _grid(max(1, len(figures.targets)))
     if not figures.targets:
-        grid.add_row("tracking", Text("off: nobody's activity is recorded", style=_WRONG))
+        grid.add_row("tracking", Text("off: no activity is recorded", style=_WRONG))
         return grid
     grid.add_row("", *(Text(name, style="bold") for name in figures.targets), style=style)
     rows: dict[str, Callable[[Target], Text]] = {
@@ -133,7 +133,7 @@ def _journal(target: Target) -> Text:
     return _text(f"{target.journal}, {room}", wrong=target.journal == "degraded")
 
 
-def _others(figures: Figures, style: str) -> Table:
+def _others(figures: DerivedValues, style: str) -> Table:
     grid = _grid(1)
     uploads, http, process = figures.uploads, figures.http, figures.process
     failed = [

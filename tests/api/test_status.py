@@ -8,7 +8,8 @@ import sys
 import pytest
 from aiohttp import web
 
-from api.status.sampling import Watch, asking
+from api.status.client import open_session
+from api.status.sampling import Sampler
 from tests.api.test_cli import run
 from tests.support.status_client import BUILD, READY, Stub, shown, watching
 from tests.support.terminal import terminal
@@ -21,13 +22,13 @@ async def test_a_service_that_is_well_is_shown_with_its_rates(service):
     """Clients' requests count, those for health and metrics do not."""
     device = await service.register()
     await service.tracker.flush()
-    async with watching(service.client.make_url("")) as look_again:
-        first = await look_again()
+    async with watching(service.client.make_url("")) as sample_again:
+        first = await sample_again()
         assert (first.state, first.figures.over_s) == ("ready", None)
         for _ in range(20):
             await service.heartbeat(device)
         await service.call("GET", "/api/v1/devices/nonsense")
-        second = await look_again()
+        second = await sample_again()
     assert second.findings == []
     over_s, devices = second.figures.over_s, second.figures.targets["devices"]
     assert devices.touches_per_s * over_s == pytest.approx(20)
@@ -93,22 +94,22 @@ async def test_a_service_that_goes_away_and_comes_back_is_watched_on():
     """Its last figures stay, with their age, and a new process has no rates with the old one."""
     stub = Stub()
     stub.metrics = f'{BUILD}{STARTED} 1000\nactivity_touches_total{{target="devices"}} 500\n'
-    async with stub.serving() as url, watching(url) as look_again:
-        await look_again()
-        assert (await look_again()).figures.over_s is not None
-    async with watching(url) as look_anew:
-        assert "Connection refused" in (await look_anew()).findings[0].text
-    watch = Watch(url)
-    async with asking() as session:
+    async with stub.serving() as url, watching(url) as sample_again:
+        await sample_again()
+        assert (await sample_again()).figures.over_s is not None
+    async with watching(url) as sample_anew:
+        assert "Connection refused" in (await sample_anew()).findings[0].text
+    sampler = Sampler(url)
+    async with open_session() as session:
         async with stub.serving(url.port):
-            await watch.look(session)
-        gone = await watch.look(session)
+            await sampler.sample(session)
+        gone = await sampler.sample(session)
         assert (gone.state, gone.figures.process.version) == ("unreachable", "9.8.7")
         assert gone.stale_s >= 0
         assert "figures of" in shown(gone)
         stub.metrics = stub.metrics.replace("1000", "2000").replace("500", "3")
         async with stub.serving(url.port):
-            back = await watch.look(session)
+            back = await sampler.sample(session)
         assert (back.state, back.stale_s, back.restarted) == ("ready", None, True)
         assert back.figures.targets["devices"].touches_per_s is None
         assert "restarted meanwhile" in shown(back)

@@ -10,8 +10,7 @@ from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from api.config import ServerSettings
-from api.status.client import Look, default_url, look, read_url
-from api.status.sampling import asking
+from api.status.client import Sample, default_url, open_session, read_url, take_sample
 from tests.api.test_cli import run
 from tests.support.status_client import READY, Stub, shown, watching
 
@@ -40,9 +39,9 @@ async def answering(*answers: bytes, then_endless: bytes = b""):
         yield URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
-async def looked_at(url: URL, timeout_s: float = 30.0) -> Look:
-    async with asking() as session:
-        return await look(session, url, timeout_s)
+async def sampled(url: URL, timeout_s: float = 30.0) -> Sample:
+    async with open_session() as session:
+        return await take_sample(session, url, timeout_s)
 
 
 @pytest.mark.parametrize(
@@ -108,8 +107,8 @@ PLAIN = HEAD + b"\r\n"
     [
         ([PLAIN], b"a 1\n" * 10_000, 30.0, "more than 4 MiB"),
         ([HEAD], b"X: y\r\n" * 1000, 30.0, "http://"),
-        ([PLAIN], b"", 0.2, "no answer within 0.2 s"),
-        ([PLAIN, b"<html>"], b"", 0.2, "no answer within 0.2 s"),
+        ([PLAIN], b"", 0.2, "no response within 0.2 s"),
+        ([PLAIN, b"<html>"], b"", 0.2, "no response within 0.2 s"),
         ([b"SSH-2.0-OpenSSH\r\n"], b"", 30.0, "http://"),
         ([HEAD + b"Content-Length: 6\r\n\r\n<html>"], b"", 30.0, "not as this service does"),
         ([HEAD + b"Content-Length: 6\r\n\r\n[1, 2]"], b"", 30.0, "not as this service does"),
@@ -124,7 +123,7 @@ PLAIN = HEAD + b"\r\n"
             [b"HTTP/1.1 301 Moved\r\nLocation: https://o.example/\r\nContent-Length: 0\r\n\r\n"],
             b"",
             30.0,
-            "leads to https://o.example/",
+            "redirects to https://o.example/",
         ),
         ([b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"], b"", 30.0, "answers 404"),
     ],
@@ -132,7 +131,7 @@ PLAIN = HEAD + b"\r\n"
 async def test_whoever_answers_is_listened_to_for_a_while_only(answers, endless, timeout_s, error):
     """In one line each, within a time, and never more than some MiB."""
     async with answering(*answers, then_endless=endless) as url:
-        seen = await looked_at(url, timeout_s)
+        seen = await sampled(url, timeout_s)
     assert (seen.readiness, seen.metrics) == (None, None)
     for said in (seen.error, seen.metrics_error):
         assert said.isprintable()
@@ -145,7 +144,7 @@ async def test_what_is_small_when_packed_is_not_unpacked():
     body = gzip.compress(bytes(50_000_000))
     head = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
     async with answering(head, body) as url:
-        seen = await looked_at(url)
+        seen = await sampled(url)
     assert "not as this service does" in seen.error
     assert "not in Prometheus's text format" in seen.metrics_error
 
@@ -167,8 +166,8 @@ async def test_nothing_that_is_said_reaches_the_terminal_unread():
         )
         for n in range(100)
     )
-    async with stub.serving() as url, watching(url) as look_again:
-        text = shown(await look_again())
+    async with stub.serving() as url, watching(url) as sample_again:
+        text = shown(await sample_again())
     assert text.replace("\n", "").isprintable()
     assert len(text) < 50_000
 
@@ -181,8 +180,8 @@ async def test_metrics_that_are_elsewhere_are_missed_and_readiness_counts():
         return web.json_response(READY)
 
     app.router.add_get("/api/health/ready", ready)
-    async with TestServer(app) as server, watching(server.make_url("")) as look_again:
-        state = await look_again()
+    async with TestServer(app) as server, watching(server.make_url("")) as sample_again:
+        state = await sample_again()
     assert (state.state, state.figures) == ("ready", None)
     (finding,) = state.findings
     assert "server.monitor_port" in finding.text

@@ -12,21 +12,23 @@ from hypothesis import strategies as st
 
 from api.handlers.readiness import Readiness
 from api.status import findings as thresholds
-from api.status.client import Look
-from api.status.derived import figures
+from api.status.client import Sample
+from api.status.derived import derive_values
 from api.status.findings import Finding, findings
 from api.status.formatting import count, share, size, span
-from api.status.sampling import State
+from api.status.sampling import ServiceState
 from api.status.scrape import quantile
-from tests.support.status_client import BUILD, look_at, shown
+from tests.support.status_client import BUILD, sample_of, shown
 
 MONITORING = Path(__file__).parents[2] / "api" / "monitoring"
 
 
 def found(before: str, after: str) -> dict[str, Finding]:
     """Return what is found to be wrong, by alert."""
-    earlier, later = (look_at(BUILD + text, at=at) for text, at in ((before, 9990.0), (after, 1e4)))
-    return {finding.alert: finding for finding in findings(later, figures(earlier, later))}
+    earlier, later = (
+        sample_of(BUILD + text, at=at) for text, at in ((before, 9990.0), (after, 1e4))
+    )
+    return {finding.alert: finding for finding in findings(later, derive_values(earlier, later))}
 
 
 def target_metrics(**values: float) -> str:
@@ -34,10 +36,10 @@ def target_metrics(**values: float) -> str:
     return "".join(f'activity_{name}{{target="d"}} {value}\n' for name, value in values.items())
 
 
-def state_of(newest: Look, earlier: Look) -> State:
-    """Return what is shown of two looks, under a long address."""
-    made = figures(earlier, newest)
-    return State(
+def state_of(newest: Sample, earlier: Sample) -> ServiceState:
+    """Return the state that two samples make, under a long address."""
+    made = derive_values(earlier, newest)
+    return ServiceState(
         url="http://activity-17.prod.example.com:18080",
         at=datetime.fromtimestamp(newest.at, UTC),
         state="ready",
@@ -155,14 +157,14 @@ def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
         ("ActivityEventLoopLag", f"> {thresholds.LOOP_LAG_S}"),
         ("ActivityUploadsUnavailable", f"> {thresholds.UNAVAILABLE_SHARE}"),
         ("ActivityRevocationsUnseen", f"> {thresholds.UNSEEN_S}"),
-        ("ActivityForeignJournals", f"> {thresholds.LEFT_ALONE}"),
+        ("ActivityForeignJournals", f"> {thresholds.FOREIGN_SEGMENTS}"),
     ):
         assert f"{comparison} " in f"{rules[alert]} "
     named = set(re.findall(r'"(Activity\w+)"', Path(thresholds.__file__).read_text()))
     assert rules.keys() - named == {
         "ActivityBooksUnbalanced",
         "ActivityRestartsOften",
-    }  # one look can't tell
+    }  # one sample has no rates
     assert named <= rules.keys()
 
 
@@ -188,8 +190,8 @@ def test_who_has_had_something_to_write_for_long_and_wrote_nothing_is_found():
 )
 def test_what_keeps_a_service_from_being_ready_leads_to_what_to_do(problem, alert):
     """The section of the runbook that is about it."""
-    look = Look(0.0, 0.0, Readiness("not_ready", {problem: "why"}, {}), None, None, None)
-    (found,) = thresholds.findings(look, None)
+    sample = Sample(0.0, 0.0, Readiness("not_ready", {problem: "why"}, {}), None, None, None)
+    (found,) = thresholds.findings(sample, None)
     assert (found.severity, found.alert) == ("critical", alert)
     assert problem in found.text
     assert found.runbook.endswith(f"RUNBOOK.md#{alert.lower()}")
@@ -198,7 +200,7 @@ def test_what_keeps_a_service_from_being_ready_leads_to_what_to_do(problem, aler
 async def test_it_fits_into_80_columns_when_figures_are_large(service):
     """All lines, with all their figures."""
     text = (await (await service.client.get("/metrics")).text()).replace(" 0.0\n", " 98765432.0\n")
-    state = state_of(look_at(text), look_at(text, at=9990.0))
+    state = state_of(sample_of(text), sample_of(text, at=9990.0))
     lines = shown(state).splitlines()
     assert max(map(len, lines)) <= 80
     assert len(lines) < 90
@@ -226,7 +228,7 @@ def test_whatever_is_counted_can_be_shown(samples):
     """Not a number, without end, backwards: shown as not known, if need be, and never a crash."""
     names = {name: values for name, *values in samples}
     before, after = (
-        look_at("".join(f"{name}{LABELS} {values[n]}\n" for name, values in names.items()), at=at)
+        sample_of("".join(f"{name}{LABELS} {values[n]}\n" for name, values in names.items()), at=at)
         for n, at in ((0, 1.0), (1, 2.0))
     )
     assert shown(state_of(after, before))

@@ -9,8 +9,8 @@ from rich.console import Console
 from yarl import URL
 
 from api.handlers.readiness import Readiness
-from api.status.client import Look
-from api.status.sampling import State, Watch, asking
+from api.status.client import Sample, open_session
+from api.status.sampling import Sampler, ServiceState
 from api.status.scrape import parse_metrics
 from api.status.screen import screen
 
@@ -18,7 +18,7 @@ READY = {"status": "ready", "problems": {}, "warnings": {}}
 BUILD = 'activity_build_info{version="9.8.7",python="3"} 1\n'
 
 
-def shown(state: State, width: int = 80) -> str:
+def shown(state: ServiceState, width: int = 80) -> str:
     """Return what a terminal without colours shows."""
     text = io.StringIO()
     Console(file=text, width=width, markup=False, emoji=False, highlight=False).print(screen(state))
@@ -51,14 +51,14 @@ class Stub:
 
 @asynccontextmanager
 async def watching(url: URL):
-    """Give a function that looks once more."""
-    watch = Watch(url)
-    async with asking() as session:
-        yield lambda: watch.look(session)
+    """Give a function that takes one more sample."""
+    sampler = Sampler(url)
+    async with open_session() as session:
+        yield lambda: sampler.sample(session)
 
 
-def look_at(metrics: str, readiness: Readiness | None = None, at: float = 10_000.0) -> Look:
-    return Look(
+def sample_of(metrics: str, readiness: Readiness | None = None, at: float = 10_000.0) -> Sample:
+    return Sample(
         at=at,
         monotonic_s=at,
         readiness=readiness or Readiness("ready", {}, {}),

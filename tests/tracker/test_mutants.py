@@ -16,6 +16,8 @@ from tests.support.mutants import MUTANTS, SIMULATION, Mutant
 ROOT = Path(__file__).parents[2]
 HISTORIES = 600
 """Most mutants live through no more than ten, one through a hundred."""
+PYTEST = ["-m", "pytest", "-qx", "-p", "no:hypothesispytest"]
+"""Without Hypothesis's plugin, whose import takes longer than a test."""
 
 
 def copied(folder: Path) -> Path:
@@ -76,7 +78,7 @@ def outcomes(
         mutated(folder, mutant)
         if mutant.by == SIMULATION:
             return run(folder, ["-c", live_through(HISTORIES)], server_dsn)
-        return run(folder, ["-m", "pytest", "-qx", mutant.by], server_dsn)
+        return run(folder, [*PYTEST, mutant.by], server_dsn)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         asked_for = [
@@ -105,7 +107,7 @@ def test_the_tracker_itself_passes_what_notices_its_breaks(tmp_path, server_dsn)
     """In a copy like theirs: some histories, and each test that is named."""
     folder = copied(tmp_path)
     tests = {mutant.by for mutant in MUTANTS} - {SIMULATION}
-    ended = run(folder, ["-m", "pytest", "-qx", *sorted(tests)], server_dsn)
+    ended = run(folder, [*PYTEST, *sorted(tests)], server_dsn)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     ended = run(folder, ["-c", live_through(histories=30)], server_dsn)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -1,4 +1,4 @@
-"""The composition root: the only place where the service's parts are wired together."""
+"""The composition root: the only place where the parts of the service are wired together."""
 
 import gc
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
-from api.access.authentication import Access, who_was_active
+from api.access.authentication import Access, active_keys
 from api.access.cache_metrics import CacheMetrics
 from api.access.keys import load_principals
 from api.access.lookup import CachedLookup
@@ -39,6 +39,7 @@ from api.handlers.openapi import DocumentHandler
 from api.handlers.page import PageHandlers
 from api.http.limits import Limits
 from api.http.listener import Listener, ListenerMetrics
+from api.http.middleware import RequestMiddleware
 from api.http.request_metrics import RequestMetrics
 from api.live.hub import Hub
 from api.live.queries import GroupQueries
@@ -59,16 +60,16 @@ from tracker import (
 TRACKER: Final = web.AppKey("tracker", Tracker)
 """The application's tracker, for shutdown hooks and tests; absent when tracking is off."""
 LISTENER: Final = web.AppKey("listener", Listener)
-"""Where an application's clients come in, if it is served by `api.serving`."""
-REQUEST_METRICS: Final = web.AppKey("requests", RequestMetrics)
-"""What watches all requests, for those that never become one."""
+"""The address on which `api.serving` serves an application."""
+REQUESTS: Final = web.AppKey("requests", RequestMiddleware)
+"""The outermost middleware, which also responds to requests that cannot be parsed."""
 MONITOR: Final = web.AppKey("monitor", web.Application)
-"""Health and metrics on an address of their own; absent when they have none."""
+"""The application for health and metrics; absent unless `server.monitor_port` is set."""
 
 _MONITOR_CONNECTIONS: Final = 100
-"""Its own, so that clients of the API do not crowd out who watches it."""
+"""A limit of its own, so that clients of the API cannot keep monitoring out."""
 _ACCESS_CONNECTIONS: Final = 5
-"""One each for look-ups of keys, of devices and of devices by group, for revocations and for
+"""One each for lookups of API keys, of devices and of devices by group, for revocations and for
 readiness."""
 
 
@@ -96,18 +97,19 @@ async def create_app(
 ) -> web.Application:
     """Build and start all parts; they stop in reverse when the application is cleaned up.
 
-    Nothing is asked of the database yet: a server that is away makes the service not ready.
+    It sends nothing to the database: if the database is unavailable, the service starts and reports
+    that it is not ready.
 
     Args:
         settings: all settings.
-        dsn: where the database is.
-        uploads: where location reports go instead of being committed in groups.
+        dsn: of the database.
+        uploads: stores location reports; by default they are committed in batches.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
             open_database(dsn, settings.database, connections=settings.database.pool_size)
         )
-        # Uploads may keep all of their connections busy; whether a key is valid is asked elsewhere.
+        # Uploads may use all connections of the first pool; lookups must not wait for them.
         access_database = await stack.enter_async_context(
             open_database(
                 dsn,
@@ -125,16 +127,16 @@ async def create_app(
 
         clock = DatabaseClock()
         keys = CachedLookup("keys", partial(load_principals, access_database, clock), settings.auth)
-        known = CachedLookup(
+        devices = CachedLookup(
             "devices",
             partial(load_devices, access_database),
             settings.auth,
             owner_of=lambda device: device.group_id,
         )
-        known_of_group = CachedLookup(
+        devices_of_group = CachedLookup(
             "devices_of_group", partial(load_devices_of_groups, access_database), settings.auth
         )
-        for lookup in (keys, known, known_of_group):
+        for lookup in (keys, devices, devices_of_group):
             stack.push_async_callback(lookup.close)
         revocations = Revocations(
             access_database, keys, clock, every_s=settings.auth.revocation_poll_s
@@ -143,12 +145,12 @@ async def create_app(
         loop_lag = LoopLag()
         await stack.enter_async_context(background(loop_lag.measure(), "loop-lag"))
 
-        grouped = BatchCommit(
+        batch_commit = BatchCommit(
             Locations(database), settings.ingest, deadline_s=settings.database.statement_timeout_s
         )
-        stack.push_async_callback(grouped.close)
+        stack.push_async_callback(batch_commit.close)
 
-        requests = RequestMetrics()
+        requests = RequestMiddleware(RequestMetrics())
         pools: dict[str, Owner] = {
             "requests": database,
             "access": access_database,
@@ -156,21 +158,22 @@ async def create_app(
         }
         if tracker is not None:
             pools["tracker"] = tracker
-        caches = CacheMetrics([keys, known, known_of_group])
+        caches = CacheMetrics([keys, devices, devices_of_group])
         limits = Limits(settings.limits)
         registry = _registry(
-            *(requests, loop_lag, grouped, caches, revocations, PoolMetrics(pools), limits)
+            *(requests.metrics, loop_lag, batch_commit, caches),
+            *(revocations, PoolMetrics(pools), limits),
         )
 
-        access = Access(keys, known, known_of_group, clock)
+        access = Access(keys, devices, devices_of_group, clock)
         middlewares = [requests.middleware(), access.middleware()]
         if tracker is not None:
-            middlewares.insert(1, activity_middleware(tracker, who_was_active))
+            middlewares.insert(1, activity_middleware(tracker, active_keys))
 
         app = web.Application(
             middlewares=middlewares,
             client_max_size=settings.server.max_body_bytes,
-            # It would inflate whatever anybody sends, and read on after the answer; we do it.
+            # aiohttp would decompress any request, without a limit; `read_body` does it instead.
             handler_args={"auto_decompress": False},
         )
         if tracker is not None:
@@ -180,7 +183,7 @@ async def create_app(
         app.add_routes(
             [
                 *_device_routes(database, pending, access, settings, limits),
-                *LocationHandlers(uploads or grouped, database, access, limits).routes(),
+                *LocationHandlers(uploads or batch_commit, database, access, limits).routes(),
                 *GroupHandlers(database, limits).routes(),
             ]
         )
@@ -190,7 +193,7 @@ async def create_app(
             stats = TrackerStats(tracker, labels())
             registry.register(_add_live(app, queries, stats, access, settings))
         health = HealthHandlers(access_database, tracker, revocations, registry)
-        registry.register(ListenerMetrics(_add_doors(app, settings.server, health, requests)))
+        registry.register(ListenerMetrics(_add_listeners(app, settings.server, health, requests)))
         document = DocumentHandler()
         app.add_routes(document.routes())
         document.describe(app.router.routes())
@@ -219,7 +222,7 @@ def _device_routes(
 
 
 def _registry(*collectors: Collector) -> CollectorRegistry:
-    """Return what is scraped: what our parts tell, what is running, and how the process fares."""
+    """Return a registry with these collectors, the build's version and the process's metrics."""
     registry = CollectorRegistry()
     for collector in collectors:
         registry.register(collector)
@@ -238,30 +241,33 @@ def _add_live(
     access: Access,
     settings: Settings,
 ) -> Hub:
-    """Let groups be watched, by the page or by whoever reads the stream that it reads."""
-    # Streams stay for hours; they shall not keep all others out.
+    """Add the live stream and the page, and return the hub that feeds the streams."""
+    # Streams stay open for hours; they must not use all connections.
     most = min(settings.live.max_streams, max(1, settings.server.max_connections // 2))
     hub = Hub(queries, stats, max_streams=most, streams_per_key=settings.limits.streams_per_key)
 
     async def stop(_app: web.Application) -> None:
         await hub.stop()
 
-    app.on_shutdown.append(stop)  # before the server waits for what is being answered
-    app.on_cleanup.append(stop)  # and for who cleans up without a server
+    app.on_shutdown.append(stop)  # before the server waits for open requests
+    app.on_cleanup.append(stop)  # for applications that run without a server
     resolution_s = settings.tracker.device_resolution_s
     app.add_routes(LiveHandlers(hub, access, settings.live, resolution_s=resolution_s).routes())
     app.add_routes(PageHandlers().routes())
     return hub
 
 
-def _add_doors(
-    app: web.Application, listens: ServerSettings, health: HealthHandlers, requests: RequestMetrics
+def _add_listeners(
+    app: web.Application,
+    listens: ServerSettings,
+    health: HealthHandlers,
+    requests: RequestMiddleware,
 ) -> list[Listener]:
-    """Make the listener of clients, and another one for monitoring if it has an address of its own.
+    """Add the listener of clients, and a second one for monitoring if it has its own address.
 
-    Health is served at both: a load balancer should ask where it sends requests to.
+    Both serve health: a load balancer should check the address that it sends requests to.
     """
-    app[REQUEST_METRICS] = requests
+    app[REQUESTS] = requests
     app[LISTENER] = Listener(
         "api", listens.host, listens.port, max_connections=listens.max_connections
     )
@@ -280,11 +286,11 @@ def _add_doors(
     return [app[LISTENER], monitor[LISTENER]]
 
 
-def spare_the_garbage_collector() -> None:
-    """Take all that is alive now out of the collector's sight; call it once, before serving.
+def freeze_garbage_collector() -> None:
+    """Exclude all objects that exist now from garbage collection; call it once, before serving.
 
-    Modules, routes and settings live as long as the process. Looking through them over and over
-    stops every request for tens of milliseconds at a time.
+    Modules, routes and settings live as long as the process. Scanning them again and again would
+    stop every request for tens of milliseconds.
     """
     gc.collect()
     gc.freeze()

@@ -10,7 +10,7 @@ from typing import Final, cast
 import structlog
 from aiohttp import web
 
-from api.app import LISTENER, MONITOR, REQUEST_METRICS, create_app, spare_the_garbage_collector
+from api.app import LISTENER, MONITOR, REQUESTS, create_app, freeze_garbage_collector
 from api.config import ServerSettings, Settings
 from api.http.bind import listen
 from api.http.connections import Connection
@@ -40,7 +40,7 @@ async def serve(settings: Settings, dsn: str) -> None:
         asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
     settings = _within_the_limit_of_open_files(settings)
     application = await create_app(settings, dsn)
-    spare_the_garbage_collector()
+    freeze_garbage_collector()
     async with open_listeners(application, settings.server):
         log.info("server.listening", url=f"http://{settings.server.host}:{settings.server.port}")
         tell_supervisor("READY=1")
@@ -84,7 +84,7 @@ async def open_listeners(
                 bound.append(
                     await listen(
                         listener,
-                        partial(Connection, listener, limits, application[REQUEST_METRICS], server),
+                        partial(Connection, listener, limits, application[REQUESTS], server),
                     )
                 )
             yield

@@ -1,7 +1,7 @@
-"""Who is asking, and about which devices: authentication, reach, and what tracking asks for.
+"""Authentication by API key, authorization by group, and the keys that a request touches.
 
-The middleware runs inside the tracking middleware, which calls `who_was_active` when the answer is
-ready; a request that was not authenticated leaves nothing there to find.
+The middleware runs inside the tracking middleware, which calls `active_keys` when the response is
+ready. A request that was not authenticated has no active keys.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,30 +22,30 @@ from tracker.keys import uuid_key
 
 PRINCIPAL: Final = web.RequestKey("principal", Principal)
 ACTIVE: Final = web.RequestKey("active", list[tuple[str, object]])
-"""What a request is a sign of life of, as (target, key): its API key first, then devices."""
+"""The row keys that a request touches, as (target, key): its API key first, then devices."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def public(handler: _F) -> _F:
-    """Let a handler be reached without a key; its requests touch nothing."""
+    """Mark a handler as accessible without an API key; its requests touch nothing."""
     handler.__dict__["is_public"] = True
     return handler
 
 
 def device_not_found() -> ApiError:
-    """Return the answer for a device that is not there, or not for this key to know of."""
+    """Return the error for a device that does not exist or that this API key may not access."""
     return ApiError(404, "device_not_found", "no such device: register it first")
 
 
 class Access:
-    """Decides who may reach what, from cached keys and devices.
+    """Authenticates and authorizes requests, from cached API keys and devices.
 
     Args:
-        keys: principals by the hash of their key.
+        keys: principals by the hash of their API key.
         devices: active devices by their id.
         devices_of_group: active devices by group and id, for API keys of one group.
-        clock: what keys expire by.
+        clock: decides which API keys have expired.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Access:
         self._devices = devices
         self._devices_of_group = devices_of_group
         self._clock = clock
-        self._refusals = RateLimiter()
+        self._denials = RateLimiter()
         self._keys_of_principal = keys_of_principal()
 
     def middleware(self) -> Middleware:
-        """Make the middleware that lets no request without a valid key reach a handler."""
+        """Return the middleware; no request without a valid API key reaches a handler."""
 
         @web.middleware
         async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -72,7 +72,7 @@ class Access:
             try:
                 principal = await self.principal(request)
             except (ApiError, StoreError):
-                await self._refusals.wait()
+                await self._denials.wait()
                 raise
             request[PRINCIPAL] = principal
             request[ACTIVE] = [
@@ -90,18 +90,18 @@ class Access:
         return authenticate
 
     async def principal(self, request: web.Request) -> Principal:
-        """Return whom a request is from, by what is known now.
+        """Return the principal of a request.
 
         Raises:
-            ApiError: 401 if its key is missing, unknown, revoked or expired.
-            StoreError: the key is not cached, and the database is away.
+            ApiError: 401 if its API key is missing, unknown, revoked or expired.
+            StoreError: the API key is not cached, and the database is unavailable.
         """
         keys = request.headers.getall("X-API-Key", ())
         if len(keys) != 1:
             raise ApiError(401, "unauthorized", "send one API key as X-API-Key")
         hashed = hash_key(keys[0])
         principal = hashed and (self._keys.cached(hashed) or await self._keys.get(hashed))
-        # Whatever the cache may serve, however old: the clock goes on while the database is away.
+        # A stale entry may have expired since: the clock advances without the database, too.
         if not principal or principal.expires_at <= self._clock.now():
             raise ApiError(401, "unauthorized", "this API key is unknown, revoked or expired")
         return principal
@@ -115,28 +115,28 @@ class Access:
 
         Raises:
             ApiError: as `find`.
-            StoreError: it is not cached, and the database is away.
+            StoreError: it is not cached, and the database is unavailable.
         """
         device = await self.find(request, device_id)
         note_active(request, device.device_id)
         return device
 
     async def find(self, request: web.Request, device_id: str) -> KnownDevice:
-        """Return a device that a request only asks about: to be looked at is no sign of life.
+        """Return a device without a touch: a device that is only read is not active.
 
         Args:
             request: an authenticated request.
             device_id: the device's id in any spelling of a uuid.
 
         Raises:
-            ApiError: 400 if it is no uuid, 404 if it is unknown or in a group that the key may
-                not reach: the answer is the same, so that it tells nothing.
-            StoreError: it is not cached, and the database is away.
+            ApiError: 400 if it is not a uuid; 404 if it is unknown or in a group that the API key
+                may not access: both get the same response, so that it discloses nothing.
+            StoreError: it is not cached, and the database is unavailable.
         """
         try:
             device_id = uuid_key(device_id)
         except ValueError as error:
-            raise ApiError(400, "invalid_device_id", "the device id is no uuid") from error
+            raise ApiError(400, "invalid_device_id", "the device id is not a uuid") from error
         device = self._devices.cached(device_id)
         group_id = request[PRINCIPAL].group_id
         if group_id is None:
@@ -148,10 +148,10 @@ class Access:
         return device
 
     async def _find_in_group(self, device_id: str, group_id: str) -> KnownDevice | None:
-        """Look a device up that the cache does not have as one of a group.
+        """Look up a device that the cache does not have in a group.
 
-        A device of another group takes the same way as one that does not exist: the time of the
-        response does not tell which it is, nor does an outage of the database.
+        A device of another group takes the same path as a device that does not exist, so neither
+        the response time nor an outage of the database discloses which it is.
         """
         known = self._devices.peek(device_id)
         if known is not None and known.group_id == group_id:
@@ -160,23 +160,23 @@ class Access:
                 return known
         found = await self._devices_of_group.get((group_id, device_id))
         if found is not None:
-            # From here on the cache by id has it, which is told of changes.
+            # From here on the cache by id has it, which `remember` and `forget` keep up to date.
             self._devices_of_group.discard((group_id, device_id))
             self._devices.put(device_id, found)
         return found
 
     def knows(self, device_id: str, group_id: str) -> bool:
-        """Return whether a device is known to be in a group, without asking the database."""
+        """Return whether the cache has a device in a group; it sends no query."""
         known = self._devices.peek(device_id)
         return known is not None and known.group_id == group_id
 
     def remember(self, device: KnownDevice) -> None:
-        """Take note of a device that has just been registered."""
+        """Cache a device that has just been registered."""
         self._devices.put(device.device_id, device)
         self._devices_of_group.discard((device.group_id, device.device_id))
 
     def forget(self, device_id: str) -> None:
-        """Take note of a device that has just been deactivated."""
+        """Remove a device that has just been deactivated from the cache."""
         self._devices.discard(device_id)
 
 
@@ -192,7 +192,7 @@ def note_active(request: web.Request, device_id: str) -> None:
         active.append(device)
 
 
-def who_was_active(request: web.Request) -> Sequence[tuple[str, object]]:
-    """Return the key and the devices that a request is a sign of life of, as (target, key)."""
+def active_keys(request: web.Request) -> Sequence[tuple[str, object]]:
+    """Return the API key and the devices that a request touches, as (target, key)."""
     active: Sequence[tuple[str, object]] = request.get(ACTIVE, ())
     return active

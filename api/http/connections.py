@@ -18,8 +18,8 @@ from aiohttp.streams import StreamReader
 
 from api.config import ServerSettings
 from api.http.listener import Listener
+from api.http.middleware import RequestMiddleware
 from api.http.pieces import PIECE_BYTES
-from api.http.request_metrics import RequestMetrics
 from api.http.responses import ApiError
 
 _LINGER_S: Final = 5.0
@@ -67,7 +67,7 @@ class Connection(web.RequestHandler):
         self,
         listener: Listener,
         limits: ServerSettings,
-        requests: RequestMetrics,
+        requests: RequestMiddleware,
         server: web.Server,
     ) -> None:
         super().__init__(
@@ -240,7 +240,7 @@ class Connection(web.RequestHandler):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        answer = self._requests.refuse(ApiError(status, code, message))
+        answer = self._requests.reject(ApiError(status, code, message))
         lines = [f"HTTP/1.1 {answer.status} {answer.reason}", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in answer.headers.items()]
         body = cast("bytes", answer.body)
@@ -287,7 +287,7 @@ class Connection(web.RequestHandler):
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
         """Send an answer; an error that no middleware has seen is brought into our form."""
         if isinstance(resp, web.HTTPException):
-            resp = self._requests.refuse(resp)
+            resp = self._requests.reject(resp)
         if self._upgraded:
             resp.force_close()  # to nothing: what follows would be nobody's to limit
         if self._body is request.content:  # and not that of a request that was sent ahead
@@ -335,6 +335,6 @@ class Connection(web.RequestHandler):
             error = ApiError(500, "internal_error", "something went wrong")
         if request.writer.output_size > 0:
             raise ConnectionError("a part of another answer has been sent already")
-        answer = self._requests.refuse(error)
+        answer = self._requests.reject(error)
         answer.force_close()
         return answer

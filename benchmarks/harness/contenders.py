@@ -31,8 +31,8 @@ import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from api.access.authentication import who_was_active
-from api.app import TRACKER, create_app, spare_the_garbage_collector
+from api.access.authentication import active_keys
+from api.app import TRACKER, create_app, freeze_garbage_collector
 from api.config import Settings, load_settings
 from api.fleet.locations import Report
 from api.handlers.locations import Uploads
@@ -74,7 +74,7 @@ def awaited(pool: Pool) -> Middleware:
     @web.middleware
     async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
-        await _update(pool, list(who_was_active(request)))
+        await _update(pool, list(active_keys(request)))
         return response
 
     return track
@@ -89,7 +89,7 @@ def _background(
     @web.middleware
     async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
-        if active := due(list(who_was_active(request))):
+        if active := due(list(active_keys(request))):
             task = asyncio.create_task(_update(pool, active))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
@@ -201,7 +201,7 @@ async def serve(name: str) -> None:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
     async with contender(name, settings) as application:
-        spare_the_garbage_collector()
+        freeze_garbage_collector()
         async with open_listeners(application, settings.server):
             await stopping.wait()
 

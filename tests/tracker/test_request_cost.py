@@ -12,7 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 
 import api
 import tracker
-from api.access.authentication import ACTIVE, note_active, who_was_active
+from api.access.authentication import ACTIVE, active_keys, note_active
 from api.config import Settings
 from api.targets import DEVICES, targets
 from tests.support.sample_table import AT
@@ -41,7 +41,7 @@ def heartbeat(tracking: Tracker):
     request[ACTIVE] = [("api_keys", 7)]
     note_active(request, str(uuid.UUID(int=1)))
     response = web.Response(status=204)
-    track = activity_middleware(tracking, who_was_active)
+    track = activity_middleware(tracking, active_keys)
 
     async def handle(_request: web.Request) -> web.Response:
         return response

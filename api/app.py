@@ -141,7 +141,7 @@ async def create_app(
         revocations = Revocations(
             access_database, keys, clock, every_s=settings.auth.revocation_poll_s
         )
-        await stack.enter_async_context(background(revocations.watch(), "revocations"))
+        await stack.enter_async_context(background(revocations.poll(), "revocations"))
         loop_lag = LoopLag()
         await stack.enter_async_context(background(loop_lag.measure(), "loop-lag"))
 

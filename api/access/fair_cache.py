@@ -1,9 +1,9 @@
-"""A cache that is full makes room at the cost of whoever holds most of it.
+"""A cache that is shared fairly: a full cache evicts from the owner with the most entries.
 
-A plain LRU cache is emptied by one group that brings more devices than it holds, and the devices
-of all other groups are unknown in the next outage. Here each owner has a list of its own in the
-order of use, and what goes is the least recently used entry of the owner with the most entries,
-or of the owner that adds one, if it holds more than its equal share.
+In a plain LRU cache, one group with more devices than the capacity evicts the devices of all other
+groups, which are then unknown in the next outage. Here each owner has its own list in the order of
+use. The cache evicts the least recently used entry of the owner that adds one if that owner has
+more than its equal share, else of the owner with the most entries.
 """
 
 from collections import OrderedDict
@@ -19,7 +19,7 @@ class FairCache(Generic[K, V]):
 
     Args:
         capacity: the most entries, 1 or more.
-        owner_of: returns whose entry a value is.
+        owner_of: returns the owner of a value.
     """
 
     def __init__(self, capacity: int, owner_of: Callable[[V], Hashable]) -> None:

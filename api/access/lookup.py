@@ -1,16 +1,16 @@
-"""Looking rows up by key through a cache, for keys and devices on the path of every request.
+"""Cached lookups of API keys and devices, which every request needs.
 
-- Fresh entries are answered from memory, without an await.
-- An entry past its refresh time is still answered at once, and looked up again behind the
-  request's back; past twice that time the request waits a moment for the look-up.
+- A fresh entry is returned from memory, without an await.
+- An entry past `refresh_s` is returned at once and refreshed in the background. Past twice that
+  time the request waits for the refresh, but not for long.
 - All keys that wait share one query at a time, however many requests miss.
-- What is not cached is looked up after what is, and not for a moment after a query in which
-  something did not exist. So a flood of wrong keys costs the database a few statements a second,
-  and keeps no valid key from being looked up again when it is revoked.
-- While the database is away, entries are answered up to the stale limit; what is not cached fails
-  at once, and the database is tried again twice a second.
-- What does not exist is remembered briefly, in a cache of its own, so that wrong keys push no
-  right ones out.
+- Keys that are cached are queried before those that are not. After a query for something that does
+  not exist, the keys that are not cached pause. So a flood of wrong keys costs the database a few
+  statements a second, and does not delay the refresh of a valid key that is revoked.
+- While the database is unavailable, entries are returned until `stale_limit_s`; a miss fails at
+  once, and the database is retried twice a second.
+- Keys that do not exist are kept briefly in a negative cache of their own, so that wrong keys
+  evict no valid ones.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ from tracker import StoreError, StoreUnavailable
 
 K = TypeVar("K")
 V = TypeVar("V")
-_Answer: TypeAlias = "asyncio.Future[V | None]"
+_Result: TypeAlias = "asyncio.Future[V | None]"
 
-_MOST_KEYS_PER_QUERY: Final = 1000
+_MAX_KEYS_PER_QUERY: Final = 1000
 _RETRY_S: Final = 0.5
-_REST_S: Final = 0.05
-"""How long strangers wait after one of them turned out not to exist."""
-_PATIENCE_S: Final = 0.1
-"""How long a request with an old entry waits for a newer one."""
-_PATIENCE_IN_DOUBT_S: Final = 0.5
-"""How long if the old one may have been revoked."""
+_PAUSE_S: Final = 0.05
+"""How long keys that are not cached wait after one of them turned out not to exist."""
+_REFRESH_WAIT_S: Final = 0.1
+"""How long a request with an old entry waits for the refresh."""
+_INVALIDATED_WAIT_S: Final = 0.5
+"""How long it waits if the entry may have been revoked."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -52,13 +52,13 @@ class _Entry(Generic[V]):
 
 
 class CachedLookup(Generic[K, V]):
-    """Rows by key, from memory when they are there.
+    """A cache of rows by key that loads what it does not have.
 
     Args:
         name: what is looked up, for logs and metrics.
-        load: returns the rows that exist among the keys it is given; raises StoreError.
+        load: returns the rows that exist among the given keys; raises StoreError.
         settings: times and sizes.
-        owner_of: whose a row is; a cache that is full takes from the owner with the most rows.
+        owner_of: returns the owner of a row; see `FairCache`.
         monotonic: monotonic clock in seconds.
     """
 
@@ -73,38 +73,38 @@ class CachedLookup(Generic[K, V]):
     ) -> None:
         self.name = name
         self.misses = 0
-        """How often memory did not tell, so that the database had to be asked."""
+        """How often the cache had no answer, so that a query was needed."""
         self._lookups = 0
         self._load = load
         self._refresh_s = settings.refresh_s
         self._stale_limit_s = settings.stale_limit_s
         self._max_waiting = settings.max_waiting
         self._monotonic = monotonic
-        self._known: FairCache[K, _Entry[V]] = FairCache(
+        self._entries: FairCache[K, _Entry[V]] = FairCache(
             settings.cache_size, lambda entry: owner_of(entry.value)
         )
-        self._unknown: TTLCache[K, None] = TTLCache(
+        self._negative: TTLCache[K, None] = TTLCache(
             settings.negative_cache_size, settings.negative_ttl_s, timer=monotonic
         )
-        self._generation = 0  # entries of an earlier one are to be looked up again
-        self._waiting: dict[K, _Answer[V]] = {}  # what is known already, and is to be refreshed
-        self._strangers: dict[K, _Answer[V]] = {}
-        self._rest: asyncio.TimerHandle | None = None  # until strangers are looked up again
-        self._under_way: dict[K, _Answer[V]] = {}
-        self._asked_in = 0  # the generation in which the query under way was sent
+        self._generation = 0  # entries of an earlier generation have to be queried again
+        self._refresh_queue: dict[K, _Result[V]] = {}  # cached keys
+        self._uncached_queue: dict[K, _Result[V]] = {}
+        self._pause: asyncio.TimerHandle | None = None  # of the keys that are not cached
+        self._in_flight: dict[K, _Result[V]] = {}
+        self._in_flight_generation = 0  # the generation when the query in flight was sent
         self._worker: asyncio.Task[None] | None = None
         self._failure: StoreError | None = None
-        self._away = False  # the last query failed, and nothing was heard of the database since
+        self._unavailable = False  # since the last query failed, no statement has succeeded
         self._retry_at = 0.0
 
     @property
     def hits(self) -> int:
-        """How often memory told: the row, however old, or that there is none."""
+        """How often the cache answered: with a row, fresh or stale, or that there is none."""
         return self._lookups - self.misses
 
     def cached(self, key: K) -> V | None:
-        """Return the row if it is cached and fresh, without waiting; else None: ask `get`."""
-        entry = self._known.get(key)
+        """Return the row if it is cached and fresh; None otherwise, then await `get`."""
+        entry = self._entries.get(key)
         if (
             entry is None
             or entry.generation != self._generation
@@ -115,66 +115,66 @@ class CachedLookup(Generic[K, V]):
         return entry.value
 
     def peek(self, key: K) -> V | None:
-        """Return the row if it is cached, however old, without waiting and without counting."""
-        entry = self._known.peek(key)
+        """Return the row if it is cached, fresh or stale; this does not count as a lookup."""
+        entry = self._entries.peek(key)
         return None if entry is None else entry.value
 
     async def get(self, key: K) -> V | None:
         """Return the row, or None when there is none.
 
         Raises:
-            StoreError: it is not cached, or for too long, and the database cannot tell.
+            StoreError: it is not cached or past the stale limit, and the database is unavailable.
         """
         self._lookups += 1
-        entry = self._known.get(key)
+        entry = self._entries.get(key)
         if entry is None:
-            return None if key in self._unknown else await self._ask(key)
+            return None if key in self._negative else await self._query(key)
         age_s = self._monotonic() - entry.loaded_at
         if age_s >= self._stale_limit_s:
-            return await self._ask(key)
-        doubtful = entry.generation != self._generation
-        if age_s < self._refresh_s and not doubtful:
+            return await self._query(key)
+        invalidated = entry.generation != self._generation
+        if age_s < self._refresh_s and not invalidated:
             return entry.value
-        if self._away or (age_s < 2 * self._refresh_s and not doubtful):
+        if self._unavailable or (age_s < 2 * self._refresh_s and not invalidated):
             self._refresh(key)
             return entry.value
         try:
-            async with asyncio.timeout(_PATIENCE_IN_DOUBT_S if doubtful else _PATIENCE_S):
-                return await self._ask(key)
+            async with asyncio.timeout(_INVALIDATED_WAIT_S if invalidated else _REFRESH_WAIT_S):
+                return await self._query(key)
         except (StoreError, TimeoutError):
             return entry.value
 
     def put(self, key: K, value: V) -> None:
         """Cache a row that has just been written."""
-        self._under_way.pop(key, None)  # it may have been asked for before the write
-        self._unknown.pop(key, None)
-        self._known.put(key, _Entry(value, self._monotonic(), self._generation))
+        self._in_flight.pop(key, None)  # a query in flight may have read the row before the write
+        self._negative.pop(key, None)
+        self._entries.put(key, _Entry(value, self._monotonic(), self._generation))
 
     def discard(self, key: K) -> None:
-        """Forget a row that has just been removed, or that there was none."""
-        self._under_way.pop(key, None)
-        self._known.pop(key)
-        self._unknown.pop(key, None)
+        """Remove a key from the cache and the negative cache: its row has just changed."""
+        self._in_flight.pop(key, None)
+        self._entries.pop(key)
+        self._negative.pop(key, None)
 
-    def doubt(self) -> None:
-        """Believe nothing before it has been looked up again, unless the database is away."""
+    def invalidate(self) -> None:
+        """Invalidate all entries: each is queried again before use if the database is available."""
         self._generation += 1
-        self._unknown.clear()
-        self.reached()
+        self._negative.clear()
+        self.note_available()
 
-    def reached(self) -> None:
-        """Take note that the database has just answered somebody: it is asked again, not bridged.
+    def note_available(self) -> None:
+        """Note that the database has just answered another statement, so it is queried again.
 
-        A key that is seldom used would be believed by a failure of long ago.
+        Otherwise a key that is seldom used would be served stale because of an old failure.
         """
         if self._monotonic() >= self._retry_at:
-            self._away = False
+            self._unavailable = False
 
     async def close(self) -> None:
-        """Give up on look-ups that are under way."""
-        if self._rest is not None:
-            self._rest.cancel()
-        for future in self._strangers.values():
+        """Cancel all lookups."""
+        if self._pause is not None:
+            self._pause.cancel()
+        for future in self._uncached_queue.values():
             future.cancel()
         if self._worker is not None:
             self._worker.cancel()
@@ -184,45 +184,45 @@ class CachedLookup(Generic[K, V]):
         if self._monotonic() >= self._retry_at:
             self._enqueue(key)
 
-    async def _ask(self, key: K) -> V | None:
+    async def _query(self, key: K) -> V | None:
         self.misses += 1
         if self._failure is not None and self._monotonic() < self._retry_at:
-            # A new one: tracebacks would pile up on the old one.
+            # A new exception: one that is raised again and again collects tracebacks.
             raise StoreUnavailable(str(self._failure))
-        # Shielded: the future is shared, and a client that leaves must not end it for the others.
+        # Shielded: requests share the future, and one that is cancelled must not cancel it.
         return await asyncio.shield(self._enqueue(key))
 
-    def _enqueue(self, key: K) -> "_Answer[V]":
-        future = self._waiting.get(key) or self._strangers.get(key)
-        if self._asked_in == self._generation:
-            future = self._under_way.get(key) or future
+    def _enqueue(self, key: K) -> "_Result[V]":
+        future = self._refresh_queue.get(key) or self._uncached_queue.get(key)
+        if self._in_flight_generation == self._generation:
+            future = self._in_flight.get(key) or future
         if future is None:
-            queue = self._waiting if key in self._known else self._strangers
-            if queue is self._strangers and len(queue) >= self._max_waiting:
-                raise StoreUnavailable(f"{self._max_waiting} {self.name} wait to be looked up")
+            queue = self._refresh_queue if key in self._entries else self._uncached_queue
+            if queue is self._uncached_queue and len(queue) >= self._max_waiting:
+                raise StoreUnavailable(f"{self._max_waiting} {self.name} wait for a lookup")
             future = queue[key] = asyncio.get_running_loop().create_future()
-            # Nobody may be waiting for a refresh; its error is not a forgotten one.
+            # If no request waits for a refresh, its error must not be logged as never retrieved.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._start()
         return future
 
     def _start(self) -> None:
         if self._worker is None or self._worker.done():
-            # In a context of its own: it works for more requests than the one that starts it.
+            # In a context of its own: it works for many requests, not only the one that starts it.
             self._worker = asyncio.create_task(
-                self._work(), name=f"lookup-{self.name}", context=Context()
+                self._run(), name=f"lookup-{self.name}", context=Context()
             )
 
-    def _next_batch(self) -> "dict[K, _Answer[V]]":
-        batch: dict[K, _Answer[V]] = {}
-        for queue in (self._waiting, self._strangers if self._rest is None else {}):
-            for key in list(islice(queue, _MOST_KEYS_PER_QUERY - len(batch))):
+    def _next_batch(self) -> "dict[K, _Result[V]]":
+        batch: dict[K, _Result[V]] = {}
+        for queue in (self._refresh_queue, self._uncached_queue if self._pause is None else {}):
+            for key in list(islice(queue, _MAX_KEYS_PER_QUERY - len(batch))):
                 batch[key] = queue.pop(key)
         return batch
 
-    async def _work(self) -> None:
+    async def _run(self) -> None:
         while batch := self._next_batch():
-            self._under_way, self._asked_in = dict(batch), self._generation
+            self._in_flight, self._in_flight_generation = dict(batch), self._generation
             try:
                 found = await self._load(list(batch))
             except StoreError as error:
@@ -231,49 +231,51 @@ class CachedLookup(Generic[K, V]):
                 self._fail(batch, StoreUnavailable(f"{type(error).__name__}: {error}"))
                 log.exception("lookup.crashed", what=self.name)
             except BaseException:
-                for future in (*batch.values(), *self._waiting.values()):
+                for future in (*batch.values(), *self._refresh_queue.values()):
                     future.cancel()
                 raise
             else:
                 self._succeed(batch, found)
             finally:
-                self._under_way = {}
+                self._in_flight = {}
 
-    def _rested(self) -> None:
-        self._rest = None
-        if self._strangers:
+    def _resume(self) -> None:
+        self._pause = None
+        if self._uncached_queue:
             self._start()
 
-    def _succeed(self, batch: Mapping[K, "_Answer[V]"], found: Mapping[K, V]) -> None:
+    def _succeed(self, batch: Mapping[K, "_Result[V]"], found: Mapping[K, V]) -> None:
         for key, future in batch.items():
             value = found.get(key)
-            # Not remembered if it was put or discarded while the query was under way: the answer
-            # may be from before that. If all was doubted meanwhile it is remembered as doubtful.
-            if self._under_way.get(key) is future:
+            # Not cached if the key was put or discarded during the query: the result may be older.
+            # If all entries were invalidated during the query, this one is cached as invalidated.
+            if self._in_flight.get(key) is future:
                 if value is not None:
-                    self._unknown.pop(key, None)
-                    self._known.put(key, _Entry(value, self._monotonic(), self._asked_in))
+                    self._negative.pop(key, None)
+                    self._entries.put(
+                        key, _Entry(value, self._monotonic(), self._in_flight_generation)
+                    )
                 else:
-                    self._known.pop(key)
-                    if self._asked_in == self._generation:
-                        self._unknown[key] = None
+                    self._entries.pop(key)
+                    if self._in_flight_generation == self._generation:
+                        self._negative[key] = None
             if not future.done():
                 future.set_result(value)
-        if len(found) < len(batch) and self._rest is None:
-            self._rest = asyncio.get_running_loop().call_later(_REST_S, self._rested)
-        self._away = False
+        if len(found) < len(batch) and self._pause is None:
+            self._pause = asyncio.get_running_loop().call_later(_PAUSE_S, self._resume)
+        self._unavailable = False
         if self._failure is not None:
             self._failure = None
             log.info("lookup.healthy", what=self.name)
 
-    def _fail(self, batch: Mapping[K, "_Answer[V]"], error: StoreError) -> None:
+    def _fail(self, batch: Mapping[K, "_Result[V]"], error: StoreError) -> None:
         first = self._failure is None
         self._failure = error
-        self._away = True
+        self._unavailable = True
         self._retry_at = self._monotonic() + _RETRY_S
-        failed = [*batch.values(), *self._waiting.values(), *self._strangers.values()]
-        self._waiting.clear()
-        self._strangers.clear()
+        failed = [*batch.values(), *self._refresh_queue.values(), *self._uncached_queue.values()]
+        self._refresh_queue.clear()
+        self._uncached_queue.clear()
         for future in failed:
             if not future.done():
                 future.set_exception(error)

@@ -1,6 +1,6 @@
-"""Quotas of registrations: how many a minute for each API key, and how many devices a group has.
+"""Quotas of registrations: per API key and minute, and active devices per group.
 
-Both are counted by each process, so that a registration costs no statement more.
+Each process counts for itself, so that a registration needs no further statement.
 """
 
 import math
@@ -15,17 +15,18 @@ from api.http.responses import ApiError
 
 _MINUTE_S: Final = 60.0
 _GROUP_RETRY_S: Final = 60
-_KEYS_REMEMBERED: Final = 10_000
-_GROUPS_REMEMBERED: Final = 10_000
-_COUNT_AGAIN: Final = 8
-"""The room of a group is counted again when this part of it is used: other processes use it too."""
+_MAX_KEYS: Final = 10_000
+_MAX_GROUPS: Final = 10_000
+_RECOUNT_PARTS: Final = 8
+"""A group's devices are counted again when one of so many parts of the quota that was left is used:
+other processes use the quota, too."""
 
 
 class RegistrationRate:
-    """How many registrations an API key may make: a bucket that fills up within a minute.
+    """The rate limit of registrations per API key: a token bucket that fills up within a minute.
 
     Args:
-        per_minute: the most in a minute, and at once.
+        per_minute: the most in a minute, and in a burst.
         monotonic: monotonic clock in seconds.
     """
 
@@ -33,13 +34,13 @@ class RegistrationRate:
         self._per_minute = per_minute
         self._monotonic = monotonic
         # When the bucket of each key would be full again.
-        self._full_at: LRUCache[int, float] = LRUCache(_KEYS_REMEMBERED)
+        self._full_at: LRUCache[int, float] = LRUCache(_MAX_KEYS)
 
     def take(self, key_id: int) -> None:
         """Count a registration.
 
         Raises:
-            ApiError: 429 when there were too many.
+            ApiError: 429 if there were too many.
         """
         now = self._monotonic()
         interval_s = _MINUTE_S / self._per_minute
@@ -56,24 +57,24 @@ class RegistrationRate:
 
 
 class GroupRoom:
-    """How many more devices each group may have.
+    """The quota of active devices per group.
 
     Args:
         most: the most active devices of a group.
-        count: returns how many a group has; raises StoreError.
+        count: returns how many active devices a group has; raises StoreError.
     """
 
     def __init__(self, most: int, count: Callable[[str], Awaitable[int]]) -> None:
         self._most = most
         self._count = count
-        self._room: LRUCache[str, int] = LRUCache(_GROUPS_REMEMBERED)
+        self._room: LRUCache[str, int] = LRUCache(_MAX_GROUPS)
 
     async def take(self, group_id: str) -> None:
         """Count a device that may be new in a group.
 
         Raises:
-            ApiError: 429 when the group is full.
-            StoreError: the database is away.
+            ApiError: 429 if the group is full.
+            StoreError: the database is unavailable.
         """
         room = self._room.pop(group_id, 0)
         if room <= 0:
@@ -85,22 +86,22 @@ class GroupRoom:
                     f"group {group_id} has {self._most} active devices, the most that are allowed",
                     retry_after_s=_GROUP_RETRY_S,
                 )
-            room = math.ceil(left / _COUNT_AGAIN)
+            room = math.ceil(left / _RECOUNT_PARTS)
         self._room[group_id] = room - 1
 
 
 class Quotas(NamedTuple):
-    """What a registration is counted by."""
+    """The quotas that a registration counts against."""
 
     rate: RegistrationRate
     room: GroupRoom
 
 
 def quotas_of(limits: LimitSettings, count: Callable[[str], Awaitable[int]]) -> Quotas:
-    """Return the quotas that settings say.
+    """Return the quotas that the settings ask for.
 
     Args:
-        limits: how many.
+        limits: the settings.
         count: returns how many active devices a group has; raises StoreError.
     """
     return Quotas(

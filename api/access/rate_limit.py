@@ -1,11 +1,11 @@
-"""The pace at which requests without a valid key are refused, so that many of them harm nobody.
+"""The rate limit of 401 responses, so that a flood of wrong API keys does not slow other clients.
 
-A client with a wrong key is told so at once. Beyond so many a second each refusal waits for its
-turn: whoever sends the next request when the last was answered is slowed down, and a flood takes as
-much from the others as it has connections, not as fast as it can send. Turns are spread evenly, for
-what comes all at once is as bad as what comes all the time. Waiting costs a timer and the request's
-memory, so only so many wait, whatever clients do in the meantime. There is one queue for all:
-behind a proxy all clients have one address.
+Up to the limit a denied request gets its response at once. Beyond it each response waits for its
+turn, so a client that waits for a response before it sends the next request is slowed down, and the
+cost of a flood depends on its connections and not on how fast they send. Turns are spread evenly,
+because a burst delays other requests as much as a steady flood. Waiting costs a timer and the
+memory of the request, so the number of waiting requests is limited, too. There is one queue for
+all clients: behind a proxy they have the same address.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _MOST_WAITING: Final = 2000
 
 
 class RateLimiter:
-    """Makes each refusal wait for its turn.
+    """Makes each denied request wait for its turn.
 
     Args:
         monotonic: monotonic clock in seconds.
@@ -37,13 +37,13 @@ class RateLimiter:
         now = self._monotonic()
         earliest = now - _AT_ONCE / _RATE_PER_S
         turn_at = max(self._turn_at, earliest) + 1 / _RATE_PER_S
-        if turn_at > now + _LONGEST_S:  # all turns are taken: come in between
+        if turn_at > now + _LONGEST_S:  # all turns are taken: use a random time
             return random.uniform(_LONGEST_S / 2, _LONGEST_S)
         self._turn_at = turn_at
         return max(0.0, turn_at - now)
 
     async def wait(self) -> None:
-        """Return when it is this refusal's turn, or at once if too many wait."""
+        """Return when it is the request's turn, or at once if too many wait."""
         wait_s = self.take_turn()
         if wait_s and self._waiting < _MOST_WAITING:
             self._waiting += 1

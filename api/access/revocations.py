@@ -1,8 +1,8 @@
-"""Doubts the cache of keys soon after keys were changed, by whatever process or hand.
+"""Invalidates the cache of API keys soon after one was changed, by any process or by hand.
 
-A trigger counts changes of `api_keys` in `key_revision`, in the same transaction, and this polls
-that one row. Polling works through a pooler in transaction mode, where LISTEN does not, and has no
-connection whose silent end would go unnoticed. With the count comes the database's time.
+A trigger counts changes of `api_keys` in `key_revision`, in the same transaction. This polls that
+one row. Polling works through a pooler in transaction mode, where LISTEN does not, and needs no
+connection that might be lost without notice. The query also returns the database's time.
 """
 
 import asyncio
@@ -18,20 +18,21 @@ from api.access.lookup import CachedLookup
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database
 from tracker import StoreError, StoreMisconfigured, StoreUnavailable
+from tracker.instrumentation import Family, families
 
-_MOST_PATIENCE_S: Final = 5.0
+_MAX_DEADLINE_S: Final = 5.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Revocations(Collector):
-    """Watches for changes of keys while it runs; tells Prometheus how long ago it last could.
+    """Polls for changes of API keys, and collects the time since the last successful poll.
 
     Args:
-        database: where keys are stored.
-        keys: the cache.
-        clock: what keys expire by.
-        every_s: time between looks, in seconds.
+        database: where API keys are stored.
+        keys: the cache of API keys.
+        clock: receives the database's time.
+        every_s: time between polls, in seconds.
     """
 
     def __init__(
@@ -43,49 +44,50 @@ class Revocations(Collector):
         every_s: float,
     ) -> None:
         self.error: StoreError | None = None
-        """Why the last look failed; None when it did not."""
+        """Why the last poll failed; None if it succeeded."""
         self._database = database
         self._keys = keys
         self._clock = clock
         self._every_s = every_s
-        self._seen_at = time.monotonic()
+        self._polled_at = time.monotonic()
 
-    async def watch(self) -> None:
-        """Watch, without end."""
+    @property
+    def lag_s(self) -> float:
+        """Seconds since the last successful poll."""
+        return time.monotonic() - self._polled_at
+
+    async def poll(self) -> None:
+        """Poll until the task is cancelled."""
         seen: int | None = None
-        # A connection that says nothing is given up fast; a slow network gets its time in the end.
-        patience_s = 2 * self._every_s
+        # A lost connection is given up fast; after failures the deadline grows for slow networks.
+        deadline_s = 2 * self._every_s
         while True:
             try:
-                revision = await self._revision(patience_s)
-            except Exception as error:  # noqa: BLE001 - whatever it is, watching goes on
-                patience_s = min(2 * patience_s, _MOST_PATIENCE_S)
+                revision = await self._revision(deadline_s)
+            except Exception as error:  # noqa: BLE001 - no error may end the polling
+                deadline_s = min(2 * deadline_s, _MAX_DEADLINE_S)
                 self._failed(error)
             else:
-                self._seen_at = time.monotonic()
-                patience_s = 2 * self._every_s
+                self._polled_at = time.monotonic()
+                deadline_s = 2 * self._every_s
                 if self.error is not None:
                     self.error = None
                     log.info("revocations.healthy")
-                self._keys.reached()
+                self._keys.note_available()
                 if revision != seen:
                     seen = revision
-                    self._keys.doubt()
+                    self._keys.invalidate()
             await asyncio.sleep(self._every_s)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the gauge."""
-        yield GaugeMetricFamily(
-            "auth_revocation_lag_seconds",
-            "Time since changes of keys were last looked for with success.",
-            value=time.monotonic() - self._seen_at,
-        )
+        """Yield the metric families."""
+        yield from families(_FAMILIES, {"": self})
 
-    async def _revision(self, patience_s: float) -> int:
+    async def _revision(self, deadline_s: float) -> int:
         asked_at = self._clock.monotonic()
         rows = await self._database.fetch(
             "SELECT revision, extract(epoch FROM now())::float8 FROM key_revision",
-            deadline_s=patience_s,
+            deadline_s=deadline_s,
         )
         if not rows:
             raise StoreMisconfigured("key_revision is empty: it must have one row")
@@ -100,5 +102,15 @@ class Revocations(Collector):
             log.error("revocations.failed", error=str(error))
         self.error = error
         if not isinstance(error, StoreUnavailable):
-            # The database is there and this does not work: ask for every key until it does.
-            self._keys.doubt()
+            # The database is available but cannot be polled: query each key until it can be.
+            self._keys.invalidate()
+
+
+_FAMILIES: Final[tuple[Family[Revocations], ...]] = (
+    Family(
+        GaugeMetricFamily,
+        "auth_revocation_lag_seconds",
+        "Time since the last successful poll for changes of API keys.",
+        lambda revocations: revocations.lag_s,
+    ),
+)

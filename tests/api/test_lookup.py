@@ -183,7 +183,7 @@ async def test_a_flood_waits_in_bounded_number(rig):
 
 async def test_keys_that_are_not_cached_wait_after_a_miss_and_share_a_query(rig, monkeypatch):
     """However many wrong keys come one by one, the table is asked a few times a second."""
-    monkeypatch.setattr("api.access.lookup._REST_S", 0.5)  # longer than the loop below may take
+    monkeypatch.setattr("api.access.lookup._PAUSE_S", 0.5)  # longer than the loop below may take
     await rig.cache.get(2000)
     waiting = []
     for key in range(2001, 2041):
@@ -210,7 +210,7 @@ async def test_what_is_known_is_looked_up_before_and_in_spite_of_a_flood(rig):
     assert sum(task.done() for task in flood) == 60 - SETTINGS.max_waiting
     del rig.table.rows[1]
     rig.clock.now += 1
-    rig.cache.doubt()
+    rig.cache.invalidate()
     assert await rig.cache.get(1) is None
     assert await rig.cache.get(2) == "row 2"
     assert rig.table.queries[-2:] == [[1], [2]]
@@ -226,10 +226,10 @@ async def test_a_failure_of_long_ago_lets_no_revoked_key_in(rig):
     await turn()
     rig.table.away = False
     del rig.table.rows[1]
-    rig.cache.doubt()
+    rig.cache.invalidate()
     assert await rig.cache.get(1) == "row 1"  # a failure of just now: not asked at once
     rig.clock.now += 1
-    rig.cache.reached()
+    rig.cache.note_available()
     assert await rig.cache.get(1) is None
 
 
@@ -249,7 +249,7 @@ async def test_after_a_change_nothing_is_believed_before_it_was_looked_up_again(
     await asyncio.gather(rig.cache.get(1), rig.cache.get(2))
     del rig.table.rows[1]
     rig.clock.now += 1
-    rig.cache.doubt()
+    rig.cache.invalidate()
     assert rig.cache.cached(1) is rig.cache.cached(2) is None
     assert await rig.cache.get(1) is None
     assert await rig.cache.get(2) == "row 2"
@@ -260,7 +260,7 @@ async def test_a_change_right_before_an_outage_turns_nobody_away(rig):
     """What cannot be looked up again is believed, as in any outage."""
     await rig.cache.get(1)
     rig.clock.now += 1
-    rig.cache.doubt()
+    rig.cache.invalidate()
     rig.table.away = True
     for _ in range(5):
         assert await rig.cache.get(1) == "row 1"
@@ -271,7 +271,7 @@ async def test_an_answer_from_before_a_change_is_not_believed(rig):
     rig.table.gate.clear()
     early = asyncio.create_task(rig.cache.get(1))
     await turn()
-    rig.cache.doubt()
+    rig.cache.invalidate()
     late = asyncio.create_task(rig.cache.get(1))
     await turn()
     rig.table.gate.set()
@@ -285,7 +285,7 @@ async def test_an_answer_from_before_a_change_bridges_an_outage(rig):
     first = asyncio.create_task(rig.cache.get(1))
     unknown = asyncio.create_task(rig.cache.get(5000))
     await turn()
-    rig.cache.doubt()
+    rig.cache.invalidate()
     rig.table.gate.set()
     assert (await first, await unknown) == ("row 1", None)
     assert rig.cache.cached(1) is None

@@ -201,7 +201,7 @@ async def test_a_key_expires_while_the_database_is_away(server, service):
     device_id = await service.register()
     short = await service.make_key(valid_s=4)
     for key in (service.key, short):
-        while hash_key(key) not in service.access._keys._known:  # or keys changed meanwhile
+        while hash_key(key) not in service.access._keys._entries:  # or keys changed meanwhile
             assert (await service.heartbeat(device_id, key=key)).status == 204
     with server.paused():
         async with asyncio.timeout(60):

@@ -49,9 +49,9 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """Where the service listens and what it takes."""
 
-    host: str = Field(default="127.0.0.1", min_length=1)
+    host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
-    monitor_host: str = Field(default="127.0.0.1", min_length=1)
+    monitor_host: str = "127.0.0.1"
     monitor_port: int = Field(default=0, ge=0, le=65535)
     max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
     max_header_line_bytes: int = Field(default=8190, ge=256, le=1_048_576)

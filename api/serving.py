@@ -18,6 +18,8 @@ from api.http.open_files import affordable_connections
 from api.supervisor import tell_supervisor
 
 _MONITOR_SHUTDOWN_S: Final = 1.0
+IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""They would end the process at once, without a flush, unless something handles them."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -26,7 +28,8 @@ async def serve(settings: Settings, dsn: str) -> None:
     """Serve until SIGTERM or SIGINT.
 
     A second signal changes nothing: it would break off the last flush, and lose in silence what it
-    has to write. Stopping has a deadline of its own.
+    has to write. Stopping has a deadline of its own. SIGHUP, SIGUSR1 and SIGUSR2 are logged and
+    change nothing.
 
     Args:
         settings: all settings.
@@ -36,17 +39,29 @@ async def serve(settings: Settings, dsn: str) -> None:
         OSError: an address cannot be listened on, or too few files may be open.
     """
     told_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, told_to_stop.set)
+        loop.add_signal_handler(number, told_to_stop.set)
+    for number in IGNORED_SIGNALS:
+        loop.add_signal_handler(number, _log_ignored, number)
     settings = _within_the_limit_of_open_files(settings)
     application = await create_app(settings, dsn)
     freeze_garbage_collector()
     async with open_listeners(application, settings.server):
-        log.info("server.listening", url=f"http://{settings.server.host}:{settings.server.port}")
+        log.info("server.listening", url=_url(settings.server))
         tell_supervisor("READY=1")
         await told_to_stop.wait()
         tell_supervisor("STOPPING=1")
         log.info("server.stopping")
+
+
+def _log_ignored(number: signal.Signals) -> None:
+    log.warning("server.signal_ignored", signal=number.name)
+
+
+def _url(server: ServerSettings) -> str:
+    host = server.host or "::"
+    return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
 
 
 def _within_the_limit_of_open_files(settings: Settings) -> Settings:

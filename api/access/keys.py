@@ -8,6 +8,7 @@ key no hash is made.
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal, TypeAlias
@@ -90,28 +91,41 @@ def hash_key(key: str) -> bytes | None:
 async def create_key(
     database: Database, name: str, group_id: str | None, *, valid_s: int | None = None
 ) -> str:
-    """Make a key and return it; it cannot be shown again.
+    """Make a key and return it; see `create_keys`."""
+    (key,) = await create_keys(database, [name], group_id, valid_s=valid_s)
+    return key
+
+
+async def create_keys(
+    database: Database, names: Sequence[str], group_id: str | None, *, valid_s: int | None = None
+) -> list[str]:
+    """Make keys, all or none, and return them; they cannot be shown again.
 
     Args:
-        database: where its hash is stored.
-        name: what it is for.
-        group_id: the one group that it may reach; None for all.
-        valid_s: seconds until it expires, by the database's clock; None if never.
+        database: where their hashes are stored.
+        names: what each is for.
+        group_id: the one group that they may reach; None for all.
+        valid_s: seconds until they expire, by the database's clock; None if never.
+
+    Returns:
+        The keys in the order of their names.
 
     Raises:
-        StoreError: the database is away, or refuses the name or the group.
+        StoreError: the database is away, or refuses a name or the group.
     """
-    key = f"ak_{secrets.token_urlsafe(_BYTES)}"
+    keys = [f"ak_{secrets.token_urlsafe(_BYTES)}" for _ in names]
     await database.fetch(
         "INSERT INTO api_keys (key_hash, prefix, name, group_id, expires_at) "
-        "VALUES ($1, $2, $3, $4, now() + make_interval(secs => $5))",
-        hash_key(key),
-        key[:_PREFIX_LENGTH],
-        name,
+        "SELECT key_hash, prefix, name, $4, now() + make_interval(secs => $5) "
+        "FROM unnest($1::bytea[], $2::text[], $3::text[]) WITH ORDINALITY "
+        "AS given (key_hash, prefix, name, place) ORDER BY place",
+        [hash_key(key) for key in keys],
+        [key[:_PREFIX_LENGTH] for key in keys],
+        list(names),
         group_id,
         valid_s,
     )
-    return key
+    return keys
 
 
 async def list_keys(database: Database) -> list[StoredKey]:

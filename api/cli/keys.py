@@ -1,8 +1,11 @@
 """`keys`: make, list and revoke API keys."""
 
+import csv
+import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
@@ -10,7 +13,7 @@ from rich.table import Table
 from api.access.keys import (
     KeyName,
     StoredKey,
-    create_key,
+    create_keys,
     find_keys,
     hash_key,
     list_keys,
@@ -21,20 +24,34 @@ from api.cli.tables import DATE_COLUMNS, cell, new_table, print_json, print_tabl
 from api.fleet.devices import GroupId
 from api.printable import printable
 
+_MAX_COUNT: Final = 100_000
+
+
+class OutputFormat(StrEnum):
+    """How many keys are printed."""
+
+    csv = "csv"
+    json = "json"
+
+
 keys = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Make, list and revoke API keys."
 )
 
 
-@keys.command(epilog="Example: python -m api keys create --name kiosk --group g1 --expires 90d")
+@keys.command(
+    epilog="Examples: python -m api keys create --name kiosk --group g1 --expires 90d; "
+    "python -m api keys create --count 1000 --name-prefix van- --group g1 > keys.csv"
+)
 def create(
     context: typer.Context,
+    *,
     name: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="TEXT", help="What the key is for: 1 to 100 characters.", show_default=False
         ),
-    ],
+    ] = None,
     group: Annotated[
         str | None,
         typer.Option(
@@ -49,27 +66,61 @@ def create(
             "hours, days or weeks; for good when left out.",
         ),
     ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=_MAX_COUNT,
+            help="Make so many keys, all or none, named by --name-prefix and 1 to N.",
+        ),
+    ] = None,
+    name_prefix: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="With --count: what their names begin with: van-."),
+    ] = None,
+    output_format: Annotated[
+        OutputFormat,
+        typer.Option(
+            "--format",
+            metavar="csv|json",
+            help="With --count: how names and keys are printed on stdout.",
+        ),
+    ] = OutputFormat.csv,
     config: Config = None,
 ) -> None:
-    """Make a key and print it, alone on stdout. It is not shown again."""
+    """Make a key and print it, alone on stdout; or many keys. They are not shown again."""
     settings = settings_of(context, config)
-    check(name, KeyName, "--name", "1 to 100 printable characters")
     if group is not None:
         check(group, GroupId, "--group", "2 to 50 letters, digits, _ or -")
     valid_s = None if expires is None else length_s(expires, "--expires")
-    key = with_database(
-        settings, lambda database: create_key(database, name, group, valid_s=valid_s)
+    if count is None:
+        if name is None or name_prefix is not None:
+            context.fail("--name is needed, or --count and --name-prefix")
+        names = [name]
+        check(name, KeyName, "--name", "1 to 100 printable characters")
+    else:
+        if name_prefix is None or name is not None:
+            context.fail("--count needs --name-prefix, and no --name")
+        names = [f"{name_prefix}{number}" for number in range(1, count + 1)]
+        check(names[-1], KeyName, "--name-prefix", "names of 1 to 100 printable characters")
+    made = with_database(
+        settings, lambda database: create_keys(database, names, group, valid_s=valid_s)
     )
     reach = "all groups" if group is None else f"group {group}"
     until = "" if expires is None else f", valid for {expires}"
-    typer.echo(f"key {name!r} for {reach}{until}; keep it, it is not shown again:", err=True)
+    what = f"key {name!r}" if count is None else f"{count} keys {names[0]!r} to {names[-1]!r}"
+    typer.echo(f"{what} for {reach}{until}: on stdout now, and not shown again", err=True)
     try:
-        typer.echo(key)
+        if count is None:
+            typer.echo(made[0])
+        else:
+            _print_keys(names, made, output_format)
     except OSError as error:
         give_up_output()
         fail(
-            f"cannot write the output: {error.strerror}; nobody knows the key, so revoke it and "
-            "make another"
+            f"cannot write the output: {error.strerror}; nobody knows what was made, so revoke it "
+            "and repeat the command"
         )
 
 
@@ -138,6 +189,16 @@ def revoke(
             "'keys revoke -' reads it from stdin",
             err=True,
         )
+
+
+def _print_keys(names: Sequence[str], made: Sequence[str], output_format: OutputFormat) -> None:
+    if output_format is OutputFormat.json:
+        print_json({"name": name, "key": key} for name, key in zip(names, made, strict=True))
+        return
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(("name", "key"))
+    rows.writerows(zip(names, made, strict=True))
+    sys.stdout.flush()
 
 
 def _fields(key: StoredKey) -> dict[str, int | str | datetime | None]:

@@ -1,6 +1,8 @@
 """`serve` and `migrate`: the service itself."""
 
 import asyncio
+import os
+import signal
 
 import structlog
 import typer
@@ -21,11 +23,21 @@ def serve(context: typer.Context, config: Config = None) -> None:
     import uvloop
 
     from api.logs import configure_logs
+    from api.serving import IGNORED_SIGNALS
     from api.serving import serve as serve_until_told_to_stop
 
+    for number in IGNORED_SIGNALS:  # until the event loop handles them
+        signal.signal(number, lambda *_: None)
     configure_logs(settings.log)
     for old, new in renamed:
         log.warning("setting.deprecated", old=old, new=new)
+    if not settings.database.url and os.environ.get("DATABASE_URL"):
+        log.warning(
+            "database.embedded",
+            reason="DATABASE_URL is set, but this service reads ACTIVITY__DATABASE__URL: it starts "
+            "an embedded server",
+            data_dir=settings.database.data_dir,
+        )
     with (
         failing_clearly(),
         database_ready(settings) as dsn,

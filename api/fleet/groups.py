@@ -4,18 +4,28 @@ from typing import Annotated, Final
 
 import msgspec
 
-from api.fleet.devices import Time
+from api.fleet.cursors import to_cursor
+from api.fleet.devices import Limit, Time
 from api.postgres.database import Database
 
-_MOST: Final = 1000
 _SUMMARY: Final = (
     "count(*), date_trunc('second', max(last_seen_at) FILTER (WHERE isfinite(last_seen_at)))"
 )
-_ALL: Final = f"""
+_PAGE: Final = f"""
 SELECT group_id, {_SUMMARY} FROM devices
-WHERE is_active GROUP BY group_id ORDER BY group_id LIMIT {_MOST}
+WHERE is_active AND group_id > $1 GROUP BY group_id ORDER BY group_id LIMIT $2
 """
 _ONE: Final = f"SELECT $1::text, {_SUMMARY} FROM devices WHERE is_active AND group_id = $1"
+
+
+class GroupsQuery(msgspec.Struct, frozen=True):
+    """How many groups to list, and after which."""
+
+    limit: Limit = 1000
+    cursor: (
+        Annotated[str, msgspec.Meta(description="The next_cursor of the page before.")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -27,23 +37,41 @@ class Group(msgspec.Struct, frozen=True):
 
 
 class Groups(msgspec.Struct, frozen=True):
-    """Groups that have active devices, by id."""
+    """A page of groups that have active devices, by id, and the cursor of the next page."""
 
-    groups: Annotated[list[Group], msgspec.Meta(max_length=_MOST)]
+    groups: list[Group]
+    next_cursor: str | None
 
 
-async def list_groups(database: Database, own_group: str | None) -> Groups:
-    """Return the groups that a key may reach, 1,000 at most.
+async def list_groups(database: Database, *, limit: int, after: str | None) -> Groups:
+    """Return a page of all groups.
 
-    Nothing is laid over `last_seen_at`: who is pending is known by device alone, so it would take
-    a look at every pending touch.
+    `last_seen_at` is as the table has it: pending touches are known by device alone, so an overlay
+    would take a lookup of every pending touch.
 
     Args:
         database: where devices are stored.
-        own_group: the one group that the key may reach, returned even if it is empty; None for all.
+        limit: the most groups.
+        after: the last group of the page before; None for the first page.
 
     Raises:
         StoreError: the database is away.
     """
-    rows = await (database.fetch(_ALL) if own_group is None else database.fetch(_ONE, own_group))
-    return Groups([Group(*row) for row in rows])
+    rows = await database.fetch(_PAGE, after or "", limit + 1)
+    groups = [Group(*row) for row in rows[:limit]]
+    is_last = len(rows) <= limit
+    return Groups(groups, None if is_last else to_cursor(groups[-1].group_id))
+
+
+async def one_group(database: Database, group_id: str) -> Groups:
+    """Return a page with one group, even if it has no devices.
+
+    Args:
+        database: where devices are stored.
+        group_id: the group.
+
+    Raises:
+        StoreError: the database is away.
+    """
+    rows = await database.fetch(_ONE, group_id)
+    return Groups([Group(*row) for row in rows], None)

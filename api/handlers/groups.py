@@ -5,9 +5,11 @@ from functools import partial
 from aiohttp import web
 
 from api.access.authentication import PRINCIPAL
-from api.fleet.groups import Groups, list_groups
+from api.fleet.cursors import group_from_cursor
+from api.fleet.groups import Groups, GroupsQuery, list_groups, one_group
 from api.handlers.openapi import Operation
 from api.handlers.paging import list_whole
+from api.handlers.queries import read_parameter, read_query
 from api.http.limits import Limits
 from api.postgres.database import Database
 
@@ -28,9 +30,14 @@ class GroupHandlers:
         """Return the routes."""
         return [web.get("/api/v1/groups", self._list)]
 
-    @Operation(answers={200: Groups})
+    @Operation(query=GroupsQuery, answers={200: Groups})
     async def _list(self, request: web.Request) -> web.Response:
-        """List the groups that have active devices; a key of one group sees that one alone."""
+        """List the groups that have active devices; a key of one group gets that one alone."""
+        wanted = read_query(request, GroupsQuery)
+        after = read_parameter("cursor", wanted.cursor, group_from_cursor)
         principal = request[PRINCIPAL]
-        read = partial(list_groups, self._database, principal.group_id)
+        if principal.group_id is None:
+            read = partial(list_groups, self._database, limit=wanted.limit, after=after)
+        else:
+            read = partial(one_group, self._database, principal.group_id)
         return await list_whole(read, self._limits, principal.key_id)

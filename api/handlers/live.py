@@ -18,7 +18,7 @@ from api.live.stream import CONTENT_TYPE, Stream, StreamEnded
 from tracker import StoreError
 
 _RETRY_AFTER_S: Final = 10
-_HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+_HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 """Neither kept nor held back by what is between us and the subscriber."""
 
 

@@ -10,6 +10,7 @@ from api.http.listener import Listener
 
 _BACKLOG: Final = 1024
 _UNSENT_BYTES: Final = 65_536
+_ALL_ADDRESSES: Final = ("", "::")
 
 
 async def listen(listener: Listener, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
@@ -24,14 +25,28 @@ async def listen(listener: Listener, connection: Callable[[], asyncio.Protocol])
     """
     loop = asyncio.get_running_loop()
     try:
-        server = await loop.create_server(
-            connection, listener.host, listener.port, backlog=_BACKLOG
-        )
+        if listener.host in _ALL_ADDRESSES:
+            # The event loop would listen on IPv6 alone for "::", and on two sockets for "".
+            listening = _on_all_addresses(listener.port)
+            server = await loop.create_server(connection, sock=listening, backlog=_BACKLOG)
+        else:
+            server = await loop.create_server(
+                connection, listener.host, listener.port, backlog=_BACKLOG
+            )
     except OSError as error:
         raise OSError(_advice(listener, error)) from error
     for listening in server.sockets:
         _limit_unsent_bytes(listening)
     return server
+
+
+def _on_all_addresses(port: int) -> socket.socket:
+    """Return a socket of all addresses of this machine, of IPv6 and of IPv4."""
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+        )
+    return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)  # noqa: S104 - as was asked
 
 
 def _limit_unsent_bytes(listening: socket.socket) -> None:
@@ -58,7 +73,7 @@ def _advice(listener: Listener, error: OSError) -> str:
             f"one, or stop that process: `ss -ltnp sport = :{listener.port}` shows who it is"
         )
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host}, which is no address of this machine; 0.0.0.0 stands for all that are"
+        return f"{host}, which is no address of this machine; :: stands for all of its addresses"
     if error.errno == errno.EACCES:
         return f"{port}, which this user may not listen on; ports from 1024 are free to all"
     return f"{host} and {port}, where nobody can listen: {error.strerror or error}"

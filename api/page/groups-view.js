@@ -4,7 +4,7 @@ import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { formatRoute, groupRoute } from "./route.js";
 import { countText, isoText, timeText } from "./formatting.js";
 
-const MOST = 1000; // limit of the service
+const MAX_SHOWN = 1000;
 
 /**
  * Return the list.
@@ -29,7 +29,8 @@ function list(groups, search, onSearch) {
         <code>POST /api/v1/devices/register</code>.</p>
     </div>`;
   }
-  const shown = groups.filter((group) => group.group_id.toLowerCase().includes(search.toLowerCase()));
+  const found = groups.filter((group) => group.group_id.toLowerCase().includes(search.toLowerCase()));
+  const shown = found.slice(0, MAX_SHOWN);
   return html`${groups.length > 12
       ? html`<label class="search">Search groups
           <input type="search" .value=${search} @input=${(event) => onSearch(event.target.value)}>
@@ -37,8 +38,8 @@ function list(groups, search, onSearch) {
       : nothing}
     <ul class="group-list panel">${shown.map(item)}</ul>
     ${shown.length ? nothing : html`<p class="empty">No group matches.</p>`}
-    ${groups.length === MOST ? html`<p class="hint">These are the first ${countText(MOST)} by id.
-      Open any other group by its address, <code>#/group/</code> followed by its id.</p>` : nothing}`;
+    ${found.length > MAX_SHOWN ? html`<p class="hint">These are the first ${countText(MAX_SHOWN)} of
+      ${countText(found.length)}, by id. Search for part of an id to see others.</p>` : nothing}`;
 }
 
 function item({ group_id: id, devices, last_seen_at }) {

@@ -2,6 +2,7 @@
 
 export const UNAVAILABLE = "The service is unavailable; it may not reach its database.";
 const TIMEOUT_MS = 10_000;
+const MAX_GROUPS = 20_000; // a page of the list has 1,000
 const MESSAGES = {
   unavailable: UNAVAILABLE,
   too_many_streams: "The service has reached its limit of live streams.",
@@ -46,7 +47,15 @@ export async function errorOf(response) {
 
 /** Return the groups that the API key may read. */
 export async function listGroups(key) {
-  return (await ask("/api/v1/groups", key)).groups;
+  const groups = [];
+  let cursor = null;
+  do {
+    const query = cursor === null ? "" : `?${new URLSearchParams({ cursor })}`;
+    const page = await ask(`api/v1/groups${query}`, key);
+    groups.push(...page.groups);
+    cursor = page.next_cursor;
+  } while (cursor !== null && groups.length < MAX_GROUPS);
+  return groups;
 }
 
 /**
@@ -56,5 +65,5 @@ export async function listGroups(key) {
 export async function listReports(key, deviceId, limit, before) {
   const query = new URLSearchParams({ device_id: deviceId, limit });
   if (before !== undefined) query.set("before", before);
-  return (await ask(`/api/v1/locations?${query}`, key)).locations;
+  return (await ask(`api/v1/locations?${query}`, key)).locations;
 }

@@ -64,7 +64,7 @@ async function read(group, key, onEvent, onLive, stopped) {
   };
   resetTimer();
   try {
-    const response = await fetch(`/api/v1/live?${new URLSearchParams({ group_id: group })}`, {
+    const response = await fetch(`api/v1/live?${new URLSearchParams({ group_id: group })}`, {
       headers: { "X-API-Key": key },
       cache: "no-store",
       signal: AbortSignal.any([stopped, timeout.signal, hidden]),

@@ -110,7 +110,7 @@ class Outcome:
     written: frozenset[str] = NOBODY
 
 
-def expected(path: str, route: Route, key: str, way: str, device: str) -> Outcome:
+def expected(method: str, path: str, route: Route, key: str, way: str, device: str) -> Outcome:
     """Return what the rules say, from the names in the tables alone."""
     if route.public:
         return Outcome(route.status)
@@ -128,10 +128,12 @@ def expected(path: str, route: Route, key: str, way: str, device: str) -> Outcom
     if not reached:
         return Outcome(404)
     if way == "header":
-        takes_base = "{device_id}" in path or route.body is not None
-        named, written = named | base if takes_base else named, base
+        acts_for_base = method == "POST" and ("{device_id}" in path or route.body is not None)
+        named, written = named | base if acts_for_base else named, base
     elif way == "query":
         named = written = NOBODY  # to be looked at is no sign of life
+    elif way == "path" and method != "POST":
+        named, written = NOBODY, named
     else:
         written = named
     return Outcome(route.status, named, written if route.writes else NOBODY)
@@ -245,7 +247,7 @@ async def test_a_key_reaches_and_touches_what_it_may_and_nothing_else(world, db,
                 await world.make_devices(key)
                 before, keys_before = await world.rows(), world.service.touches()["api_keys"]
                 status, answers[device] = await world.ask(method, path, route, key, way, device)
-                wanted = expected(path, route, key, way, device)
+                wanted = expected(method, path, route, key, way, device)
                 case = (key, way, device)
                 assert (case, status) == (case, wanted.status)
                 touched = world.service.touches()["api_keys"] - keys_before
@@ -296,5 +298,6 @@ async def test_a_bound_key_sees_its_own_group_alone_even_if_it_is_empty(world):
     alone = await world.service.make_key("nobodys")
     answer = await world.service.call("GET", GROUPS, key=alone)
     assert await answer.json() == {
-        "groups": [{"group_id": "nobodys", "devices": 0, "last_seen_at": None}]
+        "groups": [{"group_id": "nobodys", "devices": 0, "last_seen_at": None}],
+        "next_cursor": None,
     }

@@ -109,7 +109,8 @@ def test_fish_completes_likewise(tmp_path):
     )
     answered = [line.split("\t")[0] for line in done.stdout.splitlines()]
     assert answered[:6] == ["keys", "revoke", "--expires", "fish", "config.toml", "Makefile"]
-    assert set(answered[6:]) == {"--name", "--group", "--expires", "--config", "--help"}
+    options = {"--name", "--group", "--expires", "--count", "--name-prefix", "--format"}
+    assert set(answered[6:]) == options | {"--config", "--help"}
 
 
 def test_a_folder_of_any_name_is_quoted():

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tests.support.service import Service, seconds
 
 
@@ -48,14 +50,41 @@ async def test_a_group_whose_devices_were_never_seen_says_so(service, db):
     assert await groups(service) == [{"group_id": "family", "devices": 1, "last_seen_at": None}]
 
 
-async def test_no_more_than_a_thousand_groups_are_listed(service, db):
-    """The first ones by id; a key of one group still sees its own."""
+async def test_groups_are_listed_page_by_page(service, db):
+    """All of them in the end, by id; a key of one group gets its own alone."""
     await db.execute(
         "INSERT INTO devices (device_id, display_name, group_id, platform) "
         "SELECT gen_random_uuid(), 'Phone', 'g' || lpad(n::text, 4, '0'), 'android' "
         "FROM generate_series(1, 1001) n"
     )
-    found = await groups(service)
-    assert [one["group_id"] for one in found] == [f"g{n:04}" for n in range(1, 1001)]
+    found, sizes, query = [], [], "?limit=400"
+    while True:
+        answer = await (await service.call("GET", f"/api/v1/groups{query}")).json()
+        found += [one["group_id"] for one in answer["groups"]]
+        sizes.append(len(answer["groups"]))
+        if answer["next_cursor"] is None:
+            break
+        query = f"?limit=400&cursor={answer['next_cursor']}"
+    assert sizes == [400, 400, 201]
+    assert found == [f"g{n:04}" for n in range(1, 1002)]
+    assert len(await groups(service)) == 1000
     (last,) = await groups(service, key=await service.make_key("g1001"))
     assert (last["group_id"], last["devices"]) == ("g1001", 1)
+
+
+async def test_a_page_that_is_exactly_full_is_the_last(service):
+    """No client asks for one more that is empty."""
+    for group in ("aa", "bb"):
+        await service.register(group)
+    answer = await service.call("GET", "/api/v1/groups?limit=2")
+    assert (await answer.json())["next_cursor"] is None
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=10001", "limit=x", "cursor=", "cursor=x", "cursor=WzFd", "limit=1&limit=2"],
+)
+async def test_a_bad_query_of_groups_is_400(service, query):
+    """As in the listing of devices."""
+    answer = await service.call("GET", f"/api/v1/groups?{query}")
+    assert (answer.status, (await answer.json())["error"]) == (400, "invalid_query")

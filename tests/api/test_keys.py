@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import csv
+import json
 import time
 from types import SimpleNamespace
 
@@ -257,3 +259,43 @@ async def test_going_back_to_a_schema_without_expiry_lets_nobody_in_for_good(dsn
     await db.execute("UPDATE api_keys SET expires_at = now()")
     await db.execute("UPDATE api_keys SET last_used_at = now()")
     assert await db.fetchval("SELECT revision FROM key_revision") == before + 1
+
+
+def test_a_key_for_each_device_is_made_at_once(dsn):
+    """A thousand keys in one command, as CSV or JSON, each of them valid and listed."""
+    made = run(
+        *("keys", "create", "--count", "1000", "--name-prefix", "van-", "--group", "vans"), dsn=dsn
+    )
+    assert made.returncode == 0, made.stderr
+    header, *rows = csv.reader(made.stdout.splitlines())
+    assert header == ["name", "key"]
+    assert [name for name, _ in rows] == [f"van-{number}" for number in range(1, 1001)]
+    assert len({key for _, key in rows}) == 1000
+    more = run(
+        *("keys", "create", "--count", "2", "--name-prefix", "bus ", "--format", "json"), dsn=dsn
+    )
+    assert [one["name"] for one in json.loads(more.stdout)] == ["bus 1", "bus 2"]
+    listed = json.loads(run("keys", "list", "--json", dsn=dsn).stdout)
+    assert {key["prefix"]: key["name"] for key in listed if key["group_id"] == "vans"} == {
+        key[:10]: name for name, key in rows
+    }
+    revoked = run("keys", "revoke", "van-7", dsn=dsn)
+    assert revoked.returncode == 0, revoked.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ((), "--name is needed"),
+        (("--count", "2"), "--name-prefix"),
+        (("--count", "2", "--name", "x"), "--name-prefix"),
+        (("--name", "x", "--name-prefix", "y"), "--name is needed"),
+        (("--count", "2", "--name-prefix", "x" * 100), "--name-prefix"),
+    ],
+)
+def test_options_of_keys_that_do_not_go_together_are_named(dsn, options, part):
+    """Nothing is made."""
+    done = run("keys", "create", *options, dsn=dsn)
+    assert done.returncode == 2
+    assert part in done.stderr
+    assert json.loads(run("keys", "list", "--json", dsn=dsn).stdout) == []

@@ -16,6 +16,7 @@ from playwright.async_api import Browser, expect
 from tests.conftest import with_database
 from tests.support.browser import PHONE, Visitor, chromium, visiting
 from tests.support.page_service import ONLINE_WITHIN_S, SILENT_AFTER_S, Host, hosting
+from tests.support.proxies import proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 IDLE_S, SILENT_S = 300.0, 3000.0
@@ -773,3 +774,19 @@ async def test_sparklines_have_every_second_once(visitor):
         })()""",
     )
     assert seconds == [1, 1, 1, 1, None, 1, 1]
+
+
+async def test_the_page_works_below_a_path_prefix_of_a_proxy(browser, host, group, tmp_path):
+    """Files, requests and the live stream are found relative to where the page is."""
+    await host.add(group, {"Van 1": 0})
+    key = await host.make_key(group)
+    port = int(host.url.rpartition(":")[2])
+    async with (
+        proxy("nginx", port, tmp_path) as proxied,
+        visiting(browser, f"http://127.0.0.1:{proxied}/tracker") as visitor,
+    ):
+        await visitor.sign_in(key)
+        await visitor.shows(["Van 1"])
+        await host.add(group, {"Van 2": 0})
+        await visitor.shows(["Van 2", "Van 1"])
+        visitor.check_well()

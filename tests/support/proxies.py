@@ -54,6 +54,11 @@ http {{
             proxy_cache responses;
             proxy_cache_valid any 10m;
         }}
+        location /tracker/ {{
+            proxy_pass http://service/;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }}
     }}
 }}
 """

@@ -158,7 +158,7 @@ async def test_unknown_keys_are_remembered_briefly_and_in_bounded_number(rig):
     await rig.cache.get(5000)
     assert len(rig.table.queries) == 2
     await asyncio.gather(*(rig.cache.get(key) for key in range(6000, 6040)))
-    assert len(rig.cache._unknown) <= SETTINGS.negative_cache_size
+    assert len(rig.cache._negative) <= SETTINGS.negative_cache_size
 
 
 async def test_wrong_keys_push_no_right_ones_out(rig):

@@ -16,7 +16,7 @@ from api.handlers.openapi import Operation
 from api.handlers.readiness import Readiness
 from api.http.responses import json_response
 from api.postgres.database import Database
-from api.postgres.migrate import HEAD
+from api.postgres.revisions import HEAD, SELECT_REVISIONS, is_newer
 from tracker import StoreError, StoreMisconfigured, Tracker
 
 _CHECK_DEADLINE_S: Final = 2.0
@@ -92,13 +92,12 @@ class HealthHandlers:
 
     async def _ask_database(self) -> dict[str, str]:
         try:
-            rows = await self._database.fetch(
-                "SELECT version_num FROM alembic_version", deadline_s=_CHECK_DEADLINE_S
-            )
+            rows = await self._database.fetch(SELECT_REVISIONS, deadline_s=_CHECK_DEADLINE_S)
         except StoreError as error:
             return {"database": str(error)}
         found = [row[0] for row in rows]
-        if max(found, default="") < HEAD:  # a newer one is that of a newer process beside us
+        # A newer one is that of a newer process beside us.
+        if HEAD not in found and not any(map(is_newer, found)):
             return {"migrations": f"the schema is at {found}, this code needs {HEAD}"}
         return {}
 

@@ -1,18 +1,16 @@
 """Schema migrations: brings a database up to date, once however many processes try."""
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import asyncpg
 
 from api.config import SettingsError
+from api.postgres.revisions import HEAD, SELECT_REVISIONS, is_newer
 from tracker.postgres import reason
 
 if TYPE_CHECKING:
     AnyConnection = asyncpg.Connection[asyncpg.Record]
-
-HEAD: Final = "0004"
-"""The newest revision in migrations/versions; a test keeps it so."""
 
 
 class MigrationError(Exception):
@@ -29,7 +27,8 @@ async def migrate(dsn: str, *, connect_timeout_s: float) -> None:
         connect_timeout_s: how long to wait for the server, in seconds.
 
     Raises:
-        MigrationError: the database cannot be reached or refuses a migration.
+        MigrationError: the database cannot be reached, refuses a migration, or has a newer schema
+            than this code.
         SettingsError: the DSN makes no sense.
     """
 
@@ -38,11 +37,17 @@ async def migrate(dsn: str, *, connect_timeout_s: float) -> None:
 
     connection = await connect()
     try:
-        up_to_date = await _revisions(connection) == [HEAD]
+        revisions = await _revisions(connection)
     finally:
         await connection.close(timeout=connect_timeout_s)
-    if up_to_date:
+    if revisions == [HEAD]:
         return
+    if any(map(is_newer, revisions)):
+        raise MigrationError(
+            f"the schema of the database is at revision {max(revisions)}, and this code knows no "
+            f"newer one than {HEAD}: run the newer release again, or restore a backup from before "
+            "the upgrade"
+        )
 
     from api.postgres.upgrade import UpgradeError, upgrade  # noqa: PLC0415 - it takes a second
 
@@ -78,7 +83,7 @@ async def _connect(dsn: str, timeout_s: float) -> "AnyConnection":
 async def _revisions(connection: "AnyConnection") -> list[str]:
     """Return the revisions that a database is at; none if it does not tell."""
     try:
-        rows = await connection.fetch("SELECT version_num FROM alembic_version")
+        rows = await connection.fetch(SELECT_REVISIONS)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return []  # an empty database, a missing right, a lost connection: the upgrade reports it
     return [row[0] for row in rows]

@@ -12,11 +12,33 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from api.postgres.revisions import VERSION_TABLE
+
 _LOCK: Final = 0x6163_7469_7669_7479
 """Advisory lock: "activity" in ASCII."""
 
 _LOCK_TIMEOUT_S: Final = 60
 """How long to wait for another process that is migrating, or for users of the tables."""
+
+_MOVE_REVISION: Final = f"""
+DO $$
+BEGIN
+    IF to_regclass('{VERSION_TABLE}') IS NULL AND to_regclass('key_revision') IS NOT NULL
+       AND to_regclass('alembic_version') IS NOT NULL THEN
+        CREATE TABLE {VERSION_TABLE} (version_num varchar(32) PRIMARY KEY);
+        WITH moved AS (
+            DELETE FROM alembic_version WHERE version_num IN ('0001', '0002', '0003')
+            RETURNING version_num
+        )
+        INSERT INTO {VERSION_TABLE} SELECT version_num FROM moved;
+        IF NOT EXISTS (SELECT FROM alembic_version) THEN
+            DROP TABLE alembic_version;
+        END IF;
+    END IF;
+END
+$$
+"""  # noqa: S608 - of constants
+"""Up to 0003 the revision was in Alembic's own table, which another application may use, too."""
 
 
 class UpgradeError(Exception):
@@ -52,6 +74,7 @@ async def upgrade(connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
 def _upgrade(connection: Connection) -> None:
     connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    connection.execute(text(_MOVE_REVISION))
     config = alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -29,7 +29,7 @@ async def test_the_role_cannot_hide_a_revocation_nor_make_keys(little_dsn):
     try:
         for statement in (
             "UPDATE key_revision SET revision = 0",
-            "UPDATE alembic_version SET version_num = '9999'",
+            "UPDATE activity_schema_version SET version_num = '9999'",
             "INSERT INTO api_keys (key_hash, prefix, name) VALUES ('x', 'ak_x', 'mine')",
             "DELETE FROM devices",
             "CREATE TABLE mine ()",

@@ -4,11 +4,14 @@ import secrets
 import subprocess
 import sys
 
+import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
 
-from api.postgres.migrate import HEAD, MigrationError, migrate
+from api.postgres.migrate import MigrationError, migrate
+from api.postgres.revisions import HEAD, REVISIONS
 from api.postgres.upgrade import alembic_config
+from tests.api.test_cli import assert_one_line, run
 from tests.conftest import with_user
 
 MIGRATE = """
@@ -29,7 +32,9 @@ def imports_alembic(dsn: str) -> bool:
 
 def test_head_is_the_newest_migration():
     """Readiness and commands compare with it. It is written down so they need no Alembic."""
-    assert ScriptDirectory.from_config(alembic_config()).get_current_head() == HEAD
+    scripts = ScriptDirectory.from_config(alembic_config())
+    assert scripts.get_current_head() == HEAD
+    assert tuple(one.revision for one in reversed(list(scripts.walk_revisions()))) == REVISIONS
 
 
 async def test_alembic_is_imported_only_for_a_migration(dsn, db):
@@ -37,7 +42,7 @@ async def test_alembic_is_imported_only_for_a_migration(dsn, db):
     assert not imports_alembic(dsn)
     await db.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     assert imports_alembic(dsn)
-    assert await db.fetchval("SELECT version_num FROM alembic_version") == HEAD
+    assert await db.fetchval("SELECT version_num FROM activity_schema_version") == HEAD
     assert not imports_alembic(dsn)
 
 
@@ -50,3 +55,62 @@ async def test_a_role_that_may_not_read_the_revision_gets_the_database_s_reason(
             await migrate(with_user(dsn, role, "x"), connect_timeout_s=30)
     finally:
         await db.execute(f"DROP ROLE {role}")
+
+
+async def at(db: asyncpg.Connection, table: str) -> list[str]:
+    return [row[0] for row in await db.fetch(f"SELECT version_num FROM {table}")]
+
+
+async def to_the_time_of_alembic_s_table(db: asyncpg.Connection, revision: str) -> None:
+    """Take a database back to an older release, which had its revision in `alembic_version`."""
+    await db.execute(
+        "ALTER TABLE locations ALTER COLUMN accuracy SET NOT NULL;"
+        "DROP TABLE activity_schema_version;"
+        "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)"
+    )
+    await db.execute("INSERT INTO alembic_version VALUES ($1)", revision)
+
+
+async def test_the_revision_moves_out_of_alembic_s_own_table(dsn, db):
+    """An upgrade from an older release finds where it was, and leaves nothing behind."""
+    await to_the_time_of_alembic_s_table(db, "0003")
+    await migrate(dsn, connect_timeout_s=30)
+    assert await at(db, "activity_schema_version") == [HEAD]
+    assert await db.fetchval("SELECT to_regclass('alembic_version')") is None
+
+
+async def test_the_revision_of_a_neighbour_in_the_same_database_stays(dsn, db):
+    """Another application that uses Alembic keeps its table and its revision."""
+    await to_the_time_of_alembic_s_table(db, "0003")
+    await db.execute("INSERT INTO alembic_version VALUES ('1f2e3d4c5b6a')")
+    await migrate(dsn, connect_timeout_s=30)
+    assert await at(db, "alembic_version") == ["1f2e3d4c5b6a"]
+    assert await at(db, "activity_schema_version") == [HEAD]
+    await migrate(dsn, connect_timeout_s=30)
+    assert await at(db, "alembic_version") == ["1f2e3d4c5b6a"]
+
+
+async def test_a_neighbour_s_table_in_a_database_without_ours_is_not_read(dsn, db):
+    """Not even if its revisions are called as ours are."""
+    await db.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await db.execute(
+        "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);"
+        "INSERT INTO alembic_version VALUES ('0002')"
+    )
+    await migrate(dsn, connect_timeout_s=30)
+    assert await at(db, "alembic_version") == ["0002"]
+    assert await at(db, "activity_schema_version") == [HEAD]
+
+
+async def test_a_schema_that_is_newer_than_the_code_is_one_line(dsn, db):
+    """After a rollback of the code: what is wrong and what to do, no traceback, nothing changed."""
+    await db.execute("UPDATE activity_schema_version SET version_num = '9999'")
+    assert_one_line(run("migrate", dsn=dsn), 1, "9999", HEAD, "newer release")
+    assert_one_line(run("keys", "list", dsn=dsn), 1, "9999", HEAD)
+    assert await at(db, "activity_schema_version") == ["9999"]
+
+
+async def test_a_process_stays_ready_beside_a_newer_one(service, db):
+    """While an upgrade is rolled out the old processes go on; behind the code nothing is ready."""
+    await db.execute("UPDATE activity_schema_version SET version_num = '9999'")
+    assert (await service.call("GET", "/api/health/ready")).status == 200

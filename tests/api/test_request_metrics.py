@@ -223,22 +223,22 @@ async def test_readiness_asks_the_database_once_however_many_ask(service, monkey
     fetch = Database.fetch
 
     async def counting(self, statement, *arguments, **options):
-        if "alembic" in statement:
+        if "schema_version" in statement:
             asked.append(statement)
         return await fetch(self, statement, *arguments, **options)
 
     monkeypatch.setattr(Database, "fetch", counting)
     ready = (service.call("GET", "/api/health/ready", key="") for _ in range(50))
     assert {answer.status for answer in await asyncio.gather(*ready)} == {200}
-    assert len(asked) <= 5
+    assert 1 <= len(asked) <= 5
 
 
 async def test_readiness_knows_an_old_schema(service, db):
     """A service that runs ahead of its migrations says so."""
-    await db.execute("UPDATE alembic_version SET version_num = '0000'")
+    await db.execute("UPDATE activity_schema_version SET version_num = '0001'")
     answer = await service.call("GET", "/api/health/ready", key="")
     assert answer.status == 503
-    assert "0000" in (await answer.json())["problems"]["migrations"]
+    assert "0001" in (await answer.json())["problems"]["migrations"]
 
 
 async def test_every_promised_metric_is_scraped(service):

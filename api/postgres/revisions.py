@@ -1,0 +1,17 @@
+"""The revisions of the schema that this code knows, and the table that says which one it is at.
+
+The table is our own: Alembic's default one may belong to another application in the same database.
+"""
+
+from typing import Final
+
+REVISIONS: Final = ("0001", "0002", "0003", "0004")
+"""In order; a test keeps them the same as migrations/versions."""
+HEAD: Final = REVISIONS[-1]
+VERSION_TABLE: Final = "activity_schema_version"
+SELECT_REVISIONS: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608 - a constant
+
+
+def is_newer(revision: str) -> bool:
+    """Return whether a revision is one that only newer code knows."""
+    return revision not in REVISIONS

@@ -60,7 +60,7 @@ async def test_a_flood_costs_few_look_ups_and_no_memory_and_keeps_nobody_out(loo
         flooding = asyncio.create_task(flood(service, map(wrong_key, range(1, FLOOD))))
         waited = 0
         while not flooding.done():
-            waited = max(waited, service.access._refusals._waiting)
+            waited = max(waited, service.access._denials._waiting)
             assert (await service.heartbeat(device_id)).status == 204
             await asyncio.sleep(0.01)
     assert flooding.result() == {401}
@@ -69,9 +69,9 @@ async def test_a_flood_costs_few_look_ups_and_no_memory_and_keeps_nobody_out(loo
     took_s = time.monotonic() - started
     assert FLOOD - 1 <= sum(looked_up) <= FLOOD + 1  # the service's own key may be among them
     assert len(looked_up) <= took_s / _PAUSE_S + 2
-    assert len(service.access._keys._unknown) <= MOST_UNKNOWN
+    assert len(service.access._keys._negative) <= MOST_UNKNOWN
     assert not service.access._keys._uncached_queue
-    assert service.access._refusals._waiting == 0
+    assert service.access._denials._waiting == 0
     assert (await service.metrics()).samples.keys() == series
 
 

@@ -198,7 +198,7 @@ async def test_strangers_that_exist_need_no_rest(rig):
     """After a restart every key is a stranger, and none is kept waiting."""
     for key in range(20):
         assert await rig.cache.get(key) == f"row {key}"
-    assert rig.cache._rest is None
+    assert rig.cache._pause is None
 
 
 async def test_what_is_known_is_looked_up_before_and_in_spite_of_a_flood(rig):

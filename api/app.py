@@ -31,12 +31,14 @@ from api.fleet.devices import Devices, load_devices, load_devices_of_groups
 from api.fleet.listing import Listings
 from api.fleet.locations import Locations
 from api.handlers.devices import DeviceHandlers
+from api.handlers.exposition import Exposition
 from api.handlers.groups import GroupHandlers
 from api.handlers.health import HealthHandlers
 from api.handlers.live import LiveHandlers
 from api.handlers.locations import LocationHandlers, Uploads
 from api.handlers.openapi import DocumentHandler
 from api.handlers.page import PageHandlers
+from api.http.addressing import allowed_names
 from api.http.limits import Limits
 from api.http.listener import Listener, ListenerMetrics
 from api.http.middleware import RequestMiddleware
@@ -166,7 +168,8 @@ async def create_app(
         )
 
         access = Access(keys, devices, devices_of_group, clock)
-        middlewares = [requests.middleware(), access.middleware()]
+        outermost = requests.middleware(allowed_names(settings.server.allowed_hosts))
+        middlewares = [outermost, access.middleware()]
         if tracker is not None:
             middlewares.insert(1, activity_middleware(tracker, active_keys))
 
@@ -192,11 +195,14 @@ async def create_app(
             queries = GroupQueries(live_database, clock, ahead_s=ahead_s)
             stats = TrackerStats(tracker, labels())
             registry.register(_add_live(app, queries, stats, access, settings))
-        health = HealthHandlers(access_database, tracker, revocations, registry)
+        health = HealthHandlers(
+            *(access_database, tracker, revocations),
+            exposition=Exposition(registry, max_age_s=settings.server.metrics_max_age_s),
+            access=access,
+            limits=limits,
+        )
         registry.register(ListenerMetrics(_add_listeners(app, settings.server, health, requests)))
-        document = DocumentHandler()
-        app.add_routes(document.routes())
-        document.describe(app.router.routes())
+        _add_document(app)
         started = stack.pop_all()
 
         async def stop(_app: web.Application) -> None:
@@ -219,6 +225,13 @@ def _device_routes(
     listings = Listings(database, pending, ahead_s=ahead_s)
     quotas = quotas_of(settings.limits, devices.count)
     return DeviceHandlers(devices, listings, access, quotas, limits).routes()
+
+
+def _add_document(app: web.Application) -> None:
+    """Serve a description of all routes; to be called when they are there."""
+    document = DocumentHandler()
+    app.add_routes(document.routes())
+    document.describe(app.router.routes())
 
 
 def _registry(*collectors: Collector) -> CollectorRegistry:
@@ -273,7 +286,7 @@ def _add_listeners(
     )
     app.add_routes(health.routes())
     if not listens.monitor_port:
-        app.add_routes(health.metrics_routes())
+        app.add_routes(health.metrics_routes(app[LISTENER].name))
         return [app[LISTENER]]
     monitor = app[MONITOR] = web.Application(middlewares=[requests.middleware()])
     monitor[LISTENER] = Listener(
@@ -282,7 +295,7 @@ def _add_listeners(
         listens.monitor_port,
         max_connections=_MONITOR_CONNECTIONS,
     )
-    monitor.add_routes([*health.routes(), *health.metrics_routes()])
+    monitor.add_routes(health.monitor_routes(monitor[LISTENER].name))
     return [app[LISTENER], monitor[LISTENER]]
 
 

@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -30,10 +38,26 @@ from tracker import MIN_JOURNAL_BYTES
 PREFIX: Final = "ACTIVITY__"
 _HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(?::([0-9]{1,5}))?").fullmatch
 _LAST_PORT: Final = 65_535
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]").fullmatch
+"""A host without a port: a name, an IPv4 address, or an IPv6 address in brackets."""
 _SECRET: Final = {"database", "database.url"}
 """What may hold a password, so that its value is not shown."""
 DEFAULT_FILE: Final = Path("config.toml")
 
+
+def _host_names(value: object) -> object:
+    """Read hosts as TOML has them, a list, or as the environment has them: separated by commas."""
+    hosts = [one.strip() for one in value.split(",")] if isinstance(value, str) else value
+    if hosts == [""]:
+        return []
+    if isinstance(hosts, list):
+        for host in hosts:
+            if not isinstance(host, str) or not _HOST_NAME(host):
+                raise ValueError("each must be a host without scheme and port: tracker.example")
+    return hosts
+
+
+HostNames = Annotated[list[str], BeforeValidator(_host_names), NoDecode]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000_000)]
 
@@ -53,6 +77,8 @@ class ServerSettings(_Section):
     port: int = Field(default=8080, ge=1, le=65535)
     monitor_host: str = "127.0.0.1"
     monitor_port: int = Field(default=0, ge=0, le=65535)
+    allowed_hosts: HostNames = []
+    metrics_max_age_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 1.0
     max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
     max_header_line_bytes: int = Field(default=8190, ge=256, le=1_048_576)
     max_header_bytes: int = Field(default=32_768, ge=256, le=1_048_576)

@@ -4,6 +4,7 @@
 text between a page's two marker comments is replaced.
 """
 
+import json
 import re
 import sys
 import tomllib
@@ -70,6 +71,8 @@ def _comments(text: str) -> Iterator[tuple[tuple[str, str], str]]:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, list):
+        return f"`{json.dumps(value)}`"
     if isinstance(value, str):
         return f'`"{value}"`'
     return _number(value)  # type: ignore[arg-type]  # TOML has no other types here

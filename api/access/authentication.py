@@ -106,6 +106,20 @@ class Access:
             raise ApiError(401, "unauthorized", "this API key is unknown, revoked or expired")
         return principal
 
+    async def is_key_of_all_groups(self, request: web.Request) -> bool:
+        """Return whether a request has a valid API key that is bound to no group.
+
+        Without a key nothing is looked up. A wrong key waits for its turn as any other.
+        """
+        if "X-API-Key" not in request.headers:
+            return False
+        try:
+            principal = await self.principal(request)
+        except (ApiError, StoreError):
+            await self._denials.wait()
+            return False
+        return principal.group_id is None
+
     async def authorize_device(self, request: web.Request, device_id: str) -> KnownDevice:
         """Return a device that a request is from or about, and note that it was active.
 

@@ -32,7 +32,8 @@ def status(
             min=0.2,
             max=3600,
             metavar="SECONDS",
-            help="Seconds between samples, over which rates are computed.",
+            help="Seconds between samples, over which rates are computed; use no less than "
+            "server.metrics_max_age_s.",
         ),
     ] = 2.0,
     once: Annotated[

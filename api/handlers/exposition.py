@@ -1,7 +1,8 @@
 """Metrics in Prometheus's text format, written in pieces, so that a scrape delays no request."""
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from copy import copy
 from typing import Final
 
@@ -11,6 +12,39 @@ from prometheus_client.registry import Collector
 
 _PIECE_SAMPLES: Final = 100
 """Half a millisecond's worth or so; a busy service has more than a thousand, mostly histograms."""
+
+
+class Exposition:
+    """The text of all metrics, made at most once in a while however many clients ask for it.
+
+    Args:
+        registry: as for `exposition`.
+        max_age_s: seconds for which a text is sent again; 0 makes one for each request.
+        monotonic: monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        registry: Collector,
+        *,
+        max_age_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._max_age_s = max_age_s
+        self._monotonic = monotonic
+        self._one_at_a_time = asyncio.Lock()
+        self._text = b""
+        self._made_at = float("-inf")
+
+    async def text(self) -> bytes:
+        """Return the text, made now or up to `max_age_s` ago."""
+        async with self._one_at_a_time:
+            # From when it was ready: clients that waited for it would make it again otherwise.
+            if self._monotonic() - self._made_at >= self._max_age_s:
+                self._text = await exposition(self._registry)
+                self._made_at = self._monotonic()
+            return self._text
 
 
 async def exposition(registry: Collector) -> bytes:

@@ -6,14 +6,15 @@ from typing import Final, Literal
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from api.access.authentication import public
+from api.access.authentication import Access, public
 from api.access.revocations import Revocations
-from api.handlers.exposition import exposition
+from api.handlers.exposition import Exposition
 from api.handlers.openapi import Operation
 from api.handlers.readiness import Readiness
+from api.http.limits import Limits
+from api.http.pieces import body_of
 from api.http.responses import json_response
 from api.postgres.database import Database
 from api.postgres.revisions import HEAD, SELECT_REVISIONS, is_newer
@@ -37,7 +38,9 @@ class HealthHandlers:
         tracker: its permanent errors make the service not ready, and a journal with a gap is worth
             a warning; None when tracking is off.
         revocations: so does not knowing of revoked keys.
-        registry: what is scraped.
+        exposition: what is scraped.
+        access: decides who may read the details.
+        limits: bound what clients of /metrics have not read.
     """
 
     def __init__(
@@ -45,28 +48,51 @@ class HealthHandlers:
         database: Database,
         tracker: Tracker | None,
         revocations: Revocations,
-        registry: CollectorRegistry,
+        *,
+        exposition: Exposition,
+        access: Access,
+        limits: Limits,
     ) -> None:
         self._database = database
         self._tracker = tracker
         self._revocations = revocations
-        self._registry = registry
+        self._exposition = exposition
+        self._access = access
+        self._limits = limits
         self._one_at_a_time = asyncio.Lock()
         self._problems: dict[str, str] = {}
         self._checked_at = float("-inf")
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of health, which belong wherever requests come in."""
-        live, ready = public(self._live), public(self._ready)
-        return [
-            web.get("/api/health", live),
-            web.get("/api/health/live", live),
-            web.get("/api/health/ready", ready),
-        ]
+        return [*self._live_routes(), web.get("/api/health/ready", public(self._ready))]
 
-    def metrics_routes(self) -> list[web.RouteDef]:
-        """Return the routes that tell too much to be shown to everybody who may use the API."""
-        return [web.get("/metrics", public(self._metrics))]
+    def metrics_routes(self, listener: str) -> list[web.RouteDef]:
+        """Return the routes that tell too much to be shown to everybody who may use the API.
+
+        Args:
+            listener: where requests come in; each has its own share of what clients have not read.
+        """
+
+        @Operation(answers={200: str}, refuses=(503,))
+        async def metrics(_request: web.Request) -> web.Response:
+            """Show all metrics in Prometheus's text format."""
+            return await self._metrics(listener)
+
+        return [web.get("/metrics", public(metrics))]
+
+    def monitor_routes(self, listener: str) -> list[web.RouteDef]:
+        """Return the routes of a port that only monitoring reaches: metrics, health, details.
+
+        Args:
+            listener: as for `metrics_routes`.
+        """
+        ready = web.get("/api/health/ready", public(self._ready_with_details))
+        return [*self._live_routes(), ready, *self.metrics_routes(listener)]
+
+    def _live_routes(self) -> list[web.RouteDef]:
+        live = public(self._live)
+        return [web.get("/api/health", live), web.get("/api/health/live", live)]
 
     @Operation(answers={200: Health})
     async def _live(self, _request: web.Request) -> web.Response:
@@ -74,13 +100,25 @@ class HealthHandlers:
         return json_response(Health())
 
     @Operation(answers={200: Readiness, 503: Readiness})
-    async def _ready(self, _request: web.Request) -> web.Response:
-        """Tell whether requests can be served."""
-        problems = {**await self._database_problems(), **self._own_problems()}
-        warnings = self._warnings()
-        if problems:
-            return json_response(Readiness("not_ready", problems, warnings), 503)
-        return json_response(Readiness("ready", {}, warnings))
+    async def _ready(self, request: web.Request) -> web.Response:
+        """Report whether requests can be served, in detail to an API key of no group."""
+        detailed, problems = await asyncio.gather(
+            self._access.is_key_of_all_groups(request), self._database_problems()
+        )
+        return self._readiness(problems, detailed=detailed)
+
+    async def _ready_with_details(self, _request: web.Request) -> web.Response:
+        return self._readiness(await self._database_problems(), detailed=True)
+
+    def _readiness(self, database: dict[str, str], *, detailed: bool) -> web.Response:
+        problems, warnings = database | self._own_problems(), self._warnings()
+        found = Readiness(
+            "not_ready" if problems else "ready",
+            list(problems),
+            list(warnings),
+            problems | warnings if detailed else {},
+        )
+        return json_response(found, 503 if problems else 200)
 
     async def _database_problems(self) -> dict[str, str]:
         """Ask the database, once a second however many ask us: anybody may."""
@@ -126,8 +164,12 @@ class HealthHandlers:
             if buffer.journal is not None and buffer.journal.degraded
         }
 
-    @Operation(answers={200: str})
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        """Show all metrics in Prometheus's text format."""
-        body = await exposition(self._registry)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def _metrics(self, listener: str) -> web.Response:
+        # One body may be kept by many slow clients, but each second brings another one.
+        share = await self._limits.unsent.take(listener)
+        try:
+            text = await self._exposition.text()
+        except BaseException:
+            share.give_back()
+            raise
+        return body_of(text, share, CONTENT_TYPE_LATEST)

@@ -8,6 +8,7 @@ from aiohttp import ETag, web
 
 from api.access.authentication import public
 from api.handlers.openapi import Operation
+from api.http.pieces import body_of
 from api.http.responses import ApiError, error_response
 
 FOLDER: Final = Path(__file__).parent.parent / "page"
@@ -85,9 +86,8 @@ class PageHandlers:
         if any(etag.value in (tag, "*") for etag in asked):
             answer = web.Response(status=304, headers=_HEADERS)
         else:
-            charset = "utf-8" if content_type.startswith("text/") else None
-            answer = web.Response(
-                body=content, content_type=content_type, charset=charset, headers=_HEADERS
-            )
+            charset = "; charset=utf-8" if content_type.startswith("text/") else ""
+            answer = body_of(content, None, content_type + charset)
+            answer.headers.update(_HEADERS)
         answer.etag = ETag(tag)
         return answer

@@ -1,13 +1,18 @@
-"""What /api/health/ready answers: for those who serve it, and for those who ask."""
+"""What /api/health/ready responds with: shared by the service and by the command that asks it."""
 
 from typing import Literal
 
 import msgspec
 
 
-class Readiness(msgspec.Struct, frozen=True):
-    """Whether requests can be served, by name what is in the way, and what is wrong besides."""
+class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether requests can be served, and what is wrong, by code.
+
+    `problems` keep requests from being served, `warnings` do not. `details` says more of a code:
+    names of hosts, users and tables are in it, so not every client gets it.
+    """
 
     status: Literal["ready", "not_ready"]
-    problems: dict[str, str]
-    warnings: dict[str, str]
+    problems: list[str]
+    warnings: list[str]
+    details: dict[str, str] = msgspec.field(default_factory=dict)

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from api.http.addressing import is_for_another_host, is_spelled_oddly, misdirected
 from api.http.request_metrics import RequestMetrics
 from api.http.responses import ApiError, error_response
 from api.logs import REQUEST_ID
@@ -46,8 +47,12 @@ class RequestMiddleware:
         self._unavailable = LogThrottle(_LOG_EVERY_S)
         self._unparsed = LogThrottle(_LOG_UNPARSED_EVERY_S)
 
-    def middleware(self) -> Middleware:
-        """Return the middleware."""
+    def middleware(self, allowed_hosts: frozenset[str] = frozenset()) -> Middleware:
+        """Return the middleware.
+
+        Args:
+            allowed_hosts: hosts that requests may name; empty for any.
+        """
 
         @web.middleware
         async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -59,7 +64,13 @@ class RequestMiddleware:
             self.metrics.in_flight += 1
             status = _CLIENT_GONE
             try:
-                response = await self._respond(request, handler)
+                response: web.StreamResponse
+                if is_spelled_oddly(request.raw_path):
+                    response = error_response(web.HTTPNotFound())
+                elif allowed_hosts and is_for_another_host(request, allowed_hosts):
+                    response = error_response(misdirected())
+                else:
+                    response = await self._respond(request, handler)
                 status = response.status
                 if not response.prepared:
                     response.headers["X-Request-ID"] = request_id

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
@@ -147,14 +147,26 @@ def _reset(writer: Any) -> None:
     transport.abort()
 
 
+def body_of(data: bytes, share: Share | None, content_type: str) -> web.Response:
+    """Respond with a body that is there as a whole; it holds its share until it is sent if large.
+
+    Args:
+        data: the body.
+        share: what was taken for it; None if it is shared by all who ask for it.
+        content_type: its type, with its parameters.
+    """
+    if len(data) > PIECE_BYTES:
+        return web.Response(body=KnownBody(data, share, content_type))
+    if share is not None:
+        share.give_back()
+    return web.Response(body=data, headers={hdrs.CONTENT_TYPE: content_type})
+
+
 def json_body(encoded: bytes, share: Share) -> web.Response:
-    """Answer with JSON that is there as a whole; its share is held until it is sent if it is large.
+    """Respond with JSON that is there as a whole.
 
     Args:
         encoded: the body.
         share: what was taken for it.
     """
-    if len(encoded) > PIECE_BYTES:
-        return web.Response(body=KnownBody(encoded, share))
-    share.give_back()
-    return web.Response(body=encoded, content_type=_JSON)
+    return body_of(encoded, share, _JSON)

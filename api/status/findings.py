@@ -69,12 +69,17 @@ def _finding(severity: Literal["critical", "warning"], alert: str, text: str) ->
 
 
 def _of_readiness(readiness: Readiness) -> Iterator[Finding]:
-    for name, text in list(readiness.problems.items())[:10]:
-        alert = _ALERT_OF_PROBLEM.get(name.partition(".")[0], "ActivityFlushFailing")
-        yield _finding("critical", alert, f"not ready, {printable(name)}: {printable(text)}")
-    for name, text in list(readiness.warnings.items())[:10]:
-        alert = _ALERT_OF_PROBLEM.get(name.partition(".")[0], "ActivityJournalDegraded")
-        yield _finding("warning", alert, f"{printable(name)}: {printable(text)}")
+    for code in readiness.problems[:10]:
+        alert = _ALERT_OF_PROBLEM.get(code.partition(".")[0], "ActivityFlushFailing")
+        yield _finding("critical", alert, f"not ready, {_detailed(code, readiness)}")
+    for code in readiness.warnings[:10]:
+        alert = _ALERT_OF_PROBLEM.get(code.partition(".")[0], "ActivityJournalDegraded")
+        yield _finding("warning", alert, _detailed(code, readiness))
+
+
+def _detailed(code: str, readiness: Readiness) -> str:
+    text = readiness.details.get(code, "the log and server.monitor_port have the details")
+    return f"{printable(code)}: {printable(text)}"
 
 
 def _of_target(

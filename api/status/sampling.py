@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -9,6 +10,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from api.handlers.readiness import Readiness
 from api.status.client import Sample, open_session, take_sample
 from api.status.derived import DerivedValues, derive_values, has_restarted
 from api.status.findings import Finding, findings
@@ -72,14 +74,23 @@ class Sampler:
             url=str(self._url.with_user(None)).rstrip("/"),
             at=datetime.fromtimestamp(newest.at, UTC),
             state=state,
-            problems=newest.readiness.problems if newest.readiness else {},
-            warnings=newest.readiness.warnings if newest.readiness else {},
+            problems=_detailed(newest.readiness, lambda said: said.problems),
+            warnings=_detailed(newest.readiness, lambda said: said.warnings),
             findings=found,
             figures=values,
             stale_s=stale_s,
             restarted=self._restarted,
         )
         return self.state
+
+
+def _detailed(
+    readiness: Readiness | None, codes: Callable[[Readiness], list[str]]
+) -> dict[str, str]:
+    """Return the details of each code; its public port gives none."""
+    if readiness is None:
+        return {}
+    return {code: readiness.details.get(code, "") for code in codes(readiness)}
 
 
 async def sample_twice(url: URL, every_s: float) -> ServiceState:

@@ -16,6 +16,8 @@ import aiohttp
 _READY_WITHIN_S: Final = 60
 _ASK_EVERY_S: Final = 2
 _STOPPED_WITHIN_S: Final = 30
+_FRESH_METRICS: Final = {"ACTIVITY__SERVER__METRICS_MAX_AGE_S": "0"}
+"""What is measured is counted between two scrapes, however close together they are."""
 
 
 class ServiceFailedError(Exception):
@@ -45,7 +47,7 @@ async def running_service(
     with log_file.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *command),
-            env={**os.environ, **settings},
+            env={**_FRESH_METRICS, **os.environ, **settings},
             stdout=log,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C is for us: we stop it when we are done

@@ -118,7 +118,7 @@ async def _served(dsn: str, keys: int) -> AsyncIterator[tuple[web.Application, s
         port = free.getsockname()[1]
     with TemporaryDirectory(prefix="activity-scrape-") as folder:
         settings = Settings(
-            server={"port": port},
+            server={"port": port, "metrics_max_age_s": 0},
             journal={"dir": folder},
             tracker={
                 "flush_interval_s": _HOUR_S,

@@ -316,6 +316,7 @@ async def serving(dsn: str, **environment: str):
             **os.environ,
             "ACTIVITY__DATABASE__URL": dsn,
             "ACTIVITY__SERVER__PORT": str(port),
+            "ACTIVITY__SERVER__METRICS_MAX_AGE_S": "0",
             "ACTIVITY__TRACKER__FLUSH_INTERVAL_S": "3600",
             **environment,
         },

@@ -178,12 +178,13 @@ async def test_odd_targets_are_answered_like_any_other(dsn):
         device = service.device_id
         for line, statuses in (
             (f"POST http://evil/api/v1/devices/{device}/heartbeat", (401, 204)),
-            (f"POST /api/v1/devices/%{ord(device[0]):x}{device[1:]}/heartbeat", (401, 204)),
-            (f"POST /api/v1/devices/{device}%2fheartbeat", (401, 405)),
+            (f"POST /api/v1/devices/%{ord(device[0]):x}{device[1:]}/heartbeat", (404, 404)),
+            (f"POST /api/v1/devices/{device}%2fheartbeat", (404, 404)),
             (f"POST /api/health/../v1/devices/{device}/heartbeat", (401, 404)),
             (f"POST //api/v1/devices/{device}/heartbeat", (401, 404)),
-            ("GET /api/health/%2e%2e/v1/devices?group_id=family", (401, 404)),
-            ("GET /%zz%c0%af%00%0d%0a", (401, 404)),
+            ("GET /api/health/%2e%2e/v1/devices?group_id=family", (404, 404)),
+            ("GET /%zz%c0%af%00%0d%0a", (404, 404)),
+            ("GET /api/v1/devices?group%5Fid=f%61mily", (401, 200)),
             ("GET /api/v1/devices/" + "a" * 8000, (401, 400)),
             ("GET /" + "/" * 8000, (401, 404)),
             ("TRACE /api/v1/devices", (401, 405)),
@@ -196,7 +197,7 @@ async def test_odd_targets_are_answered_like_any_other(dsn):
                 head = f"{line} HTTP/1.1\r\nHost: here\r\nX-API-Key: {key}\r\n\r\n"
                 (answer,) = await sent(service, head.encode())
                 found.append(answer.status)
-                if answer.status != 204:
+                if answer.status >= 400:
                     assert answer.error
             assert tuple(found) == statuses, line
 

@@ -123,7 +123,12 @@ async def test_it_is_live_on_a_terminal_until_ctrl_c_which_leaves_the_last_view(
         with terminal(*command, kind="xterm", COLUMNS="80", LINES="40") as seen:
             await asyncio.to_thread(seen.wait_for, "version 9.8.7")
             stub.ready = web.json_response(
-                {"status": "not_ready", "problems": {"database": "gone"}, "warnings": {}},
+                {
+                    "status": "not_ready",
+                    "problems": ["database"],
+                    "warnings": [],
+                    "details": {"database": "gone"},
+                },
                 status=503,
             )
             await asyncio.to_thread(seen.wait_for, "not ready, database: gone")

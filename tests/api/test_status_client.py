@@ -153,7 +153,8 @@ async def test_nothing_that_is_said_reaches_the_terminal_unread():
     """Neither cursor movements nor walls of text, in whatever is shown."""
     stub, evil = Stub(), "\x1b[2J\x9b31m\r\n\u202e" + "x" * 10_000
     stub.ready = web.json_response(
-        {"status": "not_ready", "problems": {evil: evil}, "warnings": {evil: evil}}, status=503
+        {"status": "not_ready", "problems": [evil], "warnings": [evil], "details": {evil: evil}},
+        status=503,
     )
     label = evil.replace("\n", "\\n")
     stub.metrics = f'activity_build_info{{version="{label}"}} 1\n' + "".join(

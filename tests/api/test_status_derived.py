@@ -190,10 +190,12 @@ def test_who_has_had_something_to_write_for_long_and_wrote_nothing_is_found():
 )
 def test_what_keeps_a_service_from_being_ready_leads_to_what_to_do(problem, alert):
     """The section of the runbook that is about it."""
-    sample = Sample(0.0, 0.0, Readiness("not_ready", {problem: "why"}, {}), None, None, None)
+    sample = Sample(
+        0.0, 0.0, Readiness("not_ready", [problem], [], {problem: "why"}), None, None, None
+    )
     (found,) = thresholds.findings(sample, None)
     assert (found.severity, found.alert) == ("critical", alert)
-    assert problem in found.text
+    assert f"{problem}: why" in found.text
     assert found.runbook.endswith(f"RUNBOOK.md#{alert.lower()}")
 
 

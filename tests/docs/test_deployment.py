@@ -2,6 +2,7 @@
 
 import asyncio
 import configparser
+import http.client
 import json
 import os
 import re
@@ -48,6 +49,12 @@ def unit() -> dict[str, str]:
     parser.optionxform = str
     parser.read(UNIT)
     return dict(parser["Service"])
+
+
+def environment_of_unit() -> dict[str, str]:
+    """Return the variables that the unit sets."""
+    lines = re.findall(r"^Environment=(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE)
+    return dict(lines)
 
 
 def in_place(text: str) -> str:
@@ -105,29 +112,45 @@ def test_the_unit_leaves_enough_time_and_room():
 
 async def test_what_the_unit_starts_says_when_it_is_ready_and_when_it_stops(dsn, tmp_path):
     """By the protocol of Type=notify, where no memory may be both written and executed."""
-    service = unit()
-    name, _, value = service["Environment"].partition("=")
+    service, declared, monitor = unit(), environment_of_unit(), free_port()
+    assert declared["ACTIVITY__SERVER__MONITOR_PORT"] == "9464"
+    declared["ACTIVITY__SERVER__MONITOR_PORT"] = str(monitor)
     state = tmp_path / "state"
     state.mkdir()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(str(tmp_path / "notify"))
     listener.settimeout(60)
-    command = shlex.split(in_place(service["ExecStart"]))
+    command, port = shlex.split(in_place(service["ExecStart"])), free_port()
     with listener:
         async with started(
             [sys.executable, "-c", WITHOUT_NEW_CODE, *command],
             Path(in_place(service["WorkingDirectory"])),
             NOTIFY_SOCKET=str(tmp_path / "notify"),
             ACTIVITY__DATABASE__URL=dsn,
-            ACTIVITY__SERVER__PORT=str(free_port()),
-            **{name: value.replace("/var/lib/activity-tracker", str(state))},
+            ACTIVITY__SERVER__PORT=str(port),
+            **{
+                name: value.replace("/var/lib/activity-tracker", str(state))
+                for name, value in declared.items()
+            },
         ) as process:
             assert await asyncio.to_thread(listener.recv, 100) == b"READY=1"
+            assert await asyncio.to_thread(statuses, "/metrics", port, monitor) == [401, 200]
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(listener.recv, 100) == b"STOPPING=1"
             async with asyncio.timeout(60):
                 assert await process.wait() == 0
     assert (state / "journal").is_dir()
+
+
+def statuses(path: str, *ports: int) -> list[int]:
+    """Return what each port responds with to a request without an API key."""
+    found = []
+    for port in ports:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", path, headers={"X-API-Key": "none"})
+        found.append(connection.getresponse().status)
+        connection.close()
+    return found
 
 
 def test_who_did_not_ask_or_is_gone_is_told_nothing(tmp_path, monkeypatch):
@@ -243,10 +266,14 @@ async def test_what_the_recipe_builds_serves_and_is_found_healthy(dsn, tmp_path)
         copy(ROOT / source, app / source)
     declared = dict(pair.split("=", 1) for pair in shlex.split(recipe("ENV")[0]))
     assert declared["ACTIVITY__SERVER__HOST"] == "0.0.0.0"  # noqa: S104
-    declared["ACTIVITY__SERVER__HOST"] = "127.0.0.1"
+    assert declared["ACTIVITY__SERVER__MONITOR_HOST"] == "0.0.0.0"  # noqa: S104
+    assert recipe("EXPOSE") == [f"8080 {declared['ACTIVITY__SERVER__MONITOR_PORT']}"]
+    port, monitor = free_port(), free_port()
+    declared["ACTIVITY__SERVER__HOST"] = declared["ACTIVITY__SERVER__MONITOR_HOST"] = "127.0.0.1"
+    declared["ACTIVITY__SERVER__MONITOR_PORT"] = str(monitor)
     declared["ACTIVITY__JOURNAL__DIR"] = str(tmp_path / "journal")
     declared["PATH"] = f"{environment}/bin"
-    declared |= {"ACTIVITY__SERVER__PORT": str(free_port()), "ACTIVITY__DATABASE__URL": dsn}
+    declared |= {"ACTIVITY__SERVER__PORT": str(port), "ACTIVITY__DATABASE__URL": dsn}
     python = str(environment / "bin" / "python")
     entry, default = (json.loads(recipe(name)[0]) for name in ("ENTRYPOINT", "CMD"))
     (check,) = re.findall(r"CMD (\[.*\])", recipe("HEALTHCHECK")[0])
@@ -260,6 +287,7 @@ async def test_what_the_recipe_builds_serves_and_is_found_healthy(dsn, tmp_path)
     assert (entry[0], json.loads(check)[0]) == ("python", "python")
     async with started([python, *entry[1:], *default], app, **declared) as process:
         assert await asyncio.to_thread(healthy)
+        assert await asyncio.to_thread(statuses, "/metrics", port, monitor) == [401, 200]
         where = "import tracker, api; print(tracker.__file__, api.__file__)"
         command = [python, "-c", where]
         files = await asyncio.to_thread(subprocess.check_output, command, cwd=app, text=True)

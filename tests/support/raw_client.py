@@ -163,7 +163,7 @@ async def listening(dsn: str, **server: Any) -> AsyncIterator[ListeningService]:
         server: settings of the server that differ from the defaults.
     """
     settings = Settings(
-        server={"port": free_port(), "shutdown_timeout_s": 1.0, **server},
+        server={"port": free_port(), "shutdown_timeout_s": 1.0, "metrics_max_age_s": 0, **server},
         tracker={"flush_interval_s": NEVER_S},
     )
     app = await create_app(settings, dsn)

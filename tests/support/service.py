@@ -104,6 +104,8 @@ async def running(
         owner_dsn: the database as its owner, who makes API keys, if the service is another role.
         sections: settings that differ from the defaults, by section.
     """
+    # What a test counts is what there is now, not what there was a second ago.
+    sections["server"] = {"metrics_max_age_s": 0, **sections.get("server", {})}
     sections["tracker"] = {"flush_interval_s": NEVER_S, **sections.get("tracker", {})}
     settings = Settings(**sections)
     app = await create_app(settings, dsn)

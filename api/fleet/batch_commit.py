@@ -54,7 +54,7 @@ class _Upload:
     reports: Sequence[Report]
     size_bytes: int
     due: float
-    answer: "asyncio.Future[None]"
+    answer: "asyncio.Future[int]"
 
 
 class BatchCommit(Collector):
@@ -94,7 +94,7 @@ class BatchCommit(Collector):
         self._batch_rows = Histogram(_ROWS_BOUNDS)
         self._write_s = Histogram(_DURATION_BOUNDS_S)
 
-    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> None:
+    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> int:
         """See `Uploads.store`."""
         settings = self._settings
         if self._closed:
@@ -113,7 +113,7 @@ class BatchCommit(Collector):
         self._start_writer()
         if self._expiry is None:
             self._expiry = loop.call_later(self._deadline_s, self._expire)
-        await upload.answer
+        return await upload.answer
 
     async def close(self) -> None:
         """Break off what is under way; its senders are told to try again."""
@@ -182,7 +182,9 @@ class BatchCommit(Collector):
         self._batch_rows.observe(sum(len(upload.reports) for upload in group))
         if self._monotonic() >= self._careful_until:
             try:
-                await self._locations.insert(_rows(group), deadline_s=_PATIENCE * self._deadline_s)
+                duplicates = await self._locations.insert(
+                    _rows(group), deadline_s=_PATIENCE * self._deadline_s
+                )
             except RowRejected:
                 pass
             except StoreUnavailable:
@@ -191,7 +193,7 @@ class BatchCommit(Collector):
                 self._fail(group, error)
                 return
             else:
-                self._succeed(group)
+                self._succeed(group, _counted(group, duplicates))
                 return
         await self._commit_carefully(group)
 
@@ -202,7 +204,7 @@ class BatchCommit(Collector):
             if not part:
                 continue
             try:
-                left = await self._locations.insert_reachable(
+                left, duplicates = await self._locations.insert_reachable(
                     _rows(part), deadline_s=self._deadline_s
                 )
             except RowRejected as error:
@@ -216,13 +218,14 @@ class BatchCommit(Collector):
                     self._fail(one, error)
                 return
             else:
-                self._settle(part, left)
+                self._settle(part, left, _counted(part, duplicates))
 
-    def _settle(self, part: list[_Upload], left: dict[str, bool]) -> None:
+    def _settle(
+        self, part: list[_Upload], left: dict[str, bool], duplicates: Counter[_Upload]
+    ) -> None:
+        self._succeed([upload for upload in part if upload.device_id not in left], duplicates)
         if not left:
-            self._succeed(part)
             return
-        self._succeed([upload for upload in part if upload.device_id not in left])
         gone = [upload for upload in part if left.get(upload.device_id) is False]
         self._fail(gone, NoSuchDevice("the device has no row"))
         locked = [upload for upload in part if left.get(upload.device_id) is True]
@@ -240,11 +243,11 @@ class BatchCommit(Collector):
         self._locked = []
         self._start_writer()
 
-    def _succeed(self, uploads: list[_Upload]) -> None:
+    def _succeed(self, uploads: list[_Upload], duplicates: Counter[_Upload]) -> None:
         for upload in uploads:
             if not upload.answer.done():  # its sender may have left, or been told to try again
                 self._outcomes["stored"] += 1
-                upload.answer.set_result(None)
+                upload.answer.set_result(duplicates[upload])
 
     def _fail(self, uploads: Sequence[_Upload], error: StoreError) -> None:
         outcome = "refused" if isinstance(error, RowRejected) else "unavailable"
@@ -314,3 +317,12 @@ class BatchCommit(Collector):
 
 def _rows(uploads: list[_Upload]) -> list[tuple[str, Sequence[Report]]]:
     return [(upload.device_id, upload.reports) for upload in uploads]
+
+
+def _counted(uploads: list[_Upload], duplicates: list[int]) -> Counter[_Upload]:
+    """Return how many duplicates each upload has, from their places among all reports."""
+    counts: Counter[_Upload] = Counter()
+    if duplicates:
+        of_report = [upload for upload in uploads for _ in upload.reports]
+        counts.update(of_report[place] for place in duplicates)
+    return counts

@@ -39,29 +39,51 @@ _INSERT_ONE: Final = f"""
 INSERT INTO locations ({_COLUMNS})
 VALUES ($1, {CAPTURED_AT.format(ms="$2::bigint")}, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (device_id, captured_at) DO NOTHING
+RETURNING 1
 """
 _INSERT: Final = f"""
 INSERT INTO locations ({_COLUMNS})
 SELECT device_id, {CAPTURED_AT.format(ms="ms")}, latitude, longitude, accuracy, altitude, bearing,
        speed, provider, battery_level, network_type
-FROM unnest({_ARRAYS})
+FROM unnest({_ARRAYS}) WITH ORDINALITY
      AS given(device_id, ms, latitude, longitude, accuracy, altitude, bearing, speed, provider,
-              battery_level, network_type)
+              battery_level, network_type, place)
 {{condition}}
 -- In key order, so that two writes of the same reports wait for each other, not in a circle.
-ORDER BY device_id, ms
+ORDER BY device_id, ms, place
 ON CONFLICT (device_id, captured_at) DO NOTHING
+RETURNING device_id, captured_at
 """
-_INSERT_ALL: Final = _INSERT.format(condition="")
-_REACHABLE: Final = "WHERE device_id IN (SELECT device_id FROM reachable)"
+_DUPLICATES: Final = f"""
+SELECT place FROM (
+    SELECT place, device_id, {CAPTURED_AT.format(ms="ms")} AS captured_at,
+           row_number() OVER (PARTITION BY device_id, ms ORDER BY place) AS occurrence
+    FROM unnest((SELECT $1::text)::uuid[], (SELECT $2::text)::bigint[]) WITH ORDINALITY
+         AS given (device_id, ms, place)
+) AS given
+WHERE {{condition}} (occurrence > 1 OR NOT EXISTS (
+    SELECT FROM stored
+    WHERE stored.device_id = given.device_id AND stored.captured_at = given.captured_at
+))
+"""
+"""The places, from 1, of reports that were stored before or are repeated in the same write. Where
+possible they are looked for only if fewer rows than given were stored: see `_INSERT_ALL`."""
+_INSERT_ALL: Final = f"""
+WITH stored AS ({_INSERT.format(condition="")})
+{_DUPLICATES.format(condition="(SELECT count(*) FROM stored) < $12::bigint AND")}
+"""
+_REACHABLE: Final = "device_id IN (SELECT device_id FROM reachable)"
 _INSERT_REACHABLE: Final = f"""
 WITH reachable AS MATERIALIZED (
     SELECT device_id FROM devices WHERE device_id = ANY($12::uuid[])
     ORDER BY device_id FOR KEY SHARE SKIP LOCKED
-), stored AS ({_INSERT.format(condition=_REACHABLE)})
-SELECT asked.device_id::text, EXISTS (SELECT FROM devices AS d WHERE d.device_id = asked.device_id)
+), stored AS ({_INSERT.format(condition=f"WHERE {_REACHABLE}")})
+SELECT asked.device_id::text,
+       EXISTS (SELECT FROM devices AS d WHERE d.device_id = asked.device_id), NULL
 FROM unnest($12::uuid[]) AS asked(device_id)
 WHERE asked.device_id NOT IN (SELECT device_id FROM reachable)
+UNION ALL
+SELECT NULL, NULL, place FROM ({_DUPLICATES.format(condition=f"{_REACHABLE} AND")}) AS duplicates
 """
 
 
@@ -141,10 +163,11 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """That reports are committed, and how many."""
+    """That reports are committed, and how many; some may have been stored before."""
 
     success: bool
     processed_count: int
+    duplicate_count: int
 
 
 class NoSuchDevice(RowRejected):
@@ -165,12 +188,16 @@ class Locations:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, uploads: Sequence[Uploaded], *, deadline_s: float) -> None:
+    async def insert(self, uploads: Sequence[Uploaded], *, deadline_s: float) -> list[int]:
         """Store all of the uploads, or none.
 
         Args:
             uploads: at least one.
             deadline_s: how long it may take, in seconds.
+
+        Returns:
+            Which reports were not stored because one of the same device and capture time is there
+            already or comes before it: their places among all reports of the uploads, from 0.
 
         Raises:
             RowRejected: a row is refused; it may be that a device has no row any more.
@@ -180,13 +207,17 @@ class Locations:
         if len(uploads) == 1 and len(uploads[0][1]) == 1:
             ((device_id, (report,)),) = uploads
             values = (device_id, *(getattr(report, name) for name in FIELDS))
-            await self._database.fetch(_INSERT_ONE, *values, deadline_s=deadline_s)
-        else:
-            await self._database.fetch(_INSERT_ALL, *_arrays(uploads), deadline_s=deadline_s)
+            stored = await self._database.fetch(_INSERT_ONE, *values, deadline_s=deadline_s)
+            return [] if stored else [0]
+        given = sum(len(reports) for _, reports in uploads)
+        rows = await self._database.fetch(
+            _INSERT_ALL, *_arrays(uploads), given, deadline_s=deadline_s
+        )
+        return [row[0] - 1 for row in rows]
 
     async def insert_reachable(
         self, uploads: Sequence[Uploaded], *, deadline_s: float
-    ) -> dict[str, bool]:
+    ) -> tuple[dict[str, bool], list[int]]:
         """Store those uploads whose devices' rows can be had at once, at somewhat more cost.
 
         Args:
@@ -195,7 +226,8 @@ class Locations:
 
         Returns:
             The devices whose uploads were not stored: False for one that has no row, True for one
-            whose row somebody else has locked.
+            whose row another transaction has locked. And the duplicates of the others, as `insert`
+            returns them.
 
         Raises:
             RowRejected: a report is refused; none was stored.
@@ -205,7 +237,8 @@ class Locations:
         rows = await self._database.fetch(
             _INSERT_REACHABLE, *_arrays(uploads), asked, deadline_s=deadline_s
         )
-        return {row[0]: row[1] for row in rows}
+        left = {row[0]: row[1] for row in rows if row[2] is None}
+        return left, [row[2] - 1 for row in rows if row[2] is not None]
 
 
 def _arrays(uploads: Sequence[Uploaded]) -> list[str | list[object]]:

@@ -32,13 +32,16 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class Uploads(Protocol):
     """Where uploads are stored."""
 
-    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> None:
+    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> int:
         """Return when all of the reports are committed.
 
         Args:
             device_id: the device that they are of.
             reports: at least one.
             size_bytes: the size of the body that they came in.
+
+        Returns:
+            How many of them were stored before, or repeat an earlier one of the upload.
 
         Raises:
             NoSuchDevice: the device has no row any more; none is stored.
@@ -119,7 +122,7 @@ class LocationHandlers:
         device = await self._access.authorize_device(request, str(device_id))
         body = await request.read()  # it has been read; this is its size
         try:
-            await self._uploads.store(device.device_id, reports, size_bytes=len(body))
+            duplicates = await self._uploads.store(device.device_id, reports, size_bytes=len(body))
         except NoSuchDevice as error:  # deleted a moment ago
             self._access.forget(device.device_id)
             raise device_not_found() from error
@@ -127,4 +130,6 @@ class LocationHandlers:
             if times := self._refused.due():
                 log.warning("upload.rejected", times=times, error=str(error))
             raise ApiError(422, "refused", "the database refuses this report") from error
-        return json_response(Accepted(success=True, processed_count=len(reports)))
+        return json_response(
+            Accepted(success=True, processed_count=len(reports), duplicate_count=duplicates)
+        )

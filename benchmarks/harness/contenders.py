@@ -119,8 +119,10 @@ def throttled(pool: Pool) -> Middleware:
 class Nowhere:
     """Accepts uploads and stores nothing."""
 
-    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> None:
-        """Do nothing."""
+    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> int:
+        """Store nothing, and so no duplicate."""
+        del device_id, reports, size_bytes
+        return 0
 
 
 class InsertPerRequest:
@@ -133,7 +135,7 @@ class InsertPerRequest:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> None:
+    async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> int:
         """Insert the one report of an upload."""
         del size_bytes
         (one,) = reports
@@ -142,6 +144,7 @@ class InsertPerRequest:
             *(device_id, one.timestamp, one.latitude, one.longitude, one.accuracy, one.altitude),
             *(one.bearing, one.speed, one.provider, one.battery_level, one.network_type),
         )
+        return 0
 
 
 _TRACKED: Final = ("ours", "unjournaled", "no-database", "insert")

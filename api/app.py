@@ -1,6 +1,7 @@
 """The composition root: the only place where the parts of the service are wired together."""
 
 import gc
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -75,7 +76,13 @@ _ACCESS_CONNECTIONS: Final = 5
 readiness."""
 
 
-def create_tracker(settings: TrackerSettings, journal: JournalSettings, dsn: str) -> Tracker | None:
+def create_tracker(
+    settings: TrackerSettings,
+    journal: JournalSettings,
+    dsn: str,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> Tracker | None:
     """Return the tracker of all targets; None when tracking is off."""
     if not settings.enabled:
         return None
@@ -91,6 +98,7 @@ def create_tracker(settings: TrackerSettings, journal: JournalSettings, dsn: str
         shutdown_deadline_s=settings.shutdown_deadline_s,
         journal_dir=journal.dir if journal.enabled else None,
         journal_max_bytes=journal.max_bytes,
+        clock=clock,
     )
 
 
@@ -123,11 +131,11 @@ async def create_app(
         live_database = await stack.enter_async_context(
             open_database(dsn, settings.database, connections=1)
         )
-        tracker = create_tracker(settings.tracker, settings.journal, dsn)
+        clock = DatabaseClock()
+        tracker = create_tracker(settings.tracker, settings.journal, dsn, clock=clock.now_or_host)
         if tracker is not None:
             await stack.enter_async_context(tracker.running())
 
-        clock = DatabaseClock()
         keys = CachedLookup("keys", partial(load_principals, access_database, clock), settings.auth)
         devices = CachedLookup(
             "devices",
@@ -164,7 +172,7 @@ async def create_app(
         limits = Limits(settings.limits)
         registry = _registry(
             *(requests.metrics, loop_lag, batch_commit, caches),
-            *(revocations, PoolMetrics(pools), limits),
+            *(revocations, clock, PoolMetrics(pools), limits),
         )
 
         access = Access(keys, devices, devices_of_group, clock)

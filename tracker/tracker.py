@@ -1,6 +1,7 @@
 """The tracker: the buffers, journals and flush loops of all targets, wired together."""
 
 import asyncio
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -53,6 +54,8 @@ class Tracker:
             another process recovers it. Processes may share the directory; with `pool`, only those
             that write to the same database. None: pending touches are in memory alone.
         journal_max_bytes: the most room for the journal of one target, in bytes.
+        clock: wall clock in seconds since the epoch, which says what now is. It is called for each
+            touch. Pass another one if the host's clock is not that of the database.
         backoff_first_s: deprecated name of `backoff_initial_s`.
         backoff_most_s: deprecated name of `backoff_max_s`.
 
@@ -75,6 +78,7 @@ class Tracker:
         shutdown_deadline_s: float = 10.0,
         journal_dir: str | PathLike[str] | None = None,
         journal_max_bytes: int = 512 << 20,
+        clock: Callable[[], float] = time.time,
         backoff_first_s: float | None = None,
         backoff_most_s: float | None = None,
     ) -> None:
@@ -97,7 +101,7 @@ class Tracker:
             journal_dir=None if journal_dir is None else Path(journal_dir),
             journal_max_bytes=journal_max_bytes,
         )
-        self._buffers = _buffers(targets)
+        self._buffers = _buffers(targets, clock)
         self._touch: dict[str, Callable[[object, Time | None], None]] = {
             name: partial(self._touch_early, buffer) for name, buffer in self._buffers.items()
         }
@@ -277,7 +281,7 @@ class Tracker:
             raise
 
 
-def _buffers(targets: Iterable[Target]) -> dict[str, Buffer]:
+def _buffers(targets: Iterable[Target], clock: Callable[[], float]) -> dict[str, Buffer]:
     """Return a buffer for each target, by name.
 
     Raises:
@@ -286,7 +290,7 @@ def _buffers(targets: Iterable[Target]) -> dict[str, Buffer]:
     if isinstance(targets, Target):
         raise ConfigurationError("targets must be a list of targets, not one")
     targets = list(targets)
-    buffers = {target.name: Buffer(target) for target in targets}
+    buffers = {target.name: Buffer(target, clock=clock) for target in targets}
     if not buffers or len(buffers) != len(targets):
         raise ConfigurationError("a tracker needs targets, each with a name of its own")
     return buffers

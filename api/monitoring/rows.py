@@ -275,6 +275,13 @@ def _uploads() -> list[Panel]:
             limits=Limits(bad=60),
             alert="ActivityRevocationsUnseen",
         ),
+        graph(
+            "Clock ahead of the database's",
+            "Touches go by the database's clock; the host's is wrong if this is far from 0.",
+            Query("database_clock_offset_seconds{P}", "{{instance}}"),
+            unit="s",
+            alert="ActivityClockOffset",
+        ),
     ]
 
 

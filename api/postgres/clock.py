@@ -1,29 +1,63 @@
-"""The database's clock, by which keys expire: as it last told it, carried on by our own.
+"""The database's clock, as the database last told it, carried on by our monotonic clock.
 
-Whatever asks the database anyway asks it for the time as well; the look for revoked keys does so
-several times a second. So a clock of ours that is wrong matters nothing, and one of theirs that is
-set right is soon followed. While the database is away, our monotonic clock carries on.
+API keys expire by it, and touches are recorded by it: a host whose clock is wrong would show a live
+fleet as silent, or for ever as just seen. Each query that is made anyway asks for the time as well;
+the poll for revoked keys does so several times a second. So a clock of the database that is set
+right is soon followed. While the database is away, the monotonic clock carries on.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import structlog
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tracker.instrumentation import LogThrottle
+
+MAX_OFFSET_S: Final = 60.0
+"""Beyond this offset of the host's clock a warning is logged."""
+_LOG_EVERY_S: Final = 600.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-class DatabaseClock:
+class DatabaseClock(Collector):
     """Tells the database's time without asking it.
 
     Args:
         monotonic: monotonic clock in seconds.
+        wall: the host's clock in seconds since the epoch.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.monotonic = monotonic
-        """What answers are timed by, see `set`."""
-        self._ahead_s = float("-inf")  # until it is first told, nothing has expired
+        """What queries are timed by, see `set`."""
+        self._wall = wall
+        self._ahead_s = -math.inf  # until it is first told, nothing has expired
+        self._log = LogThrottle(_LOG_EVERY_S, monotonic)
 
     def now(self) -> float:
-        """Return the time in epoch seconds: never behind, ahead by what an answer takes at most."""
+        """Return the time in epoch seconds: never behind, ahead by what a query takes at most.
+
+        Before the database has told its time it is minus infinity.
+        """
         return self.monotonic() + self._ahead_s
+
+    def now_or_host(self) -> float:
+        """Return the time in epoch seconds; by the host before the database has told its own."""
+        now = self.monotonic() + self._ahead_s
+        return now if now > 0 else self._wall()
+
+    def offset_s(self) -> float:
+        """Return how far the host's clock is ahead of the database's, in seconds; 0 if unknown."""
+        return self._wall() - self.now_or_host()
 
     def set(self, now: float, *, asked_at: float) -> None:
         """Take note of what the database says.
@@ -33,3 +67,14 @@ class DatabaseClock:
             asked_at: when it was asked, by the monotonic clock.
         """
         self._ahead_s = now - asked_at
+        offset_s = self.offset_s()
+        if abs(offset_s) > MAX_OFFSET_S and (times := self._log.due()):
+            log.warning("clock.offset", ahead_s=round(offset_s), times=times)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauge."""
+        yield GaugeMetricFamily(
+            "database_clock_offset_seconds",
+            "How far the host's clock is ahead of the database's; touches go by the database's.",
+            value=self.offset_s(),
+        )

@@ -107,7 +107,7 @@ async def test_the_look_for_revoked_keys_sets_the_clock(database, db, monkeypatc
         "keys", lambda _: asyncio.sleep(0, {}), AuthSettings()
     )
     before = await db.fetchval("SELECT extract(epoch FROM now())::float8")
-    watching = asyncio.create_task(Revocations(database, keys, clock, every_s=0.01).watch())
+    watching = asyncio.create_task(Revocations(database, keys, clock, every_s=0.01).poll())
     async with asyncio.timeout(30):
         while clock.now() < before:
             await asyncio.sleep(0.01)

@@ -45,6 +45,7 @@ PROMISED = {
     "auth_cache_hits_total": "counter",
     "auth_cache_misses_total": "counter",
     "auth_revocation_lag_seconds": "gauge",
+    "database_clock_offset_seconds": "gauge",
     "database_in_use_connections": "gauge",
     "database_open_connections": "gauge",
     "database_max_open_connections": "gauge",

@@ -1,5 +1,6 @@
 """The service under test: the real application on a real database, and a client with a key."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -77,6 +78,12 @@ class Service:
     ) -> str:
         async with open_database(self.dsn, self.settings.database, connections=1) as database:
             return await create_key(database, name, group_id, valid_s=valid_s)
+
+    async def clock_is_known(self) -> None:
+        """Return when the service has read the database's clock."""
+        async with asyncio.timeout(30):
+            while not (await self.metrics()).total("database_clock_offset_seconds"):
+                await asyncio.sleep(0.01)
 
     async def metrics(self) -> Metrics:
         async with self.client.get("/metrics") as answer:

@@ -1,0 +1,61 @@
+"""A host whose clock is wrong, beside a database whose clock is right."""
+
+import time
+from functools import partial
+
+import pytest
+from structlog.testing import capture_logs
+
+from api.postgres.clock import DatabaseClock
+from tests.support.service import running
+from tests.support.stores import Clock
+
+
+@pytest.fixture(params=[-1200.0, 1200.0], ids=["behind", "ahead"])
+def offset_s(request, monkeypatch) -> float:
+    """How far the host's clock is ahead."""
+    wall = time.time
+    clock = partial(DatabaseClock, wall=lambda: wall() + request.param)
+    monkeypatch.setattr("api.app.DatabaseClock", clock)
+    return request.param
+
+
+async def test_touches_go_by_the_databases_clock(dsn, db, offset_s):
+    """A device that has just sent a heartbeat is seen now, in the listing and in the table."""
+    async with running(dsn) as service:
+        device_id = await service.register()
+        await db.execute("UPDATE devices SET last_seen_at = now() - interval '1 h'")
+        await service.clock_is_known()
+        before = await db.fetchval("SELECT floor(extract(epoch FROM now()))::int")
+        assert (await service.heartbeat(device_id)).status == 204
+        assert len(await service.listing("family&seen_within=1m")) == 1
+        assert await service.listing("family&silent_for=15m") == []
+        await service.tracker.flush()
+        seen, now = await db.fetchrow(
+            "SELECT extract(epoch FROM last_seen_at)::int, extract(epoch FROM now())::int "
+            "FROM devices"
+        )
+        assert before <= seen <= now
+        metrics = await service.metrics()
+        assert metrics.total("database_clock_offset_seconds") == pytest.approx(offset_s, abs=30)
+
+
+async def test_an_offset_above_a_minute_is_logged_and_a_smaller_one_is_not():
+    """Once in a while, however often the database is asked."""
+    ours = Clock(1000.0)
+    for ahead_s, logged in ((59.0, []), (61.0, [61]), (-300.0, [-300])):
+        clock = DatabaseClock(ours, lambda ahead_s=ahead_s: 5000.0 + ahead_s)
+        with capture_logs() as logs:
+            for _ in range(100):
+                clock.set(5000.0, asked_at=ours.now)
+        assert [line["ahead_s"] for line in logs if line["event"] == "clock.offset"] == logged
+
+
+def test_before_the_database_was_asked_the_hosts_clock_serves():
+    """And after that it does not matter any more, even if it jumps."""
+    ours, wall = Clock(1000.0), Clock(2000.0)
+    clock = DatabaseClock(ours, wall)
+    assert (clock.now_or_host(), clock.offset_s()) == (2000.0, 0.0)
+    clock.set(9000.0, asked_at=1000.0)
+    wall.now, ours.now = 0.0, 1001.0
+    assert (clock.now_or_host(), clock.offset_s()) == (9001.0, -9001.0)

@@ -15,6 +15,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from api.config import LogSettings
 from api.printable import escaped
+from tracker.postgres import reason
 
 _TRACES: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 """Without local variables: there are keys and passwords among them."""
@@ -38,6 +39,32 @@ def _escaped(value: object) -> object:
         return escaped(value)
     # Lists are shown by repr, which escapes what is not printable.
     return value
+
+
+def _hide_rows(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Take rows out of the driver's errors, before a trace shows them.
+
+    Most are translated, but the trace of an error that is not has all errors that led to it.
+    """
+    exc_info = event.get("exc_info")
+    error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1]
+    if isinstance(exc_info, tuple):
+        error = exc_info[1]
+    if exc_info and error is not None:
+        _hide_row(error, set())
+    return event
+
+
+def _hide_row(error: BaseException | None, seen: set[int]) -> None:
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    if hasattr(error, "sqlstate"):
+        error.args = (reason(error),)
+        for quoting_the_row in ("detail", "hint", "query"):
+            error.__dict__.pop(quoting_the_row, None)
+    for one in (error.__cause__, error.__context__, *getattr(error, "exceptions", ())):
+        _hide_row(one, seen)
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
@@ -82,7 +109,11 @@ def configure_logs(settings: LogSettings, stream: TextIO = sys.stdout) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _hide_rows,
+                *render,
+            ],
         )
     )
     root = logging.getLogger()

@@ -4,6 +4,7 @@ This is the only file of the library that imports the driver.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
@@ -22,6 +23,12 @@ else:
     Pool: TypeAlias = asyncpg.Pool
     Connection: TypeAlias = object
 
+_LANGUAGES: Final = ("pl_", "plperl", "plpy", "pltcl", "plv8")
+"""How the source files of procedural languages start, in which functions raise errors."""
+_OF_A_VALUE: Final = "22"
+"""The class of errors that quote the value, and after a colon what is wrong with it."""
+_QUOTED: Final = re.compile("[\"'«»„“”].*[\"'«»„“”]", re.DOTALL).sub
+_PLACE: Final = re.compile(r"PL/\w+ function [\w.\"]+").search
 _CANCEL_WITHIN_S: Final = 2.0
 """How long a statement may take to be cancelled before its connection is cut."""
 _CLIENT_SIDE: Final[tuple[tuple[type[Exception], type[StoreError]], ...]] = (
@@ -73,8 +80,20 @@ def reason(error: BaseException) -> str:
 
 
 def _message(error: asyncpg.PostgresError) -> str:
-    """Return the server's message alone: its DETAIL quotes the row, with names and positions."""
-    return str(error.args[0]) if error.args else type(error).__name__
+    """Return what an error says without the row, which has names and positions.
+
+    DETAIL and HINT quote the row, so does what a trigger raises, and so does a message about a
+    value that has the wrong form.
+    """
+    if not error.args:
+        return type(error).__name__
+    if (error.server_source_filename or "").startswith(_LANGUAGES):
+        place = _PLACE(error.context or "")
+        return f"raised by {place[0]}" if place else "raised by a function of the database"
+    said = str(error.args[0])
+    if (error.sqlstate or "").startswith(_OF_A_VALUE):
+        return _QUOTED("…", said.partition(":")[0])
+    return said
 
 
 @asynccontextmanager

@@ -79,9 +79,10 @@ def test_prometheus_takes_the_rules():
 
 
 @needs_promtool
-def test_each_alert_fires_when_it_should_and_not_else():
+@pytest.mark.parametrize("file", ["alerts_test.yml", "alerts_day_test.yml"])
+def test_each_alert_fires_when_it_should_and_not_else(file):
     """With the words that it is to have."""
-    assert promtool("test", "rules", RULE_TESTS) == ""
+    assert promtool("test", "rules", RULE_TESTS.with_name(file)) == ""
 
 
 @needs_promtool

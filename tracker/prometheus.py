@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from tracker._buffer.buffer import Buffer
-from tracker._flush.flusher import FlushCounts
+from tracker._flush.counts import FlushCounts
 from tracker._flush.loop import FlushLoop
 from tracker._journal.journal import Journal
 from tracker.instrumentation import Family, families
@@ -64,6 +64,18 @@ _FLUSH: Final[tuple[Family[tuple[FlushCounts, FlushLoop]], ...]] = (
             name: getattr(f[0], name) for name in ("written", "unchanged", "missing", "rejected")
         },
         by="outcome",
+    ),
+    Family(
+        _Counter,
+        "activity_flush_corrected_keys",
+        "Of the written keys, those whose stored time was in the future.",
+        lambda f: f[0].corrected,
+    ),
+    Family(
+        _Gauge,
+        "activity_flush_hidden_keys",
+        "Keys that the last flush kept because the table may not show their rows.",
+        lambda f: f[0].hidden,
     ),
     Family(
         _Histogram,

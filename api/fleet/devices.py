@@ -283,8 +283,9 @@ def last_seen(row: Iterable[Any], view: View) -> tuple[int, int]:
         view: the pending touches to lay over it.
     """
     device_id, _, _, stored, now, *_ = row
-    # The server's clock has the last word here too: what it would not store is not shown.
-    return max(stored or 0, min(view.get(device_id) or 0, now)), now
+    # The server's clock bounds what is shown, too: it would not store a later time, and one that an
+    # old bug or a restored dump has left would show the device as online for ever.
+    return min(max(stored or 0, view.get(device_id) or 0), now), now
 
 
 def device_answer(row: Iterable[Any], view: View) -> DeviceAnswer:

@@ -9,7 +9,8 @@ from api.fleet.devices import Limit, Time
 from api.postgres.database import Database
 
 _SUMMARY: Final = (
-    "count(*), date_trunc('second', max(last_seen_at) FILTER (WHERE isfinite(last_seen_at)))"
+    "count(*), date_trunc('second', "
+    "max(least(last_seen_at, now())) FILTER (WHERE isfinite(last_seen_at)))"
 )
 _PAGE: Final = f"""
 SELECT group_id, {_SUMMARY} FROM devices

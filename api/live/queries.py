@@ -17,7 +17,8 @@ from api.postgres.database import Database, Records
 _PAGE_DEVICES: Final = 1000
 _NIL: Final = "00000000-0000-0000-0000-000000000000"
 _SEEN: Final = """
-    CASE WHEN isfinite(last_seen_at) THEN floor(extract(epoch FROM last_seen_at))::bigint ELSE 0 END
+    CASE WHEN isfinite(last_seen_at)
+    THEN floor(extract(epoch FROM least(last_seen_at, now())))::bigint ELSE 0 END
 """
 _MEMBER: Final = "hashtextextended(concat_ws(E'\\n', device_id, platform, display_name), 0)"
 _SUMMARY: Final = f"""

@@ -120,6 +120,15 @@ def _flushes() -> list[Panel]:
             _rate("activity_flush_keys_total{T}", "target, outcome", "{{target}} {{outcome}}"),
             unit="ops",
             stacked=True,
+            alert="ActivityRowsMissing",
+        ),
+        graph(
+            "Keys with doubtful rows",
+            "Hidden: kept, because the table may not show their rows. Corrected: the stored time"
+            " was in the future.",
+            Query("sum by (target) (activity_flush_hidden_keys{T})", "{{target}} hidden"),
+            _rate("activity_flush_corrected_keys_total{T}", "target", "{{target}} corrected"),
+            alert="ActivityFlushPermanentError",
         ),
         graph(
             "Flushes",

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.simulation.ledger import Ledger
-from tracker import RowRejected, Target
+from tracker import RowRejected, StoreMisconfigured, Target
 from tracker._buffer.buffer import Buffer
-from tracker._flush.flusher import FlushCounts
+from tracker._flush.counts import FlushCounts
 from tracker._flush.store import Chunk, ChunkResult, Store
 
 
@@ -120,7 +120,7 @@ class CheckedStore:
         except BaseException as error:
             if self.ledger.trace is not None:
                 self.ledger.say(f"{self._name} fails to write {chunk}: {error!r}")
-            if isinstance(error, RowRejected) and len(chunk) == 1:
+            if isinstance(error, (RowRejected, StoreMisconfigured)) and len(chunk) == 1:
                 self._rejected_keys.update(_entries(chunk))
             raise
         if self.ledger.trace is not None:
@@ -134,6 +134,14 @@ class CheckedStore:
         left = len(written.missing) + len(written.rejected) + len(written.locked)
         self._advanced |= len(chunk) > left + written.unchanged
         return written
+
+    async def check(self) -> None:
+        """Check."""
+        await self._store.check()
+
+    async def hides_rows(self) -> str | None:
+        """Return what the store says."""
+        return await self._store.hides_rows()
 
     def check_rejected(self) -> None:
         """Let what was rejected be lost, if it was right to reject it."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 import asyncpg
 
 from benchmarks.simulation.server import Server, Transaction
+from tracker.postgres._table import INSPECT
 
 _LOCK_TIMEOUT_MS: Final = re.compile(r"lock_timeout = (\d+)").search
 _STATEMENT_TIMEOUT_MS: Final = re.compile(r"statement_timeout = (\d+)").search
@@ -184,6 +185,8 @@ class Connection:
         if sql == "ROLLBACK":
             self._roll_back()
             return "ROLLBACK"
+        if sql == INSPECT:
+            return [self._server.facts]
         return await self._write(sql, *arguments)
 
     async def _write(self, sql: str, keys: list[int], seconds: str) -> Any:

@@ -10,6 +10,7 @@ import asyncpg
 from benchmarks.simulation.ledger import Ledger
 from tracker import Target
 from tracker.postgres._statements import begin, statements
+from tracker.postgres._table import Facts
 
 _KEEPS_ORDER: Final = ("hashjoin", "mergejoin", "seqscan", "bitmapscan")
 """With any of these plans a server would lock rows in an order of its own."""
@@ -47,6 +48,20 @@ class Server:
         self.most_rows = 1 << 30
         """More in one statement take longer than it may."""
         self.statements = statements(target)
+        self.facts = Facts(
+            oid=1,
+            kind="r",
+            key_type=target.key_type,
+            column_type="timestamp with time zone",
+            key_is_unique=True,
+            may_write=True,
+            role="tracker",
+            triggers=(),
+            indexes=(),
+            fillfactor=50,
+            row_security=False,
+            namesakes=(),
+        )
         self._ledger = ledger
         self._chance = chance
         self._locked: dict[int, Transaction] = {}
@@ -61,7 +76,7 @@ class Server:
 
     def _pending(self, keys: Iterable[int], seconds: str) -> list[tuple[int, int]]:
         now = self._ledger.now()
-        given = zip(keys, map(int, seconds[1:-1].split(",")), strict=True)
+        given = zip(keys, map(int, filter(None, seconds[1:-1].split(","))), strict=True)
         pending = [(key, min(at, now) if self._clamped else at) for key, at in given]
         if self._ordered:
             pending.sort()

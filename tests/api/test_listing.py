@@ -2,6 +2,7 @@
 
 import base64
 import uuid
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -48,6 +49,24 @@ async def test_devices_are_listed_by_when_they_were_seen(service, db):
     assert await names(service, "seen_within=1h") == ["now"]
     assert await names(service, "silent_for=1d&seen_within=4w") == ["day"]
     assert await names(service, "silent_for=4w&seen_within=1d") == []
+
+
+async def test_a_stored_time_in_the_future_is_shown_as_now_and_corrected_by_a_touch(service, db):
+    """An old bug or a restored dump must not show a device as online for ever."""
+    device_id = await service.register()
+    await service.tracker.flush()
+    await seen_ago(db, device_id, "-1 year")
+    now = await db.fetchval("SELECT now()")
+    (device,) = await service.listing("family")
+    assert abs(datetime.fromisoformat(device["last_seen_at"]) - now) < timedelta(minutes=1)
+    groups = await (await service.call("GET", "/api/v1/groups")).json()
+    shown = datetime.fromisoformat(groups["groups"][0]["last_seen_at"])
+    assert abs(shown - now) < timedelta(minutes=1)
+    await service.heartbeat(device_id)
+    await service.tracker.flush()
+    assert service.tracker.flushers["devices"].counts.corrected == 1
+    stored = await db.fetchval("SELECT last_seen_at FROM devices")
+    assert abs(stored - now) < timedelta(minutes=1)
 
 
 async def test_a_device_that_was_touched_a_moment_ago_is_not_silent(service, db):

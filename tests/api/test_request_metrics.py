@@ -34,6 +34,8 @@ PROMISED = {
     "activity_flush_chunk_rows": "histogram",
     "activity_flush_keys_total": "counter",
     "activity_flush_consecutive_failures": "gauge",
+    "activity_flush_corrected_keys_total": "counter",
+    "activity_flush_hidden_keys": "gauge",
     "activity_flush_permanent_error": "gauge",
     "activity_last_flush_success_timestamp_seconds": "gauge",
     "activity_journal_degraded": "gauge",

@@ -35,6 +35,9 @@ class MemoryStore:
         self.known: set[object] | None = None
         self.rejected: set[object] = set()
         self.suppressed: set[object] = set()
+        self.refused: dict[object, Exception] = {}
+        self.table_error: Exception | None = None
+        self.hidden: str | None = None
         self.at_most: int | None = None
         self.locked: set[object] = set()
         self.chunks: list[list[object]] = []
@@ -47,6 +50,9 @@ class MemoryStore:
         self.before()
         if self.at_most is not None and len(chunk) > self.at_most:
             raise StoreTimeout("too many")
+        for key in chunk.keys:
+            if error := self.refused.get(key) or self.table_error:
+                raise error
         if self.rejected & set(chunk.keys):
             raise RowRejected("rejected")
         missing = [key for key in chunk.keys if self.known is not None and key not in self.known]
@@ -65,6 +71,15 @@ class MemoryStore:
         self.after()
         await asyncio.sleep(0)
         return ChunkResult(unchanged=unchanged, missing=missing, rejected=rejected, locked=locked)
+
+    async def check(self) -> None:
+        await asyncio.sleep(0)
+        if self.table_error is not None:
+            raise self.table_error
+
+    async def hides_rows(self) -> str | None:
+        await asyncio.sleep(0)
+        return self.hidden
 
 
 def raising(*errors: Exception | None):

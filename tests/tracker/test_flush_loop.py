@@ -255,12 +255,13 @@ async def test_a_stop_that_is_cancelled_itself_counts_the_loss():
 async def test_a_permanent_error_is_told_apart_and_nothing_is_dropped():
     """A missing table is shown as such, and its touches wait for it."""
     rig = Rig(interval_s=NEVER_S)
-    rig.store.before = raising(StoreMisconfigured("no such table"))
+    rig.store.table_error = StoreMisconfigured("no such table")
     rig.buffer.touch(1)
     with pytest.raises(StoreMisconfigured):
         await rig.loop.flush()
     assert str(rig.loop.permanent_error) == "no such table"
     assert len(rig.buffer) == 1
+    rig.store.table_error = None
     await rig.loop.flush()
     assert rig.loop.permanent_error is None
     await rig.loop.stop()

@@ -30,11 +30,13 @@ class BatchProgress:
         self.chunk_keys = chunk_keys
         self.timed_out = False
         self.locked: Entries = {}
+        self.missing: Entries = {}
         self.rejected: Entries = {}
         self.rejection: RowRejected | None = None
         """Why the last row was rejected."""
         self._any_advanced = False  # whether any row has been written
         self._table_at_fault = False
+        self._missing_believed = False
         self._batch = batch
         self._regions: list[Chunk] = []  # the next one to write is last
         self._taken: list[list[Key]] = []
@@ -81,6 +83,11 @@ class BatchProgress:
         """How many chunks are still to be written, if none is divided further."""
         return len(self._parts) + -(-self._remaining_keys // self.chunk_keys)
 
+    @property
+    def found(self) -> int:
+        """How many keys of the batch have a row, if the whole batch was tried."""
+        return len(self._batch) - len(self.missing)
+
     def committed(self, result: ChunkResult, *, advanced: bool) -> None:
         """Record what became of the chunk.
 
@@ -91,13 +98,16 @@ class BatchProgress:
         Raises:
             StoreMisconfigured: so many rows are rejected that the table must be at fault.
         """
-        entries = dict(self._chunk.entries()) if result.rejected or result.locked else {}
+        unwritten = result.rejected or result.locked or result.missing
+        entries = dict(self._chunk.entries()) if unwritten else {}
         locked = [(key, entries[key]) for key in result.locked]
+        missing = [(key, entries[key]) for key in result.missing]
         rejected = [(key, entries[key]) for key in result.rejected]
         self._any_committed = True
         self._any_advanced |= advanced
         self._chunk = _NO_CHUNK
         self.locked.update(locked)
+        self.missing.update(missing)
         if rejected:
             self._reject(rejected, RowRejected("a trigger or a policy skipped the row"))
 
@@ -136,22 +146,29 @@ class BatchProgress:
         """Accept that rows are at fault only if other rows were written.
 
         Raises:
-            StoreMisconfigured: all rows that were tried are rejected.
+            StoreMisconfigured: all rows that were tried are rejected, or the error is permanent.
             StoreUnavailable: the only row that was tried is; the row or the table may be at fault.
         """
         if self.rejected and not self._any_advanced:
             self._table_at_fault = True
-            kind = StoreMisconfigured if len(self.rejected) > 1 else StoreUnavailable
-            raise kind(f"no row is written and {len(self.rejected)} rejected: {self.rejection}")
+            rejection = self.rejection
+            permanent = rejection and isinstance(rejection.__cause__, StoreMisconfigured)
+            kind = StoreMisconfigured if permanent or len(self.rejected) > 1 else StoreUnavailable
+            raise kind(f"no row is written and {len(self.rejected)} rejected: {rejection}")
+
+    def believe_missing(self) -> None:
+        """Accept that the missing keys have no row; until then they must be written again."""
+        self._missing_believed = True
 
     def uncommitted(self) -> Entries:
         """Return what must be written again; call it once, at the end of the flush.
 
         If the whole batch was tried, that is what is locked. If the flush ended early, it is also
-        what was not tried, and what was rejected, because the table may be at fault.
+        what was not tried, and what was rejected or missing, because the table may be at fault.
         """
+        hidden = {} if self._missing_believed else self.missing
         finished = not self._chunk and not self._parts and not self._remaining_keys
-        if finished and not self._table_at_fault:
+        if finished and not self._table_at_fault and not hidden:
             return self.locked
         if not self._any_committed:
             return self._batch
@@ -166,6 +183,7 @@ class BatchProgress:
             uncommitted = {key: at for region in self._regions for key, at in region.entries()}
         uncommitted |= self.locked
         uncommitted |= self.rejected
+        uncommitted |= hidden
         for part in self._parts:
             uncommitted.update(part.entries())
         uncommitted.update(self._chunk.entries())

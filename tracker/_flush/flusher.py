@@ -8,47 +8,24 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
 from tracker._buffer.buffer import Buffer
 from tracker._flush.batch import BatchProgress
+from tracker._flush.counts import FlushCounts
+from tracker._flush.missing import MissingKeys
 from tracker._flush.store import Chunk, ChunkResult, Store
-from tracker.errors import RowRejected, StoreError, StoreTimeout
-from tracker.instrumentation import Histogram, Log, LogThrottle
+from tracker.errors import RowRejected, StoreError, StoreMisconfigured, StoreTimeout
+from tracker.instrumentation import Log, LogThrottle
 from tracker.keys import Key
 
-_DURATION_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_ROWS_BOUNDS: Final = (1, 10, 50, 100, 250, 500, 1000, 2000, 5000, 10_000, 20_000)
 _PAUSE_FACTOR: Final = 2.0
 """The longest pause after a chunk, as a multiple of the time that the chunk took."""
 _LOGGED_KEYS: Final = 5
 _LOG_EVERY_S: Final = 60.0
 
 log: Final = Log(__name__)
-
-
-@dataclass(slots=True)
-class FlushCounts:
-    """What has become of drained keys and of flushes since the start; plain numbers."""
-
-    written: int = 0
-    unchanged: int = 0
-    missing: int = 0
-    rejected: int = 0
-    success: int = 0
-    partial: int = 0
-    failed: int = 0
-    last_success_at: float = 0.0
-    last_duration_s: float | None = None
-    duration_s: Histogram = field(default_factory=lambda: Histogram(_DURATION_BOUNDS_S))
-    chunk_rows: Histogram = field(default_factory=lambda: Histogram(_ROWS_BOUNDS))
-
-    @property
-    def flushes(self) -> int:
-        """How many flushes there were, with any outcome."""
-        return self.success + self.partial + self.failed
 
 
 class Flusher:
@@ -74,6 +51,7 @@ class Flusher:
         self.buffer = buffer
         self.counts = FlushCounts()
         self._store = store
+        self._missing = MissingKeys(store)
         self._max_chunk_keys = self._chunk_keys = chunk_keys
         self._clock = clock
         self._monotonic = monotonic
@@ -82,7 +60,12 @@ class Flusher:
         self._hurried = asyncio.Event()
         self._throttles = {
             event: LogThrottle(_LOG_EVERY_S, monotonic)
-            for event in ("flush.rows_rejected", "flush.rows_missing", "flush.rows_locked")
+            for event in (
+                "flush.rows_rejected",
+                "flush.rows_missing",
+                "flush.rows_locked",
+                "flush.rows_corrected",
+            )
         }
 
     async def flush(self, *, within_s: float = 0.0) -> int:
@@ -112,6 +95,7 @@ class Flusher:
                 await progress.arrange(self._failed_keys)
                 await self._write(progress, started + within_s)
                 progress.check_rejections()
+                await self._judge_missing(progress)
                 self._count_batch(progress)
                 locked = len(progress.locked)  # settle() takes this map over and adds to it
             except BaseException as error:
@@ -138,7 +122,7 @@ class Flusher:
         while chunk := progress.next_chunk():
             started = self._monotonic()
             try:
-                result = await self._store.write(chunk)
+                result = await self._write_chunk(chunk)
             except (RowRejected, StoreTimeout) as error:
                 progress.divide(error)
                 continue
@@ -146,6 +130,26 @@ class Flusher:
             progress.committed(result, advanced=advanced)
             worked_s = self._monotonic() - started
             await self._pause(worked_s, until - self._monotonic(), progress.remaining_chunks)
+
+    async def _write_chunk(self, chunk: Chunk) -> ChunkResult:
+        """Write a chunk, and find out whether a permanent error is that of a row.
+
+        A trigger or a policy may raise for a single row what else means a missing table.
+
+        Raises:
+            RowRejected: a row of the chunk is rejected.
+            StoreError: the chunk was not written, and no row is to blame.
+        """
+        try:
+            return await self._store.write(chunk)
+        except StoreMisconfigured as error:
+            await self._store.check()
+            if len(chunk) > 1:
+                raise RowRejected(str(error)) from error
+        try:  # once more: the table may have been at fault for a moment
+            return await self._store.write(chunk)
+        except StoreMisconfigured as error:
+            raise RowRejected(str(error)) from error
 
     async def _pause(self, worked_s: float, left_s: float, chunks: int) -> None:
         """Pause after a chunk if the remaining chunks can still be written in time."""
@@ -162,20 +166,34 @@ class Flusher:
         ended = len(chunk) - len(result.rejected) - len(result.locked)
         counts.chunk_rows.observe(len(chunk))
         counts.unchanged += result.unchanged
-        counts.missing += len(result.missing)
+        counts.corrected += len(result.corrected)
         advanced = ended - result.unchanged - len(result.missing)
         counts.written += advanced
         if ended:
             counts.last_success_at = self._clock()
-        self._log_keys("flush.rows_missing", result.missing)
+        self._log_keys("flush.rows_corrected", result.corrected)
         return advanced > 0
 
+    async def _judge_missing(self, progress: BatchProgress) -> None:
+        """Count missing keys as such if they have no row; else keep them.
+
+        Raises:
+            StoreError: their rows may be hidden.
+        """
+        missing = len(progress.missing)
+        self.counts.hidden = missing
+        await self._missing.believe(missing, progress.found)
+        self.counts.hidden = 0
+        progress.believe_missing()
+
     def _count_batch(self, progress: BatchProgress) -> None:
+        self.counts.missing += len(progress.missing)
         self.counts.rejected += len(progress.rejected)
         if progress.locked:
             self.counts.partial += 1
         else:
             self.counts.success += 1
+        self._log_keys("flush.rows_missing", progress.missing)
         self._log_keys("flush.rows_rejected", progress.rejected, error=str(progress.rejection))
         self._log_keys("flush.rows_locked", progress.locked)
 

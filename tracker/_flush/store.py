@@ -41,12 +41,15 @@ class ChunkResult:
         missing: the keys that have no row.
         rejected: the keys whose rows the server skipped without an error, as a trigger may do.
         locked: the keys whose rows another transaction has locked; to be written again.
+        corrected: of the keys that were advanced, those whose stored time was in the future, which
+            was replaced by the touch.
     """
 
     unchanged: int = 0
     missing: Sequence[Key] = ()
     rejected: Sequence[Key] = ()
     locked: Sequence[Key] = ()
+    corrected: Sequence[Key] = ()
 
 
 class Store(Protocol):
@@ -55,10 +58,28 @@ class Store(Protocol):
     async def write(self, chunk: Chunk) -> ChunkResult:
         """Advance each key's stored time to its touch, never backwards, and commit.
 
+        Only a stored time in the future moves back, to the touch.
+
         Raises:
             StoreTimeout: the server took too long; nothing was written, try fewer keys.
             StoreUnavailable: try again later; whether the chunk was written is unknown.
             StoreMisconfigured: permanent until somebody changes something.
             RowRejected: a row of the chunk is rejected; nothing was written, try the others.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Do all that `write` does but for its rows, to find out whether they are to blame.
+
+        Raises:
+            StoreError: it fails without rows, too, so no row is to blame.
+        """
+        ...
+
+    async def hides_rows(self) -> str | None:
+        """Return why a row may exist though its key was reported missing; None if none can.
+
+        Raises:
+            StoreError: that cannot be found out now.
         """
         ...

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import asyncpg
 
-from tracker.errors import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
+from tracker.errors import (
+    RowRejected,
+    StoreError,
+    StoreMisconfigured,
+    StoreTimeout,
+    StoreUnavailable,
+)
 from tracker.postgres._sqlstate import error_for
 
 if TYPE_CHECKING:
@@ -109,18 +115,24 @@ async def transaction(pool: Pool, begin: str, *, deadline_s: float) -> AsyncIter
         The connection.
 
     Raises:
-        StoreError: what the driver raised, translated; the driver's error is its `__cause__`.
+        StoreError: what the block raised, or what the driver raised, translated; the driver's error
+            is its `__cause__`.
     """
     try:
         async with asyncio.timeout(deadline_s), borrowed(pool) as connection:
             try:
                 await connection.execute(begin)
-                yield connection
+                try:
+                    yield connection
+                except TimeoutError as error:  # the pool's `command_timeout`
+                    raise StoreTimeout("a statement took longer than the pool lets it") from error
                 await connection.execute("COMMIT")
             except asyncpg.PostgresError:
                 if not connection.is_closed():
                     await connection.execute("ROLLBACK")
                 raise
+    except StoreError:
+        raise
     except Exception as error:
         translated = translate(error)
         if translated is None:

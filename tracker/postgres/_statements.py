@@ -14,6 +14,10 @@ There are two ways to write a chunk:
   holds a lock, so it can be part of no deadlock), updates them, and reports the rest as locked. It
   joins the locked rows back by key: by ctid it would miss every row that was moved by an update.
 
+A stored time that is more than a minute in the future is no real one: an old bug or a restored dump
+has left it. It is found with the keys that were not written, and one more statement replaces it by
+the touch. The fast path takes no notice of it, so that it costs nothing.
+
 Only keys that were *not* written are returned, each with the reason. The transaction sets all that
 it needs with SET LOCAL, so a pooler in transaction mode can be in between.
 
@@ -29,6 +33,7 @@ from tracker.keys import Key
 from tracker.target import Target
 
 _STALE: Final = "(t.{column} IS NULL OR t.{column} < {newer}.at)"
+_FUTURE: Final = "(t.{column} > now() + interval '1 minute')"
 _PENDING: Final = """
 WITH pending AS MATERIALIZED (
     SELECT key, least(
@@ -40,25 +45,30 @@ WITH pending AS MATERIALIZED (
 _LOCKED: Final = """, locked AS MATERIALIZED (
     SELECT pending.key, pending.at
     FROM {table} AS t JOIN pending ON t.{key_column} = pending.key
-    WHERE {stale}
+    WHERE {outdated}
     ORDER BY pending.key
     FOR NO KEY UPDATE OF t SKIP LOCKED
 )"""
 _UPDATE: Final = """
     UPDATE {table} AS t SET {column} = {newer}.at
     FROM {newer}
-    WHERE t.{key_column} = {newer}.key AND {stale}
+    WHERE t.{key_column} = {newer}.key AND {outdated}
 """
 _UNWRITTEN: Final = """
-SELECT pending.key{shown_as}, CASE WHEN t.{key_column} IS NULL THEN 'missing' ELSE 'stale' END
+SELECT pending.key{shown_as}, CASE
+    WHEN t.{key_column} IS NULL THEN 'missing' WHEN {future} THEN 'future' ELSE 'stale'
+END
 FROM pending LEFT JOIN {table} AS t ON t.{key_column} = pending.key
 WHERE t.{key_column} IS NULL
+   OR {future}
    OR {stale} AND t.xmin IS DISTINCT FROM pg_current_xact_id_if_assigned()::xid
 """
 _SKIP_LOCKED_UNWRITTEN: Final = """
 SELECT pending.key{shown_as}, CASE
     WHEN NOT EXISTS (SELECT FROM {table} AS t WHERE t.{key_column} = pending.key)
     THEN 'missing'
+    WHEN EXISTS (SELECT FROM {table} AS t WHERE t.{key_column} = pending.key AND {future})
+    THEN 'future'
     WHEN NOT EXISTS (SELECT FROM {table} AS t WHERE t.{key_column} = pending.key AND {stale})
     THEN 'unchanged'
     WHEN pending.key IN (SELECT key FROM locked)
@@ -85,7 +95,8 @@ SET LOCAL work_mem = '16MB'
 """
 
 
-def _quoted(*identifiers: str) -> str:
+def quoted(*identifiers: str) -> str:
+    """Return identifiers as SQL takes them, joined by dots."""
     return ".".join('"' + name.replace('"', '""') + '"' for name in identifiers)
 
 
@@ -95,18 +106,21 @@ class Statements(NamedTuple):
     fast: str
     """The fast path: updates in key order and waits for locks."""
     unwritten: str
-    """After the fast path: the keys that it did not write, `missing` or `stale`; none unchanged."""
+    """After the fast path: the keys that it did not write, `missing`, `stale` or `future`; none
+    that is unchanged."""
     skip_locked: str
     """The SKIP LOCKED path: updates the rows that are free, and returns the other keys."""
+    correct: str
+    """Replaces stored times in the future in the rows that are free, and returns their keys."""
 
 
 def statements(target: Target) -> Statements:
     """Return the statements for a target."""
     is_uuid = target.key_type == "uuid"
     names = {
-        "table": _quoted(*target.table.split(".")),
-        "key_column": _quoted(target.key_column),
-        "column": _quoted(target.column),
+        "table": quoted(*target.table.split(".")),
+        "key_column": quoted(target.key_column),
+        "column": quoted(target.column),
         "key_type": target.key_type,
         "given_keys": "(SELECT $1::text)" if is_uuid else "$1",
         "shown_as": "::text" if is_uuid else "",
@@ -114,11 +128,16 @@ def statements(target: Target) -> Statements:
         "ordered_by": 'key COLLATE "C"' if target.key_type == "text" else "key",
     }
 
-    def part(text: str, newer: str = "pending") -> str:
-        stale = _STALE.format(newer=newer, **names)
-        return text.format(newer=newer, stale=stale, **names)
+    def part(text: str, newer: str = "pending", outdated: str = _STALE) -> str:
+        conditions = {
+            "stale": _STALE.format(newer=newer, **names),
+            "future": _FUTURE.format(**names),
+            "outdated": outdated.format(newer=newer, **names),
+        }
+        return text.format(newer=newer, **conditions, **names)
 
     pending = part(_PENDING)
+    returning = f" RETURNING locked.key{names['shown_as']}"
     return Statements(
         fast=pending + part(_UPDATE),
         unwritten=pending + part(_UNWRITTEN),
@@ -126,6 +145,10 @@ def statements(target: Target) -> Statements:
         + part(_LOCKED)
         + f", written AS ({part(_UPDATE, 'locked')} RETURNING locked.key)"
         + part(_SKIP_LOCKED_UNWRITTEN),
+        correct=pending
+        + part(_LOCKED, outdated=_FUTURE)
+        + part(_UPDATE, "locked", outdated=_FUTURE)
+        + returning,
     )
 
 

@@ -3,7 +3,8 @@
 The SQL is in `_statements.py`, connections and the driver's errors are in `_driver.py`.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 from tracker._flush.store import Chunk, ChunkResult
@@ -11,6 +12,7 @@ from tracker.errors import StoreContended
 from tracker.keys import Key
 from tracker.postgres._driver import Connection, Pool, transaction
 from tracker.postgres._statements import arguments, begin, statements
+from tracker.postgres._table import TableCheck
 from tracker.target import Target
 
 _Unwritten: TypeAlias = dict[str, list[Key]]
@@ -38,6 +40,7 @@ class PostgresStore:
         self._statements = statements(target)
         self._begin = begin(statement_timeout_s=statement_timeout_s, lock_timeout_s=lock_timeout_s)
         self._deadline_s = 3 * statement_timeout_s
+        self._table = TableCheck(target)
 
     async def write(self, chunk: Chunk) -> ChunkResult:
         """See `Store.write`."""
@@ -48,23 +51,40 @@ class PostgresStore:
             unchanged = len(unwritten.get("unchanged", ()))
         else:
             stale = unwritten.pop("stale", ())
-            missing = len(unwritten.get("missing", ()))
-            unchanged = max(0, len(chunk) - written - missing - len(stale))
+            unchanged = max(0, len(chunk) - written - len(stale) - _total(unwritten))
             if stale:
                 # The rows are out of date and were not updated: they were replaced meanwhile, or
                 # a trigger or a policy skips them. A new snapshot shows which.
-                at = dict(chunk.entries())
-                again = Chunk(list(stale), [at[key] for key in stale])
-                _, more = await self._in_transaction(self._write_skip_locked, again)
+                _, more = await self._in_transaction(self._write_skip_locked, _part(chunk, stale))
                 unchanged += len(more.pop("unchanged", ()))
                 for state, keys in more.items():
                     unwritten[state] = [*unwritten.get(state, ()), *keys]
+        corrected: Sequence[Key] = ()
+        if future := unwritten.pop("future", ()):
+            corrected = await self._correct(_part(chunk, future))
+            still = set(future) - set(corrected)  # locked, or corrected by another writer
+            unwritten["locked"] = [*unwritten.get("locked", ()), *still]
         return ChunkResult(
             unchanged=unchanged,
             missing=unwritten.get("missing", ()),
             rejected=unwritten.get("rejected", ()),
             locked=unwritten.get("locked", ()),
+            corrected=corrected,
         )
+
+    async def check(self) -> None:
+        """See `Store.check`."""
+        await self._in_transaction(self._write_fast, Chunk([], []))
+
+    async def hides_rows(self) -> str | None:
+        """See `Store.hides_rows`."""
+        async with self._transaction() as connection:
+            return await self._table.hides_rows(connection)
+
+    async def _correct(self, chunk: Chunk) -> Sequence[Key]:
+        async with self._transaction() as connection:
+            given = arguments(self._target, chunk)
+            return [key for (key,) in await connection.fetch(self._statements.correct, *given)]
 
     async def _write_fast(self, connection: Connection, chunk: Chunk) -> tuple[int, _Unwritten]:
         given = arguments(self._target, chunk)
@@ -79,7 +99,7 @@ class PostgresStore:
     ) -> tuple[int, _Unwritten]:
         given = arguments(self._target, chunk)
         unwritten = _by_state(await connection.fetch(self._statements.skip_locked, *given))
-        return len(chunk) - sum(map(len, unwritten.values())), unwritten
+        return len(chunk) - _total(unwritten), unwritten
 
     async def _in_transaction(
         self,
@@ -87,8 +107,21 @@ class PostgresStore:
         chunk: Chunk,
     ) -> tuple[int, _Unwritten]:
         """Return how many rows were written, and the other keys by reason."""
-        async with transaction(self._pool, self._begin, deadline_s=self._deadline_s) as connection:
+        async with self._transaction() as connection:
+            await self._table.check(connection)
             return await write(connection, chunk)
+
+    def _transaction(self) -> AbstractAsyncContextManager[Connection]:
+        return transaction(self._pool, self._begin, deadline_s=self._deadline_s)
+
+
+def _part(chunk: Chunk, keys: Sequence[Key]) -> Chunk:
+    at = dict(chunk.entries())
+    return Chunk(list(keys), [at[key] for key in keys])
+
+
+def _total(unwritten: _Unwritten) -> int:
+    return sum(map(len, unwritten.values()))
 
 
 def _by_state(rows: Iterable[Iterable[Any]]) -> _Unwritten:

@@ -228,6 +228,7 @@ def _requests() -> list[Panel]:
             _rate("limits_denied_requests_total{P}", "limit", "{{limit}}"),
             _rate("live_denied_streams_total{P}", "instance", "{{instance}} streams"),
             unit="ops",
+            alert="ActivityLimitDenials",
         ),
     ]
 

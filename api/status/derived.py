@@ -70,6 +70,8 @@ class Http(msgspec.Struct, frozen=True):
     """By listener."""
     over_limit: float
     """Connections of clients that were closed since the start because too many were open."""
+    denied: float
+    """Requests that a limit of API keys has denied since the start."""
     crashed: float
     """Requests that were answered with 500 since the start."""
     unavailable_share: float | None
@@ -226,6 +228,8 @@ class _Interval:
                 self._now.total("http_connections_closed_total", listener="api", reason=reason)
                 for reason in ("connection_limit", "refused")
             ),
+            self._now.total("limits_denied_requests_total")
+            + self._now.total("live_denied_streams_total"),
             self._now.total(f"{_DURATION}_count", status="500"),
             sum(self._requests("_count", "route", has_status("503")).values()) / counted
             if counted

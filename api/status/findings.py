@@ -155,6 +155,9 @@ def _of_requests(shown: DerivedValues) -> Iterator[Finding]:
     if shown.http.crashed:
         text = f"{count(shown.http.crashed)} requests were answered with 500 since the start"
         yield _finding("warning", "ActivityRequestsCrashed", text)
+    if shown.http.denied:
+        text = f"{count(shown.http.denied)} requests were denied by a limit since the start"
+        yield _finding("warning", "ActivityLimitDenials", text)
     if shown.http.over_limit:
         text = f"{count(shown.http.over_limit)} connections too many were closed since the start"
         yield _finding("warning", "ActivityConnectionLimitReached", text)

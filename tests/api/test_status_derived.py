@@ -116,6 +116,16 @@ def test_what_an_alert_is_about_is_found(alert, metrics, wrong, well):
             'http_request_duration_seconds_count{method="GET",route="/a",status="404"} 1\n',
         ),
         (
+            "ActivityLimitDenials",
+            'limits_denied_requests_total{limit="reads"} 1\n',
+            'limits_denied_requests_total{limit="reads"} 0\n',
+        ),
+        (
+            "ActivityLimitDenials",
+            'live_denied_streams_total{limit="max_streams"} 1\n',
+            'live_denied_streams_total{limit="max_streams"} 0\n',
+        ),
+        (
             "ActivityConnectionLimitReached",
             'http_connections_closed_total{listener="api",reason="connection_limit"} 1\n',
             'http_connections_closed_total{listener="api",reason="slow_body"} 1\n',

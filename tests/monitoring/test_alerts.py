@@ -1,4 +1,4 @@
-"""The alerts fire when they should and not else, and whoever they wake is told the truth."""
+"""Each alert fires when it should, only then, and its texts and runbook section are true."""
 
 import re
 from pathlib import Path
@@ -25,31 +25,31 @@ ALERTS = {
     for rule in group["rules"]
 }
 FIGURE = re.compile(r"\{\{ (\$value|with .*query)")
-"""Who is not there has no figures of its own."""
+"""A description has a value, its own or one that it queries if the process is gone."""
 each_alert = pytest.mark.parametrize("alert", ALERTS)
 
 
 @pytest.fixture
 async def scraped(service) -> Metrics:
-    """What a service exports that has been of some use."""
+    """Return the metrics of a service after one upload and one flush."""
     await service.upload(await service.register())
     await service.tracker.flush()
     return await service.metrics()
 
 
-def what_is_wrong_if_these_fire(metrics: Metrics, alerts: set[str], tmp_path: Path) -> str:
-    """Show Prometheus one scrape for half an hour; return what it says unless just these fire."""
-    asked = set().union(*(metrics_of(rule["expr"]) for rule in ALERTS.values()))
+def unexpected_alerts(metrics: Metrics, alerts: set[str], tmp_path: Path) -> str:
+    """Feed one scrape to Prometheus for 30 minutes; return its error unless these alerts fire."""
+    queried = set().union(*(metrics_of(rule["expr"]) for rule in ALERTS.values()))
     series = []
     for (name, labels), value in metrics.samples.items():
-        if name in asked:
+        if name in queried:
             pairs = {"job": "activity", "instance": "a", **dict(labels)}.items()
             shown = ", ".join(f'{label}="{text}"' for label, text in pairs)
             # The clock of these tests starts at 0, and so has the process.
             constant = 0.0 if name == "process_start_time_seconds" else value
             series.append({"series": f"{name}{{{shown}}}", "values": f"{constant}x120"})
     expected = [{"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(alerts)]
-    look = {
+    firing = {
         "expr": 'group by (alertname) (ALERTS{alertstate="firing"})',
         "eval_time": "30m",
         "exp_samples": expected,
@@ -59,7 +59,9 @@ def what_is_wrong_if_these_fire(metrics: Metrics, alerts: set[str], tmp_path: Pa
         yaml.safe_dump(
             {
                 "rule_files": [str(RULES)],
-                "tests": [{"interval": "15s", "input_series": series, "promql_expr_test": [look]}],
+                "tests": [
+                    {"interval": "15s", "input_series": series, "promql_expr_test": [firing]}
+                ],
             }
         )
     )
@@ -73,27 +75,27 @@ def queries() -> list[str]:
 
 
 @needs_promtool
-def test_prometheus_takes_the_rules():
-    """Their syntax, their labels and their templates."""
+def test_prometheus_accepts_the_rules():
+    """Prometheus accepts the syntax, the labels and the templates of the rules."""
     assert promtool("check", "rules", "--lint=all", "--lint-fatal", RULES) == ""
 
 
 @needs_promtool
 @pytest.mark.parametrize("file", ["alerts_test.yml", "alerts_day_test.yml"])
-def test_each_alert_fires_when_it_should_and_not_else(file):
-    """With the words that it is to have."""
+def test_each_alert_fires_only_when_it_should(file):
+    """Each alert fires in its cases alone, with the expected labels and texts."""
     assert promtool("test", "rules", RULE_TESTS.with_name(file)) == ""
 
 
 @needs_promtool
-async def test_a_service_that_is_well_sets_off_no_alert(scraped, tmp_path):
-    """By what it exports itself, so labels that do not match in the rules would show."""
-    assert what_is_wrong_if_these_fire(scraped, set(), tmp_path) == ""
+async def test_a_healthy_service_fires_no_alert(scraped, tmp_path):
+    """The metrics of a real service fire no alert, so its labels match those of the rules."""
+    assert unexpected_alerts(scraped, set(), tmp_path) == ""
 
 
 @needs_promtool
-async def test_a_service_that_is_not_sets_off_those_that_are_meant(service, db, tmp_path):
-    """A table is gone, and the journal misses a touch: each alert that is about it, no other."""
+async def test_a_missing_table_and_a_degraded_journal_fire_their_alerts(service, db, tmp_path):
+    """A missing table and a touch that the journal missed fire their alerts, and no other."""
     await service.heartbeat(await service.register())
     await db.execute("ALTER TABLE devices RENAME TO elsewhere")
     for _ in range(3):
@@ -106,14 +108,14 @@ async def test_a_service_that_is_not_sets_off_those_that_are_meant(service, db, 
         "ActivityFlushPermanentError",
         "ActivityJournalDegraded",
     }
-    assert what_is_wrong_if_these_fire(metrics, alerts, tmp_path) == ""
-    assert "ActivityFlushFailing" in what_is_wrong_if_these_fire(metrics, set(), tmp_path)
+    assert unexpected_alerts(metrics, alerts, tmp_path) == ""
+    assert "ActivityFlushFailing" in unexpected_alerts(metrics, set(), tmp_path)
     await db.execute("ALTER TABLE elsewhere RENAME TO devices")
 
 
 @each_alert
 def test_each_alert_is_tested_both_ways(alert):
-    """Firing and silent."""
+    """Each alert has a case in which it fires and one in which it does not."""
     cases = [
         bool(case["exp_alerts"])
         for group in yaml.safe_load(RULE_TESTS.read_text())["tests"]
@@ -124,8 +126,8 @@ def test_each_alert_is_tested_both_ways(alert):
 
 
 @each_alert
-def test_each_alert_says_how_bad_it_is_what_it_is_and_what_to_do(alert):
-    """With figures, and a section of the runbook."""
+def test_each_alert_has_a_severity_texts_and_a_runbook_section(alert):
+    """Each description has a value, and each runbook section the same four parts."""
     rule = ALERTS[alert]
     annotations = rule["annotations"]
     assert rule["labels"]["severity"] in {"warning", "critical"}
@@ -134,34 +136,34 @@ def test_each_alert_says_how_bad_it_is_what_it_is_and_what_to_do(alert):
     assert annotations["runbook_url"] == f"api/monitoring/RUNBOOK.md#{alert.lower()}"
     section = RUNBOOK.split(f"\n## {alert}\n", 1)[1].split("\n## ")[0]
     assert re.findall(r"^\*\*(.*?)\.\*\*", section, re.MULTILINE) == [
-        "Means",
-        "Confirm",
-        "Do",
-        "If you don't",
+        "Meaning",
+        "Impact",
+        "Diagnosis",
+        "Mitigation",
     ]
 
 
-def test_the_runbook_is_about_the_alerts_alone():
-    """No section outlives its alert."""
+def test_the_runbook_has_the_sections_of_the_alerts_in_their_order():
+    """No section is left of an alert that was removed."""
     assert re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE) == list(ALERTS)
 
 
-async def test_alerts_and_runbook_ask_for_what_the_service_exports(service, monkeypatch):
-    """Names, and the values of labels; what is misspelt would be silent for ever."""
+async def test_alerts_and_runbook_query_metrics_that_the_service_exports(service, monkeypatch):
+    """Names and label values exist; an alert with a misspelt one would never fire."""
     device_id = await service.register()
 
-    async def away(*_arguments: object, **_options: object) -> None:
-        raise StoreUnavailable("it is away")
+    async def unavailable(*_arguments: object, **_options: object) -> None:
+        raise StoreUnavailable("no connection")
 
-    for store, status in ((None, 500), (away, 503)):
+    for store, status in ((None, 500), (unavailable, 503)):
         monkeypatch.setattr("api.fleet.batch_commit.BatchCommit.store", store)
         assert (await service.upload(device_id)).status == status
     scraped = await service.metrics()
     exported = {name for name, _ in scraped.samples} | {"up"}  # which is Prometheus's own
     for expression in [*(rule["expr"] for rule in ALERTS.values()), *queries()]:
-        asked = metrics_of(expression)
-        assert asked
-        assert asked <= exported, expression
+        queried = metrics_of(expression)
+        assert queried
+        assert queried <= exported, expression
         for name, label, value in selected(expression):
             assert any(
                 sample == name and (label, value) in labels for sample, labels in scraped.samples
@@ -172,8 +174,8 @@ async def test_alerts_and_runbook_ask_for_what_the_service_exports(service, monk
 
 
 @needs_promtool
-def test_prometheus_takes_the_queries_of_the_runbook(tmp_path):
-    """Whoever copies one in the night has no time to mend it."""
+def test_prometheus_accepts_the_queries_of_the_runbook(tmp_path):
+    """Each query of the runbook can be pasted into Prometheus."""
     rules = [{"record": f"q:{n}", "expr": query} for n, query in enumerate(queries())]
     assert len(rules) > 10
     written = tmp_path / "queries.yml"
@@ -182,7 +184,7 @@ def test_prometheus_takes_the_queries_of_the_runbook(tmp_path):
 
 
 def test_the_runbook_names_settings_and_log_events_that_exist():
-    """Settings by section and name, and as the environment has them."""
+    """Settings exist, as `section.name` and in the environment; so do log events."""
     settings = {
         f"{section}.{name}" for section, names in Settings().model_dump().items() for name in names
     }

@@ -39,6 +39,7 @@ from api.handlers.live import LiveHandlers
 from api.handlers.locations import LocationHandlers, Uploads
 from api.handlers.openapi import DocumentHandler
 from api.handlers.page import PageHandlers
+from api.handlers.readiness_checks import ReadinessChecks
 from api.http.addressing import allowed_names
 from api.http.limits import Limits
 from api.http.listener import Listener, ListenerMetrics
@@ -204,10 +205,12 @@ async def create_app(
             stats = TrackerStats(tracker, labels())
             registry.register(_add_live(app, queries, stats, access, settings))
         health = HealthHandlers(
-            *(access_database, tracker, revocations),
-            exposition=Exposition(registry, max_age_s=settings.server.metrics_max_age_s),
-            access=access,
-            limits=limits,
+            ReadinessChecks(
+                *(access_database, tracker, revocations), stale_limit_s=settings.auth.stale_limit_s
+            ),
+            Exposition(registry, max_age_s=settings.server.metrics_max_age_s),
+            access,
+            limits,
         )
         registry.register(ListenerMetrics(_add_listeners(app, settings.server, health, requests)))
         _add_document(app)

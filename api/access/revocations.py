@@ -49,12 +49,14 @@ class Revocations(Collector):
         self._keys = keys
         self._clock = clock
         self._every_s = every_s
-        self._polled_at = time.monotonic()
+        self.polled_at = float("-inf")
+        """When a poll last succeeded, by the monotonic clock; minus infinity for never."""
+        self._started_at = time.monotonic()
 
     @property
     def lag_s(self) -> float:
-        """Seconds since the last successful poll."""
-        return time.monotonic() - self._polled_at
+        """Seconds since the last successful poll, or since the start."""
+        return time.monotonic() - max(self.polled_at, self._started_at)
 
     async def poll(self) -> None:
         """Poll until the task is cancelled."""
@@ -68,7 +70,7 @@ class Revocations(Collector):
                 deadline_s = min(2 * deadline_s, _MAX_DEADLINE_S)
                 self._failed(error)
             else:
-                self._polled_at = time.monotonic()
+                self.polled_at = time.monotonic()
                 deadline_s = 2 * self._every_s
                 if self.error is not None:
                     self.error = None

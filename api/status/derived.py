@@ -91,6 +91,8 @@ class Process(msgspec.Struct, frozen=True):
     """Connections in use and the most that may be open, by pool."""
     revocation_lag_s: float | None
     """Seconds since the last successful poll for changes of API keys."""
+    clock_offset_s: float | None
+    """Seconds that the host's clock is ahead of the database's."""
     foreign_segments: float | None
     """Segments of orphaned journals that this process cannot recover."""
 
@@ -274,6 +276,7 @@ class _Interval:
                 for pool, used in in_use.items()
             },
             now.get("auth_revocation_lag_seconds"),
+            now.get("database_clock_offset_seconds"),
             now.get("activity_journal_foreign_segments"),
         )
 

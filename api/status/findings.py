@@ -22,6 +22,7 @@ FULL_SHARE: Final = 0.8
 LOOP_LAG_S: Final = 0.25
 UNAVAILABLE_SHARE: Final = 0.05
 UNSEEN_S: Final = 60
+CLOCK_OFFSET_S: Final = 60
 FOREIGN_SEGMENTS: Final = 0
 _RUNBOOK: Final = "api/monitoring/RUNBOOK.md"
 _ALERT_OF_PROBLEM: Final = {
@@ -72,20 +73,28 @@ def _of_readiness(readiness: Readiness) -> Iterator[Finding]:
     for code in readiness.problems[:10]:
         alert = _ALERT_OF_PROBLEM.get(code.partition(".")[0], "ActivityFlushFailing")
         yield _finding("critical", alert, f"not ready, {_detailed(code, readiness)}")
+    for code in readiness.degraded[:10]:
+        alert = _ALERT_OF_PROBLEM.get(code.partition(".")[0], "ActivityFlushFailing")
+        yield _finding("critical", alert, f"degraded, {_detailed(code, readiness)}")
     for code in readiness.warnings[:10]:
         alert = _ALERT_OF_PROBLEM.get(code.partition(".")[0], "ActivityJournalDegraded")
-        yield _finding("warning", alert, _detailed(code, readiness))
+        severity: Literal["critical", "warning"] = (
+            "critical" if alert == "ActivityFlushPermanentError" else "warning"
+        )
+        yield _finding(severity, alert, _detailed(code, readiness))
 
 
 def _detailed(code: str, readiness: Readiness) -> str:
-    text = readiness.details.get(code, "the log and server.monitor_port have the details")
+    text = (readiness.details or {}).get(code, "the log and server.monitor_port have the details")
     return f"{printable(code)}: {printable(text)}"
 
 
 def _of_target(
     name: str, target: Target, values: DerivedValues, readiness: Readiness | None
 ) -> Iterator[Finding]:
-    reported = {*readiness.problems, *readiness.warnings} if readiness else set()
+    reported = (
+        {*readiness.problems, *readiness.degraded, *readiness.warnings} if readiness else set()
+    )
     yield from _of_flushes(name, target, reported)
     if (target.lag_s or 0) > LAG_S:
         text = f"the oldest touch of {name} that is not committed is {span(target.lag_s)} old"
@@ -135,6 +144,9 @@ def _of_process(values: DerivedValues) -> Iterator[Finding]:
     if (process.revocation_lag_s or 0) > UNSEEN_S:
         text = f"changes of API keys have not been seen for {span(process.revocation_lag_s)}"
         yield _finding("warning", "ActivityRevocationsUnseen", text)
+    if abs(process.clock_offset_s or 0) > CLOCK_OFFSET_S:
+        text = f"the clocks of host and database differ by {span(abs(process.clock_offset_s or 0))}"
+        yield _finding("warning", "ActivityClockOffset", text)
     if (process.event_loop_lag_s or 0) > LOOP_LAG_S:
         text = f"the event loop runs timers up to {span(process.event_loop_lag_s)} late"
         yield _finding("warning", "ActivityEventLoopLag", text)

@@ -27,6 +27,7 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     """By the service's own clock, in UTC."""
     state: Literal["ready", "not_ready", "unreachable"]
     problems: dict[str, str]
+    degraded: dict[str, str]
     warnings: dict[str, str]
     findings: list[Finding]
     figures: DerivedValues | None
@@ -75,6 +76,7 @@ class Sampler:
             at=datetime.fromtimestamp(newest.at, UTC),
             state=state,
             problems=_detailed(newest.readiness, lambda said: said.problems),
+            degraded=_detailed(newest.readiness, lambda said: said.degraded),
             warnings=_detailed(newest.readiness, lambda said: said.warnings),
             findings=found,
             figures=values,
@@ -90,7 +92,8 @@ def _detailed(
     """Return the details of each code; its public port gives none."""
     if readiness is None:
         return {}
-    return {code: readiness.details.get(code, "") for code in codes(readiness)}
+    details = readiness.details or {}
+    return {code: details.get(code, "") for code in codes(readiness)}
 
 
 async def sample_twice(url: URL, every_s: float) -> ServiceState:

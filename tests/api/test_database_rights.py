@@ -58,5 +58,5 @@ async def test_a_role_that_owns_nothing_can_serve(little_dsn, dsn, db):
         async with service.client.get("/api/health/ready") as ready:
             assert (ready.status, await ready.json()) == (
                 200,
-                {"status": "ready", "problems": [], "warnings": []},
+                {"status": "ready", "problems": [], "degraded": [], "warnings": []},
             )

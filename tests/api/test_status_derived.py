@@ -44,6 +44,7 @@ def state_of(newest: Sample, earlier: Sample) -> ServiceState:
         at=datetime.fromtimestamp(newest.at, UTC),
         state="ready",
         problems={},
+        degraded={},
         warnings={},
         findings=findings(newest, made),
         figures=made,
@@ -93,6 +94,11 @@ def test_what_an_alert_is_about_is_found(alert, metrics, wrong, well):
             "ActivityRevocationsUnseen",
             "auth_revocation_lag_seconds 61\n",
             "auth_revocation_lag_seconds 60\n",
+        ),
+        (
+            "ActivityClockOffset",
+            "database_clock_offset_seconds -61\n",
+            "database_clock_offset_seconds -60\n",
         ),
         (
             "ActivityUploadsUnavailable",
@@ -167,6 +173,7 @@ def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
         ("ActivityEventLoopLag", f"> {thresholds.LOOP_LAG_S}"),
         ("ActivityUploadsUnavailable", f"> {thresholds.UNAVAILABLE_SHARE}"),
         ("ActivityRevocationsUnseen", f"> {thresholds.UNSEEN_S}"),
+        ("ActivityClockOffset", f"> {thresholds.CLOCK_OFFSET_S}"),
         ("ActivityForeignJournals", f"> {thresholds.FOREIGN_SEGMENTS}"),
     ):
         assert f"{comparison} " in f"{rules[alert]} "
@@ -194,19 +201,39 @@ def test_who_has_had_something_to_write_for_long_and_wrote_nothing_is_found():
     [
         ("database", "ActivityFlushFailing"),
         ("migrations", "ActivityFlushPermanentError"),
-        ("revocations", "ActivityRevocationsUnseen"),
-        ("flush.devices", "ActivityFlushPermanentError"),
     ],
 )
 def test_what_keeps_a_service_from_being_ready_leads_to_what_to_do(problem, alert):
     """The section of the runbook that is about it."""
     sample = Sample(
-        0.0, 0.0, Readiness("not_ready", [problem], [], {problem: "why"}), None, None, None
+        *(0.0, 0.0),
+        Readiness("not_ready", problems=[problem], details={problem: "why"}),
+        *(None, None, None),
     )
     (found,) = thresholds.findings(sample, None)
     assert (found.severity, found.alert) == ("critical", alert)
     assert f"{problem}: why" in found.text
     assert found.runbook.endswith(f"RUNBOOK.md#{alert.lower()}")
+
+
+@pytest.mark.parametrize(
+    ("lists", "severity", "alert"),
+    [
+        ({"degraded": ["database"]}, "critical", "ActivityFlushFailing"),
+        ({"warnings": ["flush.devices"]}, "critical", "ActivityFlushPermanentError"),
+        ({"warnings": ["migrations"]}, "critical", "ActivityFlushPermanentError"),
+        ({"warnings": ["revocations"]}, "warning", "ActivityRevocationsUnseen"),
+        ({"warnings": ["journal.devices"]}, "warning", "ActivityJournalDegraded"),
+    ],
+)
+def test_what_a_ready_service_can_do_without_leads_to_what_to_do(lists, severity, alert):
+    """It serves, and somebody has to act all the same."""
+    ((code,),) = lists.values()
+    readiness = Readiness("ready", **lists, details={code: "why"})
+    sample = Sample(0.0, 0.0, readiness, None, None, None)
+    (found,) = thresholds.findings(sample, None)
+    assert (found.severity, found.alert) == (severity, alert)
+    assert f"{code}: why" in found.text
 
 
 async def test_it_fits_into_80_columns_when_figures_are_large(service):

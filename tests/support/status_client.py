@@ -14,7 +14,7 @@ from api.status.sampling import Sampler, ServiceState
 from api.status.scrape import parse_metrics
 from api.status.screen import screen
 
-READY = {"status": "ready", "problems": [], "warnings": []}
+READY = {"status": "ready", "problems": [], "degraded": [], "warnings": []}
 BUILD = 'activity_build_info{version="9.8.7",python="3"} 1\n'
 
 
@@ -61,7 +61,7 @@ def sample_of(metrics: str, readiness: Readiness | None = None, at: float = 10_0
     return Sample(
         at=at,
         monotonic_s=at,
-        readiness=readiness or Readiness("ready", [], []),
+        readiness=readiness or Readiness("ready"),
         error=None,
         metrics=parse_metrics(metrics),
         metrics_error=None,

@@ -1,0 +1,115 @@
+"""The checks behind /api/health/ready: what is wrong, and whether it takes the process out.
+
+A load balancer takes a process that is not ready out of service. So not ready is only what another
+process could do better: one that starts, one whose schema is too old, one whose caches are past
+their limit. What all processes find alike, such as a database that is away for a while, is no
+reason: it would take the whole service away although requests of known devices are served.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from api.access.revocations import Revocations
+from api.postgres.database import Database
+from api.postgres.revisions import HEAD, SELECT_REVISIONS, is_newer
+from tracker import StoreError, StoreMisconfigured, Tracker
+
+_CHECK_DEADLINE_S: Final = 2.0
+_CHECK_EVERY_S: Final = 1.0
+_NO_SUCH_TABLE: Final = "42P01"
+_NO_PERMISSION: Final = "42501"
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is wrong: details by code, as `Readiness` has the codes."""
+
+    problems: dict[str, str] = field(default_factory=dict)
+    degraded: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+
+
+class ReadinessChecks:
+    """Runs the checks.
+
+    Args:
+        database: is queried once a second at most, however many ask.
+        tracker: its permanent errors and the state of its journals are warnings; None when
+            tracking is off.
+        revocations: knows when the database was last reached.
+        stale_limit_s: how long the caches serve while the database is away, in seconds.
+        monotonic: monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        tracker: Tracker | None,
+        revocations: Revocations,
+        *,
+        stale_limit_s: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._tracker = tracker
+        self._revocations = revocations
+        self._stale_limit_s = stale_limit_s
+        self._monotonic = monotonic
+        self._one_at_a_time = asyncio.Lock()
+        self._checked_at = self._reached_at = float("-inf")
+        self._of_database = Findings()
+
+    async def run(self) -> Findings:
+        """Return what is wrong now."""
+        async with self._one_at_a_time:
+            if self._monotonic() - self._checked_at >= _CHECK_EVERY_S:
+                self._of_database = await self._check_database()
+                self._checked_at = self._monotonic()
+            found = self._of_database
+        return Findings(found.problems, found.degraded, found.warnings | self._own_warnings())
+
+    async def _check_database(self) -> Findings:
+        try:
+            rows = await self._database.fetch(SELECT_REVISIONS, deadline_s=_CHECK_DEADLINE_S)
+        except StoreError as error:
+            return self._failed(error)
+        self._reached_at = self._monotonic()
+        found = [row[0] for row in rows]
+        # A newer one is that of a newer process beside us.
+        if HEAD in found or any(map(is_newer, found)):
+            return Findings()
+        text = f"the schema is at {found}, this code needs {HEAD}"
+        return Findings(problems={"migrations": text})
+
+    def _failed(self, error: StoreError) -> Findings:
+        sqlstate = getattr(error.__cause__, "sqlstate", None)
+        if sqlstate in (_NO_SUCH_TABLE, _NO_PERMISSION):
+            self._reached_at = self._monotonic()
+        if sqlstate == _NO_SUCH_TABLE:
+            return Findings(problems={"migrations": str(error)})
+        if sqlstate == _NO_PERMISSION:
+            return Findings(warnings={"migrations": str(error)})
+        reached_at = max(self._reached_at, self._revocations.polled_at)
+        if self._monotonic() - reached_at > self._stale_limit_s:
+            return Findings(problems={"database": str(error)})
+        return Findings(degraded={"database": str(error)})
+
+    def _own_warnings(self) -> dict[str, str]:
+        warnings = {}
+        if isinstance(self._revocations.error, StoreMisconfigured):
+            warnings["revocations"] = str(self._revocations.error)
+        if self._tracker is None:
+            return warnings
+        for name, flusher in self._tracker.flush_loops.items():
+            if flusher.permanent_error is not None:
+                warnings[f"flush.{name}"] = str(flusher.permanent_error)
+        for name, buffer in self._tracker.buffers.items():
+            if buffer.journal is not None and buffer.journal.degraded:
+                warnings[f"journal.{name}"] = (
+                    "a crash would lose touches now: the log has said why, with journal.degraded "
+                    f"({buffer.journal.missed} missed since the start)"
+                )
+        return warnings

@@ -1,15 +1,11 @@
-"""The service's settings: config.toml, overridden by the environment, checked before anything runs.
+"""The settings of the service: their types, defaults and ranges, and the relations between them.
 
-Units and meanings are in config.toml; a test keeps its values and these defaults the same.
+`api.load_settings` reads them. Units and meanings are in config.toml; a test keeps its values and
+these defaults the same.
 """
 
-import os
 import re
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -17,7 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 from pydantic_settings import (
@@ -28,21 +23,15 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from api.renamed_settings import (
-    BothNamesError,
-    rename_in_environment,
-    rename_in_file,
-)
+from api.renamed_settings import rename_in_environment
 from tracker import MIN_JOURNAL_BYTES
 
 PREFIX: Final = "ACTIVITY__"
+"""The prefix of environment variables that are settings: ACTIVITY__SERVER__PORT."""
 _HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(?::([0-9]{1,5}))?").fullmatch
 _LAST_PORT: Final = 65_535
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]").fullmatch
 """A host without a port: a name, an IPv4 address, or an IPv6 address in brackets."""
-_SECRET: Final = {"database", "database.url"}
-"""What may hold a password, so that its value is not shown."""
-DEFAULT_FILE: Final = Path("config.toml")
 
 
 def _host_names(value: object) -> object:
@@ -63,7 +52,7 @@ Count = Annotated[int, Field(ge=1, le=100_000_000)]
 
 
 class SettingsError(Exception):
-    """A setting that is unknown or cannot work; the message is one line that names it."""
+    """A setting is unknown or has a bad value; the message is one line that names it."""
 
 
 class _Section(BaseModel):
@@ -71,7 +60,7 @@ class _Section(BaseModel):
 
 
 class ServerSettings(_Section):
-    """Where the service listens and what it takes."""
+    """Where the service listens, and the limits of connections and requests."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
@@ -99,7 +88,7 @@ class ServerSettings(_Section):
 
 
 class DatabaseSettings(_Section):
-    """Which Postgres, and how requests use it."""
+    """Which Postgres the service uses, and how."""
 
     url: str = ""
     data_dir: str = Field(default=".activity/postgres", min_length=1)
@@ -120,7 +109,7 @@ class DatabaseSettings(_Section):
             hosts = [":"] if "@" in user else hosts_and_ports.split(",")
         except ValueError:
             hosts = [":"]
-        # Not even the part that is wrong is shown: in a URL that is misread it may be a password.
+        # The message does not quote the bad part: it may be a piece of the password.
         for host in map(_HOST_AND_PORT, hosts):
             if host is None or int(host[2] or 0) > _LAST_PORT:
                 raise ValueError(
@@ -131,7 +120,7 @@ class DatabaseSettings(_Section):
 
 
 class IngestSettings(_Section):
-    """How location uploads are committed, many at a time."""
+    """How location uploads are committed in batches."""
 
     batch_rows: Count = 1000
     batch_bytes: Count = 1_048_576
@@ -142,7 +131,7 @@ class IngestSettings(_Section):
 
 
 class AuthSettings(_Section):
-    """How keys and devices are cached."""
+    """How API keys and devices are cached."""
 
     refresh_s: Seconds = 30.0
     stale_limit_s: Seconds = 900.0
@@ -188,7 +177,7 @@ class TrackerSettings(_Section):
 
 
 class JournalSettings(_Section):
-    """Where pending touches outlive the process."""
+    """Where pending touches are stored so that they survive a crash."""
 
     enabled: bool = True
     dir: str = Field(default=".activity/journal", min_length=1)
@@ -196,7 +185,7 @@ class JournalSettings(_Section):
 
 
 class LiveSettings(_Section):
-    """What is shown live."""
+    """The live stream and page."""
 
     enabled: bool = True
     max_streams: Annotated[int, Field(ge=1, le=100_000)] = 200
@@ -233,7 +222,7 @@ class LimitSettings(_Section):
 
 
 class LogSettings(_Section):
-    """What is logged, and how it looks."""
+    """The level and format of logs."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
@@ -257,7 +246,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
-    def _groups_find_connections(self) -> Self:
+    def _batches_have_connections(self) -> Self:
         if self.ingest.batches_in_flight > self.database.pool_size:
             raise ValueError("ingest.batches_in_flight must not be above database.pool_size")
         return self
@@ -271,112 +260,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over what the file says; read nothing else."""
+        """Let the environment override the file; use no other source."""
         del settings_cls, dotenv_settings, file_secret_settings
         if isinstance(env_settings, EnvSettingsSource):
             env_settings.env_vars, _ = rename_in_environment(env_settings.env_vars, PREFIX)
         return env_settings, init_settings
-
-
-def load_settings(
-    file: Path | None = None, *, warn: Callable[[str, str], None] = lambda _old, _new: None
-) -> Settings:
-    """Read the settings from a file and the environment.
-
-    Args:
-        file: a TOML file; when left out, config.toml of the working directory if there is one.
-        warn: called with the old and the new name of each setting that is given by its old name.
-
-    Raises:
-        SettingsError: the file cannot be read, or a setting is unknown, of a wrong type or out of
-            range.
-    """
-    if file is None and DEFAULT_FILE.exists():
-        file = DEFAULT_FILE
-    try:
-        from_file, renamed = rename_in_file({} if file is None else _read(file))
-        environment, renamed_there = rename_in_environment(os.environ, PREFIX)
-    except BothNamesError as error:
-        raise SettingsError(str(error)) from error
-    if file is not None:
-        _check_file(from_file, file)
-    _reject_unknown_environment(environment)
-    try:
-        settings = Settings(**from_file)
-    except ValidationError as error:
-        raise SettingsError(_one_line(error, "the environment")) from error
-    for old, new in (*renamed, *renamed_there):
-        warn(old, new)
-    return settings
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read the settings from {file}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"cannot read the settings from {file}: {error}") from error
-
-
-def _check_file(values: Mapping[str, Any], file: Path) -> None:
-    sections = _sections()
-    for name in values:
-        if name not in sections:
-            raise SettingsError(
-                f"bad settings in {file}: unknown setting {name!r:.60}{_meant(name, _names())}"
-            )
-    for name, section in sections.items():
-        try:
-            # TOML has types of its own, so what it says is taken by its word: "8080" is no port.
-            section.model_validate(values.get(name, {}), strict=True)
-        except ValidationError as error:
-            raise SettingsError(_one_line(error, str(file), name)) from error
-
-
-def _sections() -> dict[str, type[_Section]]:
-    return {name: type(section) for name, section in Settings.model_construct()}
-
-
-def _reject_unknown_environment(environment: Iterable[str]) -> None:
-    for name in sorted(environment):
-        if not name.upper().startswith(PREFIX):
-            continue
-        section, _, setting = name[len(PREFIX) :].lower().partition("__")
-        sections = _sections()
-        if section not in sections or setting not in sections[section].model_fields:
-            known = {f"{PREFIX}{one.replace('.', '__').upper()}" for one in _names() if "." in one}
-            raise SettingsError(f"unknown setting in the environment: {name}{_meant(name, known)}")
-
-
-def _names() -> set[str]:
-    """Return the names of all sections, and of all settings as section.setting."""
-    sections = _sections()
-    settings = {f"{name}.{one}" for name, of in sections.items() for one in of.model_fields}
-    return settings | set(sections)
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    """Say what somebody may have meant who named something that there is not."""
-    near = get_close_matches(name, known, n=1)
-    return f": did you mean {near[0]}?" if near else ": see config.toml for all settings"
-
-
-def _one_line(error: ValidationError, source: str, *section: str) -> str:
-    problems = []
-    for problem in error.errors(include_url=False):
-        name = ".".join(map(str, (*section, *problem["loc"])))
-        message = problem["msg"].removeprefix("Value error, ")
-        if not name:  # a relation between sections, which may come from several places
-            source = "the file and the environment taken together"
-            problems.append(message)
-        elif problem["type"] == "extra_forbidden":
-            problems.append(f"unknown setting {name!r}{_meant(name, _names())}")
-        elif isinstance(
-            problem["input"], dict
-        ):  # the value of a whole section would hide the point
-            problems.append(f"{name}: {message}")
-        else:
-            shown = "…" if name in _SECRET else f"{problem['input']!r:.60}"
-            problems.append(f"{name} = {shown}: {message}")
-    return f"bad settings in {source}: {'; '.join(problems)}"

@@ -12,7 +12,8 @@ import typer
 import uvloop
 from rich.console import Console
 
-from api.config import Settings, SettingsError, load_settings
+from api.config import Settings, SettingsError
+from api.load_settings import load_settings
 from api.postgres.embedded import EmbeddedServerError, embedded_server
 from api.postgres.migrate import MigrationError
 from benchmarks.demo.demo import demo as run_demo

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 import msgspec
 import typer
 
-from api.config import Settings, SettingsError, load_settings
+from api.config import Settings, SettingsError
 from api.durations import seconds
+from api.load_settings import load_settings
 from api.renamed_settings import deprecation
 from tracker import ConfigurationError, StoreError, StoreMisconfigured
 

@@ -33,9 +33,10 @@ from aiohttp.typedefs import Handler, Middleware
 
 from api.access.authentication import active_keys
 from api.app import TRACKER, create_app, freeze_garbage_collector
-from api.config import Settings, load_settings
+from api.config import Settings
 from api.fleet.locations import Report
 from api.handlers.locations import Uploads
+from api.load_settings import load_settings
 from api.postgres.database import Database, open_database
 from api.serving import open_listeners
 from api.targets import DEVICES, TRACKED

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from api.config import Settings, SettingsError, load_settings
+from api.config import Settings, SettingsError
+from api.load_settings import load_settings
 from api.renamed_settings import RENAMED
 
 CHECKOUT = Path(__file__).parents[2]

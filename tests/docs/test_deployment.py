@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from api.config import PREFIX, Settings, load_settings
+from api.config import PREFIX, Settings
+from api.load_settings import load_settings
 from api.postgres.embedded import EmbeddedServerError, embedded_server
 from api.supervisor import tell_supervisor
 from tests.api.test_cli import free_port

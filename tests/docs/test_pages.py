@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from api.config import load_settings
+from api.load_settings import load_settings
 from tests.monitoring.test_alerts import ALERTS
 from tests.support.markdown import PAGES, ROOT, Page
 from tests.support.promtool import needs_promtool, promtool

@@ -7,8 +7,9 @@ import aiohttp
 import asyncpg
 import pytest
 
-from api.config import SettingsError, load_settings
+from api.config import SettingsError
 from api.handlers import exposition
+from api.load_settings import load_settings
 from tests.support.raw_client import PATIENCE_S, free_port, listening
 from tests.support.service import running
 

@@ -5,7 +5,7 @@ further labels may follow, as in `{P, outcome="shed"}`.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.models.common import (
@@ -29,6 +29,7 @@ _STAT_HEIGHT: Final = 4
 _STATS_IN_A_ROW: Final = 8
 _GRID: Final = 24
 
+Panel: TypeAlias = stat.Panel | timeseries.Panel
 _Panel = TypeVar("_Panel", stat.Panel, timeseries.Panel)
 
 

@@ -2,7 +2,9 @@
 
 - A fresh entry is returned from memory, without an await.
 - An entry past `refresh_s` is returned at once and refreshed in the background. Past twice that
-  time the request waits for the refresh, but not for long.
+  time the request waits for the refresh, but not for long; past three times that time, or if the
+  entry may have been revoked, until the lookup succeeds or fails. So slow lookups extend the use of
+  an entry by no more than that. Its age counts from when its query was sent.
 - All keys that wait share one query at a time, however many requests miss.
 - Keys that are cached are queried before those that are not. After a query for something that does
   not exist, the keys that are not cached pause. So a flood of wrong keys costs the database a few
@@ -38,8 +40,6 @@ _PAUSE_S: Final = 0.05
 """How long keys that are not cached wait after one of them turned out not to exist."""
 _REFRESH_WAIT_S: Final = 0.1
 """How long a request with an old entry waits for the refresh."""
-_INVALIDATED_WAIT_S: Final = 0.5
-"""How long it waits if the entry may have been revoked."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -138,8 +138,9 @@ class CachedLookup(Generic[K, V]):
         if self._unavailable or (age_s < 2 * self._refresh_s and not invalidated):
             self._refresh(key)
             return entry.value
+        must_be_new = invalidated or age_s >= 3 * self._refresh_s
         try:
-            async with asyncio.timeout(_INVALIDATED_WAIT_S if invalidated else _REFRESH_WAIT_S):
+            async with asyncio.timeout(None if must_be_new else _REFRESH_WAIT_S):
                 return await self._query(key)
         except (StoreError, TimeoutError):
             return entry.value
@@ -223,6 +224,7 @@ class CachedLookup(Generic[K, V]):
     async def _run(self) -> None:
         while batch := self._next_batch():
             self._in_flight, self._in_flight_generation = dict(batch), self._generation
+            sent_at = self._monotonic()
             try:
                 found = await self._load(list(batch))
             except StoreError as error:
@@ -235,7 +237,7 @@ class CachedLookup(Generic[K, V]):
                     future.cancel()
                 raise
             else:
-                self._succeed(batch, found)
+                self._succeed(batch, found, sent_at)
             finally:
                 self._in_flight = {}
 
@@ -244,7 +246,9 @@ class CachedLookup(Generic[K, V]):
         if self._uncached_queue:
             self._start()
 
-    def _succeed(self, batch: Mapping[K, "_Result[V]"], found: Mapping[K, V]) -> None:
+    def _succeed(
+        self, batch: Mapping[K, "_Result[V]"], found: Mapping[K, V], sent_at: float
+    ) -> None:
         for key, future in batch.items():
             value = found.get(key)
             # Not cached if the key was put or discarded during the query: the result may be older.
@@ -252,9 +256,7 @@ class CachedLookup(Generic[K, V]):
             if self._in_flight.get(key) is future:
                 if value is not None:
                     self._negative.pop(key, None)
-                    self._entries.put(
-                        key, _Entry(value, self._monotonic(), self._in_flight_generation)
-                    )
+                    self._entries.put(key, _Entry(value, sent_at, self._in_flight_generation))
                 else:
                     self._entries.pop(key)
                     if self._in_flight_generation == self._generation:

@@ -68,15 +68,21 @@ class Revocations(Collector):
                 revision = await self._revision(deadline_s)
             except Exception as error:  # noqa: BLE001 - no error may end the polling
                 deadline_s = min(2 * deadline_s, _MAX_DEADLINE_S)
+                is_first = self.error is None
                 self._failed(error)
+                if is_first:  # the next one has another connection
+                    continue
             else:
                 self.polled_at = time.monotonic()
                 deadline_s = 2 * self._every_s
+                # What responds after a failure may be a restored backup, in which other changes
+                # have brought the counter to the same number.
+                changed = revision != seen or self.error is not None
                 if self.error is not None:
                     self.error = None
                     log.info("revocations.healthy")
                 self._keys.note_available()
-                if revision != seen:
+                if changed:
                     seen = revision
                     self._keys.invalidate()
             await asyncio.sleep(self._every_s)

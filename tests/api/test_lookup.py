@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pytest
 from structlog.testing import capture_logs
 
+from api.access import lookup
 from api.access.lookup import CachedLookup
 from api.config import AuthSettings
 from api.logs import REQUEST_ID
@@ -110,6 +111,47 @@ async def test_a_much_older_entry_waits_only_a_moment(rig):
     async with asyncio.timeout(10):
         assert await rig.cache.get(1) == "row 1"
     rig.table.gate.set()
+
+
+async def test_no_slow_lookup_extends_how_long_an_entry_is_served(rig):
+    """A device that was moved is served for three times the refresh time, and then never again."""
+    await rig.cache.get(1)
+    rig.table.rows[1] = "moved"
+    rig.table.gate.clear()
+    rig.clock.now += 89
+    assert await rig.cache.get(1) == "row 1"
+    rig.clock.now += 1
+    waiting = asyncio.create_task(rig.cache.get(1))
+    await asyncio.sleep(2 * lookup._REFRESH_WAIT_S)
+    assert not waiting.done()
+    rig.table.gate.set()
+    assert await waiting == "moved"
+
+
+async def test_an_entry_is_as_old_as_its_query(rig):
+    """The row is what the database had when it was asked, however late it responds."""
+    rig.table.gate.clear()
+    first = asyncio.create_task(rig.cache.get(1))
+    await turn()
+    rig.clock.now += 29
+    rig.table.gate.set()
+    assert await first == "row 1"
+    assert rig.cache.cached(1) == "row 1"
+    rig.clock.now += 1
+    assert rig.cache.cached(1) is None
+
+
+async def test_a_slow_lookup_lets_no_revoked_key_in(rig):
+    """Nothing that may have been revoked is served before the database has responded."""
+    await rig.cache.get(1)
+    del rig.table.rows[1]
+    rig.cache.invalidate()
+    rig.table.gate.clear()
+    waiting = asyncio.create_task(rig.cache.get(1))
+    await asyncio.sleep(0.7)
+    assert not waiting.done()
+    rig.table.gate.set()
+    assert await waiting is None
 
 
 async def test_a_much_older_entry_waits_for_the_table(rig):

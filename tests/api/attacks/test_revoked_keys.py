@@ -1,0 +1,81 @@
+"""API keys that were revoked or have expired: restored backups and clocks that jump let none in."""
+
+import asyncio
+import time
+from itertools import pairwise
+
+import pytest
+
+from api.access.revocations import Revocations
+from tests.support.service import running
+from tracker import StoreUnavailable
+
+
+async def test_a_restored_backup_lets_no_revoked_key_in(service, db, monkeypatch):
+    """Its counter of changes may reach the number that was seen, by other changes."""
+    device_id = await service.register()
+    original = Revocations._revision
+    seen: list[int] = []
+    is_away = False
+
+    async def revision(self: Revocations, deadline_s: float) -> int:
+        if is_away:
+            seen.clear()
+            raise StoreUnavailable("it is being restored")
+        seen.append(await original(self, deadline_s))
+        return seen[-1]
+
+    monkeypatch.setattr(Revocations, "_revision", revision)
+    counter = await db.fetchval("SELECT revision FROM key_revision")
+    async with asyncio.timeout(30):
+        while seen[-1:] != [counter] or len(seen) < 2:
+            await asyncio.sleep(0.01)
+        assert (await service.heartbeat(device_id)).status == 204
+        is_away = True
+        while seen:
+            await asyncio.sleep(0.01)
+        await db.execute("UPDATE api_keys SET revoked_at = now()")
+        await db.execute("UPDATE key_revision SET revision = $1", counter)
+        is_away = False
+        while not seen:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # the poll that has responded is taken note of
+    assert (await service.heartbeat(device_id)).status == 401
+    assert seen[0] == counter
+
+
+async def test_the_first_failure_of_a_poll_is_retried_at_once(dsn, db, monkeypatch):
+    """A connection that was cut costs none of the second in which a revoked key is denied."""
+    original = Revocations._revision
+    polls: list[float] = []
+
+    async def once_failing(self: Revocations, deadline_s: float) -> int:
+        polls.append(time.monotonic())
+        if len(polls) == 2:
+            raise StoreUnavailable("it was cut")
+        return await original(self, deadline_s)
+
+    monkeypatch.setattr(Revocations, "_revision", once_failing)
+    async with running(dsn, auth={"revocation_poll_s": 0.5}), asyncio.timeout(30):
+        while len(polls) < 4:
+            await asyncio.sleep(0.01)
+    between, after_failure, later = (b - a for a, b in pairwise(polls[:4]))
+    assert after_failure < min(between, later)
+    assert after_failure < 0.4
+
+
+@pytest.mark.parametrize("jump_s", [-315_360_000.0, 315_360_000.0])
+async def test_a_clock_that_jumps_changes_no_expiry(service, monkeypatch, jump_s):
+    """Keys expire by the database's clock, carried on by a clock that never jumps."""
+    device_id = await service.register()
+    lasting = await service.make_key(name="lasting", valid_s=3600)
+    passing = await service.make_key(name="passing", valid_s=2)
+    assert (await service.heartbeat(device_id, key=lasting)).status == 204
+    assert (await service.heartbeat(device_id, key=passing)).status == 204
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jump_s)
+    assert (await service.heartbeat(device_id, key=lasting)).status == 204
+    async with asyncio.timeout(30):
+        while (await service.heartbeat(device_id, key=passing)).status == 204:
+            await asyncio.sleep(0.01)
+    assert (await service.heartbeat(device_id, key=lasting)).status == 204

@@ -28,6 +28,7 @@ from api.access.revocations import Revocations
 from api.background import background
 from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
 from api.fleet.batch_commit import BatchCommit
+from api.fleet.batch_metrics import BatchMetrics
 from api.fleet.devices import Devices, load_devices, load_devices_of_groups
 from api.fleet.listing import Listings
 from api.fleet.locations import Locations
@@ -172,7 +173,7 @@ async def create_app(
         caches = CacheMetrics([keys, devices, devices_of_group])
         limits = Limits(settings.limits)
         registry = _registry(
-            *(requests.metrics, loop_lag, batch_commit, caches),
+            *(requests.metrics, loop_lag, BatchMetrics(batch_commit.stats), caches),
             *(revocations, clock, PoolMetrics(pools), limits),
         )
 

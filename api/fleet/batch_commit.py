@@ -1,36 +1,30 @@
-"""Group commit: uploads that arrive while a write is under way share the next one.
+"""Batch commit: uploads that arrive while a write is in progress share the next one.
 
-An upload is answered when its group is committed. An idle service writes one at once; under load
-groups grow by themselves to what arrives during a write, so nothing is ever delayed to fill one.
+An upload is answered when its batch is committed. An idle service writes each upload at once; under
+load batches grow to what arrives during a write, so no upload is delayed to fill a batch.
 
-A group is first written in the cheapest way. If a row of it is refused, or somebody holds a lock
-that it needs, it is written again by the statement that steps around both: an upload whose device
-is gone fails alone, one whose device is locked waits for that alone, and a refused report is found
-by halves. BatchProgress twice does no harm, for a report is known by its device and capture time.
+A batch is first written by the fast path. If a row is rejected or locked, the SKIP LOCKED path
+writes the batch again: an upload whose device has no row fails alone, an upload whose device is
+locked waits alone, and a rejected report is found by bisection. Writing a report twice does no
+harm: its device and capture time identify it.
 """
 
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
 
 from api.config import IngestSettings
+from api.fleet.batch_metrics import BatchStats
 from api.fleet.locations import Locations, NoSuchDevice, Report
 from tracker import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
-from tracker.instrumentation import Histogram, LogThrottle
+from tracker.instrumentation import LogThrottle
 
 _PATIENCE: Final = 0.1
 """Share of the deadline after which the cheap write counts as stuck behind a lock."""
@@ -40,8 +34,6 @@ _LOCKED_RETRY_S: Final = 0.05
 _EXPIRE_EVERY_S: Final = 0.1
 """All that wait are looked at, so not for each of them: an answer may be so much late."""
 _LOG_EVERY_S: Final = 10.0
-_DURATION_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_ROWS_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -57,8 +49,8 @@ class _Upload:
     answer: "asyncio.Future[int]"
 
 
-class BatchCommit(Collector):
-    """Stores uploads in groups, and tells Prometheus about them.
+class BatchCommit:
+    """Commits uploads in batches.
 
     Args:
         locations: where they are stored.
@@ -81,7 +73,7 @@ class BatchCommit(Collector):
         self._monotonic = monotonic
         self._waiting: deque[_Upload] = deque()
         self._locked: list[_Upload] = []  # wait for somebody to let go of their devices' rows
-        self._waiting_rows = self._waiting_bytes = 0  # the locked ones included
+        self.stats = BatchStats(settings)
         self._in_flight: list[list[_Upload]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers = 0  # that have not yet found nothing to do; a task's end is noticed later
@@ -90,20 +82,17 @@ class BatchCommit(Collector):
         self._careful_until = float("-inf")
         self._crashes = LogThrottle(_LOG_EVERY_S, monotonic)
         self._expiry: asyncio.TimerHandle | None = None
-        self._outcomes = Counter(dict.fromkeys(("stored", "refused", "unavailable", "shed"), 0))
-        self._batch_rows = Histogram(_ROWS_BOUNDS)
-        self._write_s = Histogram(_DURATION_BOUNDS_S)
 
     async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> int:
         """See `Uploads.store`."""
         settings = self._settings
         if self._closed:
             raise StoreUnavailable("the service is stopping")
-        if self._waiting_rows and (  # one alone is let in, however large
-            self._waiting_rows + len(reports) > settings.waiting_rows
-            or self._waiting_bytes + size_bytes > settings.waiting_bytes
+        if self.stats.waiting_rows and (  # one alone is let in, however large
+            self.stats.waiting_rows + len(reports) > settings.waiting_rows
+            or self.stats.waiting_bytes + size_bytes > settings.waiting_bytes
         ):
-            self._outcomes["shed"] += 1
+            self.stats.outcomes["shed"] += 1
             raise StoreUnavailable("too many uploads are waiting to be committed")
         loop = asyncio.get_running_loop()
         due = self._monotonic() + self._deadline_s
@@ -127,13 +116,13 @@ class BatchCommit(Collector):
         self._fail([*self._waiting, *self._locked], StoreUnavailable("the service is stopping"))
 
     def _count(self, upload: _Upload, sign: int) -> None:
-        self._waiting_rows += sign * len(upload.reports)
-        self._waiting_bytes += sign * upload.size_bytes
+        self.stats.waiting_rows += sign * len(upload.reports)
+        self.stats.waiting_bytes += sign * upload.size_bytes
 
     def _start_writer(self) -> None:
         # At most one that has not begun: what else arrives in this turn of the loop goes with it.
         # And a further one only for a full group: small ones side by side cost more than they save.
-        full = self._waiting_rows >= self._settings.batch_rows
+        full = self.stats.waiting_rows >= self._settings.batch_rows
         most = self._settings.batches_in_flight if full else 1
         if not self._closed and not self._starting and self._writers < most:
             self._starting = True
@@ -160,7 +149,7 @@ class BatchCommit(Collector):
                         log.exception("ingest.crashed", times=times)
             finally:
                 self._in_flight.remove(group)
-                self._write_s.observe(self._monotonic() - started)
+                self.stats.write_s.observe(self._monotonic() - started)
         self._writers -= 1
 
     def _take(self) -> list[_Upload]:
@@ -179,7 +168,7 @@ class BatchCommit(Collector):
         return group
 
     async def _commit(self, group: list[_Upload]) -> None:
-        self._batch_rows.observe(sum(len(upload.reports) for upload in group))
+        self.stats.batch_rows.observe(sum(len(upload.reports) for upload in group))
         if self._monotonic() >= self._careful_until:
             try:
                 duplicates = await self._locations.insert(
@@ -246,14 +235,14 @@ class BatchCommit(Collector):
     def _succeed(self, uploads: list[_Upload], duplicates: Counter[_Upload]) -> None:
         for upload in uploads:
             if not upload.answer.done():  # its sender may have left, or been told to try again
-                self._outcomes["stored"] += 1
+                self.stats.outcomes["stored"] += 1
                 upload.answer.set_result(duplicates[upload])
 
     def _fail(self, uploads: Sequence[_Upload], error: StoreError) -> None:
         outcome = "refused" if isinstance(error, RowRejected) else "unavailable"
         for upload in uploads:
             if not upload.answer.done():
-                self._outcomes[outcome] += 1
+                self.stats.outcomes[outcome] += 1
                 # A new one for each: tracebacks would pile up on a shared one.
                 upload.answer.set_exception(type(error)(str(error)))
 
@@ -277,42 +266,6 @@ class BatchCommit(Collector):
         if left_s:
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(max(min(left_s), _EXPIRE_EVERY_S), self._expire)
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metric families."""
-        uploads = CounterMetricFamily(
-            "ingest_uploads",
-            "Uploads by what became of them; shed is one that found too many waiting.",
-            labels=["outcome"],
-        )
-        for outcome, count in self._outcomes.items():
-            uploads.add_metric([outcome], count)
-        yield uploads
-        yield GaugeMetricFamily(
-            "ingest_waiting_rows", "Reports waiting for a write.", value=self._waiting_rows
-        )
-        yield GaugeMetricFamily(
-            "ingest_waiting_bytes",
-            "Bytes of the bodies that wait for a write.",
-            value=self._waiting_bytes,
-        )
-        yield GaugeMetricFamily(
-            "ingest_capacity_rows",
-            "The most reports that may wait; beyond it uploads are shed.",
-            value=self._settings.waiting_rows,
-        )
-        yield GaugeMetricFamily(
-            "ingest_capacity_bytes",
-            "The most bytes that may wait; beyond it uploads are shed.",
-            value=self._settings.waiting_bytes,
-        )
-        for name, documentation, histogram in (
-            ("ingest_batch_rows", "Reports committed together.", self._batch_rows),
-            ("ingest_write_duration_seconds", "Time to commit a group.", self._write_s),
-        ):
-            family = HistogramMetricFamily(name, documentation)
-            family.add_metric([], histogram.buckets(), histogram.total)
-            yield family
 
 
 def _rows(uploads: list[_Upload]) -> list[tuple[str, Sequence[Report]]]:

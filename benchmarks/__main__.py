@@ -17,11 +17,8 @@ from api.load_settings import load_settings
 from api.postgres.embedded import EmbeddedServerError, embedded_server
 from api.postgres.migrate import MigrationError
 from benchmarks.demo.demo import demo as run_demo
-from benchmarks.demo.screenshots import NoBrowserError
-from benchmarks.demo.screenshots import screenshots as take_screenshots
 from benchmarks.faults import FAULTS
 from benchmarks.faults.matrix import Plan, carry_out, page, show
-from benchmarks.fuzzing.fuzz import fuzz as run_fuzz
 from benchmarks.harness.load import LoadFailedError
 from benchmarks.harness.report import BenchmarkFailedError
 from benchmarks.harness.service import ServiceFailedError
@@ -73,6 +70,8 @@ def fuzz(
     ] = "",
 ) -> None:
     """Send the service what its document says, and what it does not, and see that it copes."""
+    from benchmarks.fuzzing.fuzz import fuzz as run_fuzz  # noqa: PLC0415 - imports Schemathesis
+
     first = random.randrange(1 << 32) if seed is None else seed
     console = Console(width=_width())
     try:
@@ -149,6 +148,9 @@ def screenshots(
     seconds: Annotated[int, typer.Option(min=5, help="How much to replay at its pace.")] = 300,
 ) -> None:
     """Take the pictures of the live page that are in docs/images/, of the sample fleet."""
+    from benchmarks.demo.screenshots import NoBrowserError  # noqa: PLC0415 - imports Playwright
+    from benchmarks.demo.screenshots import screenshots as take_screenshots  # noqa: PLC0415
+
     try:
         asyncio.run(take_screenshots(Console(), seconds=seconds))
     except (

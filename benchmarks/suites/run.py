@@ -11,7 +11,6 @@ from rich.console import Console
 from structlog.testing import capture_logs
 
 from api.postgres.embedded import embedded_server
-from benchmarks.harness.plots import plot
 from benchmarks.harness.progress import Progress, elapsed
 from benchmarks.harness.report import (
     BenchmarkFailedError,
@@ -93,6 +92,8 @@ def run(
         write_results(report.results, folder / "results.json")
         (folder / "results.md").write_text(markdown(report.results), encoding="utf-8")
     show(report.results, console, earlier)
+    from benchmarks.harness.plots import plot  # noqa: PLC0415 - Matplotlib takes a second
+
     plots = plot(report.results, folder)
     times = ", ".join(f"{name} {elapsed(spent)}" for name, spent in progress.took_s.items())
     console.print(f"\ntime spent: {times or 'no suite ended'}", highlight=False, soft_wrap=True)

@@ -9,6 +9,8 @@ from typing import Final
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tracker.instrumentation import Family, families
+
 _EVERY_S: Final = 0.25
 _REMEMBERED: Final = 60
 
@@ -20,16 +22,27 @@ class LoopLag(Collector):
         self._samples: deque[float] = deque([0.0], maxlen=_REMEMBERED)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the gauge."""
-        yield GaugeMetricFamily(
-            "event_loop_lag_seconds",
-            "How late the event loop ran a timer, the worst of the last 15 seconds.",
-            value=max(self._samples),
-        )
+        """Yield the metric families."""
+        yield from families(_FAMILIES, {"": self})
+
+    @property
+    def worst_s(self) -> float:
+        """The largest lag of the last 15 seconds."""
+        return max(self._samples)
 
     async def measure(self) -> None:
-        """Measure, without end."""
+        """Measure until the task is cancelled."""
         while True:
             due = time.monotonic() + _EVERY_S
             await asyncio.sleep(_EVERY_S)
             self._samples.append(max(0.0, time.monotonic() - due))
+
+
+_FAMILIES: Final[tuple[Family[LoopLag], ...]] = (
+    Family(
+        GaugeMetricFamily,
+        "event_loop_lag_seconds",
+        "How late the event loop ran a timer, the worst of the last 15 seconds.",
+        lambda lag: lag.worst_s,
+    ),
+)

@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 from api.config import LimitSettings
 from api.http.shares import Shares
+from tracker.instrumentation import Family, families
 
 BODY_BYTES: Final = 262_144
 """What a response that is made in parts counts for, more than its longest part."""
@@ -38,21 +39,34 @@ class Limits(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
-        held = GaugeMetricFamily("limits_held", "What requests hold of a limit.", labels=["limit"])
-        capacity = GaugeMetricFamily(
-            "limits_capacity", "The most that requests may hold together.", labels=["limit"]
+        yield from families(
+            _FAMILIES, {one.name: one for one in (self.reads, self.unsent)}, label="limit"
         )
-        waiting = GaugeMetricFamily(
-            "limits_waiting_requests", "Requests that wait for their share.", labels=["limit"]
-        )
-        denied = CounterMetricFamily(
-            "limits_denied_requests",
-            "Requests that got no share and were answered with 503.",
-            labels=["limit"],
-        )
-        for one in (self.reads, self.unsent):
-            held.add_metric([one.name], one.held)
-            capacity.add_metric([one.name], one.capacity)
-            waiting.add_metric([one.name], one.waiting)
-            denied.add_metric([one.name], one.denied)
-        yield from (held, capacity, waiting, denied)
+
+
+_FAMILIES: Final[tuple[Family[Shares], ...]] = (
+    Family(
+        GaugeMetricFamily,
+        "limits_held",
+        "What requests hold of a limit.",
+        lambda shares: shares.held,
+    ),
+    Family(
+        GaugeMetricFamily,
+        "limits_capacity",
+        "The most that requests may hold together.",
+        lambda shares: shares.capacity,
+    ),
+    Family(
+        GaugeMetricFamily,
+        "limits_waiting_requests",
+        "Requests that wait for their share.",
+        lambda shares: shares.waiting,
+    ),
+    Family(
+        CounterMetricFamily,
+        "limits_denied_requests",
+        "Requests that got no share and were answered with 503.",
+        lambda shares: shares.denied,
+    ),
+)

@@ -1,4 +1,4 @@
-"""Who is let in: one address that clients come in by, and the most connections that it takes."""
+"""A listener: an address that clients connect to, and its limit of open connections."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tracker.instrumentation import LogThrottle
+from tracker.instrumentation import Family, LogThrottle, families
 
 _REASONS: Final = ("connection_limit", "refused", "slow_header", "slow_body", "slow_response")
 _LOG_EVERY_S: Final = 60.0
@@ -17,10 +17,10 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class OpenConnection(Protocol):
-    """A connection, as far as a listener knows it."""
+    """What a listener needs of a connection."""
 
     def abort(self, reason: str) -> None:
-        """End here and now.
+        """Close the connection at once.
 
         Args:
             reason: as the metric's documentation names it.
@@ -29,10 +29,10 @@ class OpenConnection(Protocol):
 
 
 class Listener:
-    """One address that clients come in by.
+    """An address that clients connect to.
 
-    At its limit, the connection that has waited longest without a request is closed for the
-    newcomer: whoever holds connections open without using them keeps nobody out.
+    At the limit, a new connection replaces the one that has been idle for the longest time, so idle
+    connections cannot keep other clients out.
 
     Args:
         name: the label of its metrics.
@@ -47,31 +47,48 @@ class Listener:
         self.port = port
         self.open: set[OpenConnection] = set()
         self.waiting: OrderedDict[OpenConnection, None] = OrderedDict()
-        """Those from which the next request is awaited; the first has waited longest."""
+        """Connections that wait for their next request; the first has waited longest."""
         self.closed: Counter[str] = Counter()
-        """How many were ended by us, by reason."""
+        """How many connections the service has closed, by reason."""
         self._max_connections = max_connections
         self._at_limit = LogThrottle(_LOG_EVERY_S)
 
-    def enter(self, newcomer: OpenConnection) -> None:
-        """Let a newcomer in, if need be in place of another; it may be aborted instead."""
+    def enter(self, new_connection: OpenConnection) -> None:
+        """Count a new connection; at the limit, abort an idle one, or else the new one."""
         if len(self.open) >= self._max_connections:
             if times := self._at_limit.due():
                 log.warning(
                     "server.connection_limit", listener=self.name, times=times, open=len(self.open)
                 )
             if not self.waiting:
-                newcomer.abort("refused")
+                new_connection.abort("refused")
                 return
             longest, _ = self.waiting.popitem(last=False)
             longest.abort("connection_limit")
-        self.open.add(newcomer)
-        self.waiting[newcomer] = None
+        self.open.add(new_connection)
+        self.waiting[new_connection] = None
 
     def leave(self, connection: OpenConnection) -> None:
-        """Forget a connection; one that has left already too."""
+        """Stop counting a connection; does nothing if it is not counted."""
         self.open.discard(connection)
         self.waiting.pop(connection, None)
+
+
+_FAMILIES: Final[tuple[Family[Listener], ...]] = (
+    Family(
+        GaugeMetricFamily,
+        "http_connections",
+        "Open connections.",
+        lambda listener: len(listener.open),
+    ),
+    Family(
+        CounterMetricFamily,
+        "http_connections_closed",
+        "Connections that the service closed: for a new one, as a new one, or for slowness.",
+        lambda listener: {reason: listener.closed[reason] for reason in _REASONS},
+        by="reason",
+    ),
+)
 
 
 class ListenerMetrics(Collector):
@@ -82,20 +99,8 @@ class ListenerMetrics(Collector):
     """
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
-        self._listeners = listeners
+        self._listeners = {listener.name: listener for listener in listeners}
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
-        connections = GaugeMetricFamily(
-            "http_connections", "Open connections.", labels=["listener"]
-        )
-        closed = CounterMetricFamily(
-            "http_connections_closed",
-            "Connections that we ended: for a newcomer, as a newcomer, or for slowness.",
-            labels=["listener", "reason"],
-        )
-        for listener in self._listeners:
-            connections.add_metric([listener.name], len(listener.open))
-            for reason in _REASONS:
-                closed.add_metric([listener.name, reason], listener.closed[reason])
-        yield from (connections, closed)
+        yield from families(_FAMILIES, self._listeners, label="listener")

@@ -1,28 +1,51 @@
-"""How many connections the service holds and uses, for Prometheus."""
+"""Metrics of the connection pools: connections that are in use, open, and allowed."""
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tracker.instrumentation import Family, families
 from tracker.postgres import Connections
 
 
 class Owner(Protocol):
-    """Whoever has connections of its own."""
+    """An object that has a connection pool."""
 
     @property
     def connections(self) -> Connections:
-        """How many there are."""
+        """How many connections the pool has."""
         ...
 
 
+_FAMILIES: Final[tuple[Family[Connections], ...]] = (
+    Family(
+        GaugeMetricFamily,
+        "database_in_use_connections",
+        "Connections in use.",
+        lambda connections: connections.in_use,
+    ),
+    Family(
+        GaugeMetricFamily,
+        "database_open_connections",
+        "Open connections, in use or idle.",
+        lambda connections: connections.open,
+    ),
+    Family(
+        GaugeMetricFamily,
+        "database_max_open_connections",
+        "The most connections that may be open.",
+        lambda connections: connections.most,
+    ),
+)
+
+
 class PoolMetrics(Collector):
-    """Asks those who have connections when somebody scrapes.
+    """Collects the metrics of connection pools.
 
     Args:
-        owners: by the name that their pool has in metrics.
+        owners: the owner of each pool, by the pool's name in metrics.
     """
 
     def __init__(self, owners: Mapping[str, Owner]) -> None:
@@ -30,18 +53,5 @@ class PoolMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
-        in_use = GaugeMetricFamily(
-            "database_in_use_connections", "Connections at work.", labels=["pool"]
-        )
-        opened = GaugeMetricFamily(
-            "database_open_connections", "Connections, at work or idle.", labels=["pool"]
-        )
-        most = GaugeMetricFamily(
-            "database_max_open_connections", "The most connections.", labels=["pool"]
-        )
-        for name, owner in self._owners.items():
-            connections = owner.connections
-            in_use.add_metric([name], connections.in_use)
-            opened.add_metric([name], connections.open)
-            most.add_metric([name], connections.most)
-        yield from (in_use, opened, most)
+        pools = {name: owner.connections for name, owner in self._owners.items()}
+        yield from families(_FAMILIES, pools, label="pool")

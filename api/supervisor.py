@@ -1,4 +1,4 @@
-"""Telling systemd, or who else speaks its protocol, that we are ready or stop: sd_notify(3)."""
+"""Notifies systemd, or a supervisor with the same protocol, of start and stop: sd_notify(3)."""
 
 import os
 import socket
@@ -6,12 +6,12 @@ from contextlib import suppress
 
 
 def tell_supervisor(state: str) -> None:
-    """Tell who started us, if it wants to know.
+    """Send a state to the supervisor, if there is one.
 
-    A supervisor that can't be told is no reason to serve nobody; it will notice by itself.
+    An error is ignored: the service works without its supervisor.
 
     Args:
-        state: as sd_notify(3) has it, such as `READY=1`.
+        state: as sd_notify(3) defines it, such as `READY=1`.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:

@@ -1,1 +1,1 @@
-"""What is below the handlers: addresses, connections, answers, and the outermost middleware."""
+"""HTTP below the handlers: listeners, connections, responses, limits, the outermost middleware."""

@@ -1,8 +1,8 @@
-"""One connection of a client: how large a head may be, and how long the client is waited for.
+"""One connection of a client: the limits of its headers, and its timeouts.
 
-aiohttp limits lines, the number of headers, idle connections and requests that are pipelined. What
-it leaves open is closed here: the whole head, and the time that a head, a body, or a client that
-does not read its answer may take. A client that is prompt costs no timer but the first.
+aiohttp limits lines, the number of headers, idle connections and pipelined requests. This adds a
+limit for the size of all headers, and timeouts for the header, the body, and a client that does not
+read its response. A client that is fast enough costs only the first timer.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from api.http.pieces import PIECE_BYTES
 from api.http.responses import ApiError
 
 _LINGER_S: Final = 5.0
-"""How long a body that nobody wants is read, so that its sender comes to read the answer."""
+"""How long an unwanted body is read, so that the client gets to read the response."""
 _UNREAD_BYTES: Final = 65_536
-"""How much of a body is taken before anybody asks for it; of many nobody ever will."""
+"""How much of a body is buffered before a handler reads it; many bodies are never read."""
 _CHUNKED_END: Final = b"\r\n0\r\n\r\n"
 """The end of a chunked body that has no trailers, with the line break before it."""
 
@@ -98,7 +98,7 @@ class Connection(web.RequestHandler):
         self._last: RawRequestMessage | None = None  # the request after which nothing is read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Come in, and have so much time to say something."""
+        """Count the connection, and start the timeout of its first header."""
         super().connection_made(transport)
         self._wire = self.transport
         self._listener.enter(self)
@@ -107,7 +107,7 @@ class Connection(web.RequestHandler):
             self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Leave."""
+        """Stop counting the connection, and cancel its timers."""
         self._wire = None
         self._listener.leave(self)
         for timer in (self._head_due, self._body_due, self._sent_due):
@@ -116,7 +116,7 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def abort(self, reason: str) -> None:
-        """End here and now, whatever has not been sent or read yet.
+        """Close the connection at once and discard what has not been sent or read.
 
         Args:
             reason: as the metric's documentation names it.
@@ -129,7 +129,7 @@ class Connection(web.RequestHandler):
             self._wire = None
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, which is part of a head, of a body, or several requests."""
+        """Process received bytes: a part of a header or a body, or several requests."""
         if self._close or self._force_close or self._last is not None:
             return
         is_head = not (self._request_in_progress or self._messages) and (
@@ -251,7 +251,7 @@ class Connection(web.RequestHandler):
         self.close()
 
     async def start(self) -> None:
-        """Answer requests one after the other; when it is over, do not wait forever to be left."""
+        """Answer requests in order; at the end, limit the wait for the client to close."""
         try:
             await super().start()
         finally:
@@ -259,7 +259,7 @@ class Connection(web.RequestHandler):
                 self._await_sent()
 
     def pause_writing(self) -> None:
-        """Give the client so much time to read what it was sent, and others the right of way."""
+        """Start the timeout of the response; the connection may be closed for a new one."""
         super().pause_writing()
         if self._wire is not None:
             self._listener.waiting[self] = None
@@ -267,7 +267,7 @@ class Connection(web.RequestHandler):
                 self._await_sent()
 
     def resume_writing(self) -> None:
-        """Go on; it has read."""
+        """Stop the timeout of the response: the client has read enough of it."""
         super().resume_writing()
         if self.transport is None or self.transport.is_closing():
             return  # the last bytes are awaited no longer than those before
@@ -285,7 +285,7 @@ class Connection(web.RequestHandler):
     def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
-        """Send an answer; an error that no middleware has seen is brought into our form."""
+        """Send a response; an error that no middleware has seen becomes a JSON error."""
         if isinstance(resp, web.HTTPException):
             resp = self._requests.reject(resp)
         if self._upgraded:
@@ -305,7 +305,7 @@ class Connection(web.RequestHandler):
     async def _stream(
         self, request: web.BaseRequest, resp: web.Response, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send an answer that may take hours, and is no less in use than a request meanwhile."""
+        """Send a response that may take hours; the connection counts as in use meanwhile."""
         self._streams = True
         try:
             return await super().finish_response(request, resp, start_time)
@@ -324,7 +324,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no HTTP, without a word of what the parser thinks of it."""
+        """Respond to a request that cannot be parsed, without the parser's own message."""
         del message
         if isinstance(exc, LineTooLong):
             error = ApiError(431, "headers_too_large", "a line of the request's head is too long")

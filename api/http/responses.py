@@ -1,4 +1,4 @@
-"""Answers: JSON bodies, and errors as `{"error": code, "message": text}`."""
+"""Responses: JSON bodies, and errors as `{"error": code, "message": text}`."""
 
 from http import HTTPStatus
 from typing import Final

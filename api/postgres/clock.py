@@ -25,7 +25,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class DatabaseClock(Collector):
-    """Tells the database's time without asking it.
+    """Returns the database's time without a query.
 
     Args:
         monotonic: monotonic clock in seconds.
@@ -60,11 +60,11 @@ class DatabaseClock(Collector):
         return self._wall() - self.now_or_host()
 
     def set(self, now: float, *, asked_at: float) -> None:
-        """Take note of what the database says.
+        """Set the clock to a reading of the database's time.
 
         Args:
-            now: its time in epoch seconds, read after it was asked.
-            asked_at: when it was asked, by the monotonic clock.
+            now: the database's time in epoch seconds.
+            asked_at: when the query was sent, by the monotonic clock.
         """
         self._ahead_s = now - asked_at
         offset_s = self.offset_s()

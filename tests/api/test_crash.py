@@ -18,7 +18,7 @@ from api.config import DatabaseSettings
 from api.postgres.database import open_database
 from benchmarks.harness.metrics import parse_metrics
 from benchmarks.harness.service import running_service
-from tests.api.test_cli import free_port
+from tests.support.command_line import free_port
 from tests.support.sample_table import locking
 
 ROUNDS = 20

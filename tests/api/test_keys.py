@@ -22,7 +22,7 @@ from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, open_database
 from api.postgres.migrate import migrate
 from api.postgres.upgrade import alembic_config
-from tests.api.test_cli import DEVICE, run, serving
+from tests.support.command_line import DEVICE, run, serving
 from tests.support.stores import Clock
 
 HEARTBEAT = f"/api/v1/devices/{DEVICE}/heartbeat"

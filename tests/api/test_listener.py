@@ -17,7 +17,7 @@ import structlog
 from api.config import SettingsError
 from api.http.open_files import affordable_connections
 from api.load_settings import load_settings
-from tests.api.test_cli import CHECKOUT, assert_one_line, run, serving
+from tests.support.command_line import CHECKOUT, assert_one_line, run, serving
 from tests.support.raw_client import PATIENCE_S, free_port, listening
 from tests.support.service import REPORT
 

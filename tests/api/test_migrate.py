@@ -11,8 +11,8 @@ from alembic.script import ScriptDirectory
 from api.postgres.migrate import MigrationError, migrate
 from api.postgres.revisions import HEAD, REVISIONS
 from api.postgres.upgrade import alembic_config
-from tests.api.test_cli import assert_one_line, run
 from tests.conftest import with_user
+from tests.support.command_line import assert_one_line, run
 
 MIGRATE = """
 import sys

@@ -10,7 +10,7 @@ import sys
 import aiohttp
 import pytest
 
-from tests.api.test_cli import CHECKOUT, DEVICE, serving
+from tests.support.command_line import CHECKOUT, DEVICE, serving
 
 
 async def test_signals_other_than_those_to_stop_end_nothing(dsn, db):

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from api.status.client import open_session
 from api.status.sampling import Sampler
-from tests.api.test_cli import run
+from tests.support.command_line import run
 from tests.support.status_client import BUILD, READY, Stub, shown, watching
 from tests.support.terminal import terminal
 from tracker import FlushError

@@ -11,7 +11,7 @@ from yarl import URL
 
 from api.config import ServerSettings
 from api.status.client import Sample, default_url, open_session, read_url, take_sample
-from tests.api.test_cli import run
+from tests.support.command_line import run
 from tests.support.status_client import READY, Stub, shown, watching
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from benchmarks.demo.demo import Replay, find_problems
 from benchmarks.demo.sample_fleet import GROUP, read_fleet
 from benchmarks.harness.metrics import parse_metrics
-from tests.api.test_cli import CHECKOUT
+from tests.support.command_line import CHECKOUT
 from tests.support.service import seconds
 
 BALANCED = """

@@ -22,7 +22,7 @@ from api.config import PREFIX, Settings
 from api.load_settings import load_settings
 from api.postgres.embedded import EmbeddedServerError, embedded_server
 from api.supervisor import tell_supervisor
-from tests.api.test_cli import free_port
+from tests.support.command_line import free_port
 from tests.support.markdown import PAGES
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from api.cli import app as api
 from benchmarks.__main__ import app as benchmarks
-from tests.api.test_cli import free_port
+from tests.support.command_line import free_port
 from tests.support.docs_sandbox import command, is_of_the_suite, sandbox_with_service, script
 from tests.support.markdown import PAGES, ROOT, Page
 

@@ -14,6 +14,8 @@ ROOT: Final = Path(__file__).parents[2]
 
 SLOW: Final = {
     "tests/api/test_cli.py": "starts a process for every command",
+    "tests/api/test_cli_keys.py": "starts a process for every command",
+    "tests/api/test_cli_serve.py": "starts a process for every command",
     "tests/api/test_faults.py": "starts an environment for every fault",
     "tests/page": "drives a browser",
     "tests/tracker/test_mutants.py": "breaks the tracker deliberately, dozens of times",

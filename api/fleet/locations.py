@@ -89,13 +89,16 @@ SELECT NULL, NULL, place FROM ({_DUPLICATES.format(condition=f"{_REACHABLE} AND"
 
 _encode: Final = msgspec.json.Encoder().encode
 
+_DOCUMENTED: Final[dict[str, object]] = {"minimum": YEAR_2000_MS, "multipleOf": 1}
+"""What a capture time must be beyond its type; `_Received` checks it, with an error of its own."""
+
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Where a device was: degrees of WGS 84, metres, metres per second, per cent."""
 
     timestamp: (
-        Annotated[int, msgspec.Meta(ge=0, le=END_OF_9999_MS)]
-        | Annotated[float, msgspec.Meta(ge=0, le=END_OF_9999_MS)]
+        Annotated[int, msgspec.Meta(le=END_OF_9999_MS, extra_json_schema=_DOCUMENTED)]
+        | Annotated[float, msgspec.Meta(le=END_OF_9999_MS, extra_json_schema=_DOCUMENTED)]
     )
     """Capture time in whole milliseconds since the Unix epoch."""
     latitude: Annotated[float, msgspec.Meta(ge=-90, le=90)]

@@ -25,8 +25,8 @@ SOON_S = 0.3
 """A limit that a test waits for."""
 
 
-async def test_a_head_that_comes_slowly_is_408_and_ends(dsn):
-    """A byte now and then buys no more time: what counts is when the head is complete."""
+async def test_a_slow_header_gets_408_and_the_connection_is_closed(dsn):
+    """The timeout counts until the header is complete, so single bytes do not extend it."""
     async with listening(dsn, header_timeout_s=SOON_S) as service, service.client() as client:
         ended = asyncio.create_task(client.answers())
         head = service.heartbeat()[:-2]
@@ -42,8 +42,8 @@ async def test_a_head_that_comes_slowly_is_408_and_ends(dsn):
         await service.assert_serves()
 
 
-async def test_a_second_head_on_a_connection_has_its_time_too(dsn):
-    """The limit is not for newcomers only."""
+async def test_a_second_header_on_a_connection_has_the_same_timeout(dsn):
+    """The timeout is not for new connections only."""
     async with listening(dsn, header_timeout_s=SOON_S) as service, service.client() as client:
         await client.send(service.heartbeat())
         assert (await client.answer()).status == 204
@@ -52,16 +52,16 @@ async def test_a_second_head_on_a_connection_has_its_time_too(dsn):
         assert answer.status == 408
 
 
-async def test_who_says_nothing_is_closed_without_an_answer(dsn):
-    """An answer would be taken for that to a request which is on its way."""
+async def test_a_connection_without_a_request_is_closed_without_a_response(dsn):
+    """A response could be taken for that to a request which is on its way."""
     async with listening(dsn, header_timeout_s=SOON_S) as service, service.client() as client:
         assert await client.answers() == []
         metrics = await service.metrics()
         assert metrics.total("http_connections_closed_total", reason="slow_header") == 1
 
 
-async def test_an_idle_connection_is_closed_after_its_time(dsn):
-    """A head's time does not begin before its first byte, so idle ones get the longer limit."""
+async def test_an_idle_connection_is_closed_after_the_keepalive_timeout(dsn):
+    """The header timeout starts with the first byte, so idle connections have the longer one."""
     async with (
         listening(dsn, header_timeout_s=0.1, keepalive_timeout_s=1.0) as service,
         service.client() as client,
@@ -75,8 +75,8 @@ async def test_an_idle_connection_is_closed_after_its_time(dsn):
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
-async def test_a_body_that_comes_slowly_is_408_and_ends(dsn, framing):
-    """By length or in chunks without an end, a byte now and then buys no time."""
+async def test_a_slow_body_gets_408_and_the_connection_is_closed(dsn, framing):
+    """With a length or in endless chunks, single bytes do not extend the timeout."""
     async with listening(dsn, body_timeout_s=SOON_S) as service, service.client() as client:
         ended = asyncio.create_task(client.answers())
         await client.send(service.upload(framing))
@@ -92,8 +92,8 @@ async def test_a_body_that_comes_slowly_is_408_and_ends(dsn, framing):
         await service.assert_serves()
 
 
-async def test_chunks_without_end_are_bounded_by_size_too(dsn):
-    """Who sends fast enough is stopped by the limit for bodies."""
+async def test_endless_chunks_are_limited_by_size(dsn):
+    """A client that sends fast enough reaches the limit of the body's size."""
     async with listening(dsn, max_body_bytes=10_000) as service, service.client() as client:
         await client.send(service.upload("Transfer-Encoding: chunked"))
         for _ in range(20):
@@ -103,8 +103,8 @@ async def test_chunks_without_end_are_bounded_by_size_too(dsn):
         await service.assert_serves()
 
 
-async def test_who_does_not_read_the_answers_is_closed(dsn):
-    """Answers that nobody takes are not kept for long, nor are their requests read on."""
+async def test_a_client_that_does_not_read_responses_is_closed(dsn):
+    """Its responses are not kept for long, and its further requests are not read."""
     async with listening(dsn, response_timeout_s=SOON_S) as service:
         with socket.create_connection(("127.0.0.1", service.port)) as deaf:
             deaf.setblocking(False)  # noqa: FBT003 - the only way to say it
@@ -122,8 +122,8 @@ async def test_who_does_not_read_the_answers_is_closed(dsn):
         assert service.listener.closed["slow_response"] == 1
 
 
-async def test_a_crowd_of_idle_connections_keeps_nobody_out(dsn):
-    """The one that has waited longest goes first, whoever has just been served stays."""
+async def test_idle_connections_at_the_limit_make_room_for_new_ones(dsn):
+    """The connection that has been idle longest is closed; one that was just served stays."""
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(listening(dsn, max_connections=5))
         with structlog.testing.capture_logs() as logs:
@@ -147,8 +147,8 @@ async def test_a_crowd_of_idle_connections_keeps_nobody_out(dsn):
         assert service.listener.closed["connection_limit"] >= 54
 
 
-async def test_slow_heads_do_not_keep_their_place_in_a_crowd(dsn):
-    """A trickle of bytes makes nobody look busy."""
+async def test_slow_headers_count_as_idle_at_the_limit(dsn):
+    """Single bytes of a header do not make a connection busy."""
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(listening(dsn, max_connections=5))
         for _ in range(20):
@@ -157,8 +157,8 @@ async def test_slow_heads_do_not_keep_their_place_in_a_crowd(dsn):
             await service.assert_serves()
 
 
-async def test_when_all_are_being_answered_a_newcomer_is_closed(dsn):
-    """Nobody who is being answered is let down for somebody who may not even ask."""
+async def test_a_new_connection_is_closed_when_all_others_are_busy(dsn):
+    """A request in progress is not cancelled for a new connection."""
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(listening(dsn, max_connections=3))
         uploading = [await stack.enter_async_context(service.client()) for _ in range(3)]
@@ -177,8 +177,8 @@ async def test_when_all_are_being_answered_a_newcomer_is_closed(dsn):
 
 
 @pytest.mark.parametrize("ahead", ["", "Connection: upgrade\r\nUpgrade: websocket\r\n"])
-async def test_a_slow_body_behind_another_request_is_a_slow_body(dsn, ahead):
-    """What is sent ahead of it, or would be another protocol, takes nobody's time limit away."""
+async def test_a_slow_body_after_another_request_gets_408(dsn, ahead):
+    """A pipelined request or an upgrade before it does not disable the timeout."""
     async with listening(dsn, body_timeout_s=0.5) as service, service.client() as client:
         first = f"GET /api/health HTTP/1.1\r\nHost: here\r\n{ahead}\r\n".encode()
         await client.send(first + service.upload("Content-Length: 100") + b"{")
@@ -189,8 +189,8 @@ async def test_a_slow_body_behind_another_request_is_a_slow_body(dsn, ahead):
                 await asyncio.sleep(0.01)
 
 
-async def test_an_expected_body_is_not_asked_for_of_a_client_that_does_not_know_how(dsn):
-    """HTTP/1.0 had no interim answers."""
+async def test_an_http_1_0_client_gets_no_100_continue(dsn):
+    """HTTP/1.0 has no interim responses."""
     async with listening(dsn) as service, service.client() as client:
         await service.assert_serves()  # now the key is cached: nothing is between head and body
         body = json.dumps({"device_id": service.device_id, **REPORT}).encode()
@@ -203,8 +203,8 @@ async def test_an_expected_body_is_not_asked_for_of_a_client_that_does_not_know_
         assert [answer.status for answer in await client.answers()] == [200]
 
 
-async def test_who_watches_has_a_door_of_their_own(dsn):
-    """Metrics are there alone, health is at both; a crowd at one is none at the other."""
+async def test_the_monitor_port_has_a_listener_of_its_own(dsn):
+    """It alone has the metrics, both have health, and each has its own connection limit."""
     async with AsyncExitStack() as stack:
         watched = free_port()
         service = await stack.enter_async_context(
@@ -237,8 +237,8 @@ async def test_who_watches_has_a_door_of_their_own(dsn):
         assert 'http_connections{listener="monitor"}' in text
 
 
-async def test_a_body_that_is_expected_is_asked_for_when_it_is_wanted(dsn):
-    """Not before the key is known, nor if it is too large; and then it is read."""
+async def test_100_continue_is_sent_when_the_body_is_read(dsn):
+    """It is sent once the API key is known and the size is accepted."""
     async with listening(dsn) as service:
         body = json.dumps({"device_id": service.device_id, **REPORT}).encode()
         expected = service.upload("Expect: 100-continue", f"Content-Length: {len(body)}")
@@ -267,8 +267,8 @@ async def test_a_body_that_is_expected_is_asked_for_when_it_is_wanted(dsn):
                 assert (answer.status, answer.error) == (status, code)
 
 
-async def test_a_compressed_body_is_inflated_once_and_not_beyond_the_limit(dsn):
-    """The server leaves it to whoever knows the limit, also behind these listeners."""
+async def test_a_compressed_body_is_inflated_once_and_up_to_the_limit(dsn):
+    """The server leaves it to the handler, which knows the limit, also behind these listeners."""
     async with listening(dsn, max_body_bytes=10_000) as service, service.client() as client:
         report = json.dumps({"device_id": service.device_id, **REPORT}).encode()
         for content, status in ((report, 200), (report + b" " * 1_000_000, 413)):
@@ -278,8 +278,8 @@ async def test_a_compressed_body_is_inflated_once_and_not_beyond_the_limit(dsn):
             assert (await client.answer()).status == status
 
 
-async def test_stopping_waits_for_nobody_beyond_its_deadline(dsn):
-    """Idle clients and slow ones, half a head and half a body: SIGTERM ends them all in time."""
+async def test_a_shutdown_ends_within_its_deadline(dsn):
+    """Idle clients, half a header and half a body do not delay SIGTERM."""
     timeout = {"ACTIVITY__SERVER__SHUTDOWN_TIMEOUT_S": "2"}
     async with serving(dsn, **timeout) as (process, session), AsyncExitStack() as stack:
         host, port = session._base_url.host, session._base_url.port
@@ -302,8 +302,8 @@ async def test_stopping_waits_for_nobody_beyond_its_deadline(dsn):
         assert loop.time() - told_at < 2 + 10 + 5  # as the guarantees say
 
 
-def test_a_monitor_port_that_is_taken_is_said_in_one_line(dsn):
-    """The API is not served without those who watch it."""
+def test_a_monitor_port_in_use_is_reported_in_one_line(dsn):
+    """Without its monitor port the service does not start."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = str(listener.getsockname()[1])
         done = run(
@@ -323,15 +323,15 @@ def test_a_monitor_port_that_is_taken_is_said_in_one_line(dsn):
     ],
 )
 def test_limits_that_contradict_each_other_stop_the_start(monkeypatch, name, value, message):
-    """In one line."""
+    """The error is one line."""
     monkeypatch.setenv(f"ACTIVITY__SERVER__{name}", value)
     with pytest.raises(SettingsError, match=message):
         load_settings()
 
 
 @pytest.mark.parametrize(("most", "is_enough"), [(1024, False), (4000, False), (12_000, True)])
-def test_the_limit_of_open_files_is_raised_or_spoken_of(dsn, most, is_enough):
-    """Where fewer files may be open than connections, fewer are let in, in one clear line."""
+def test_the_limit_of_open_files_is_raised_or_logged(dsn, most, is_enough):
+    """If it cannot be raised, fewer connections are accepted, and one log line says so."""
     limited = f'ulimit -Sn 512 && ulimit -Hn {most} && exec "$@"'
     process = subprocess.Popen(
         ["/bin/sh", "-c", limited, "sh", sys.executable, "-m", "api", "serve"],
@@ -356,7 +356,7 @@ def test_the_limit_of_open_files_is_raised_or_spoken_of(dsn, most, is_enough):
         process.communicate(timeout=PATIENCE_S)
 
 
-def test_too_few_open_files_for_anybody_stop_the_start():
-    """Not to be found out by the first client."""
+def test_too_few_open_files_stop_the_start():
+    """The error appears at the start, not with the first client."""
     with pytest.raises(OSError, match="files may be open"):
         affordable_connections(100_000_000, others=100_000_000)

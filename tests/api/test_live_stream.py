@@ -42,7 +42,7 @@ async def stored(db, *names: str, group_id: str = "family") -> list[str]:
     ]
 
 
-async def test_a_heartbeat_is_seen_with_a_tick(service, db, real_pace):
+async def test_a_heartbeat_is_in_the_next_tick(service, db, real_pace):
     """Watchers have all devices at once, and see one that is active with one of the next ticks."""
     (device_id,) = await stored(db, "Phone")
     async with live(service.client, service.key) as seen:
@@ -59,7 +59,7 @@ async def test_a_heartbeat_is_seen_with_a_tick(service, db, real_pace):
         await seen.until(lambda _: seen.named(device_id)["seen"] >= time.time() - 5)
 
 
-async def test_a_touch_that_is_written_between_two_ticks_is_seen(service, db, monkeypatch):
+async def test_a_touch_that_is_written_between_two_ticks_is_sent(service, db, monkeypatch):
     """However short it was pending: one flush is seen in memory, more of them in the table."""
     monkeypatch.setattr(group, "_REFRESH_EVERY_S", 3600)
     ids = await stored(db, "one", "two", "three")
@@ -74,7 +74,7 @@ async def test_a_touch_that_is_written_between_two_ticks_is_seen(service, db, mo
             assert seen.ticks - ticks <= 4
 
 
-async def test_a_touch_is_seen_that_only_memory_knows_of(service, db, monkeypatch):
+async def test_a_pending_touch_is_sent_before_it_is_written(service, db, monkeypatch):
     """Without a look at the database: it comes by the next tick, though a flush came before it."""
     monkeypatch.setattr(group, "_REFRESH_EVERY_S", 3600)
     (device_id,) = await stored(db, "Phone")
@@ -87,7 +87,7 @@ async def test_a_touch_is_seen_that_only_memory_knows_of(service, db, monkeypatc
         await seen.until(lambda _: seen.named(device_id)["seen"] > LONG_AGO)
 
 
-async def test_what_other_processes_write_is_seen(service, db):
+async def test_touches_of_other_processes_are_sent(service, db):
     """Touches, registrations, renames and positions, and who leaves; a device keeps its number."""
     ann, bob = await stored(db, "Ann", "Bob")
     async with live(service.client, service.key) as seen:
@@ -122,7 +122,7 @@ async def test_what_other_processes_write_is_seen(service, db):
         assert seen.hellos == 1
 
 
-async def test_positions_are_seen_to_begin_with_and_as_they_come(service, db):
+async def test_positions_are_in_the_snapshot_and_in_ticks(service, db):
     """The newest by capture time, in degrees, metres and milliseconds."""
     (device_id,) = await stored(db, "Phone")
     await service.upload(device_id, timestamp=T0_MS + 5000, latitude=1.5)
@@ -138,7 +138,7 @@ async def test_positions_are_seen_to_begin_with_and_as_they_come(service, db):
 
 
 @pytest.mark.parametrize("how", [{"device_resolution_s": 600}, {"enabled": False}], ids=str)
-async def test_a_device_that_moves_without_a_later_touch_is_seen_to_move(dsn, how):
+async def test_a_new_position_without_a_later_touch_is_sent(dsn, how):
     """Its touches are rounded down to the same time, or there are none."""
     async with running(dsn, tracker=how) as service:
         device_id = await service.register()
@@ -149,7 +149,7 @@ async def test_a_device_that_moves_without_a_later_touch_is_seen_to_move(dsn, ho
                 await seen.until(lambda _: seen.named(device_id)["location"] == here)  # noqa: B023
 
 
-async def test_what_touches_are_rounded_down_by_makes_nobody_idle(dsn):
+async def test_the_resolution_of_touches_makes_no_device_idle(dsn):
     """A device that was seen just now may be said to have been seen so long ago."""
     async with (
         running(dsn, tracker={"device_resolution_s": 600}) as service,
@@ -158,7 +158,7 @@ async def test_what_touches_are_rounded_down_by_makes_nobody_idle(dsn):
         assert (seen.hello["online_within_s"], seen.hello["silent_after_s"]) == (719, 1499)
 
 
-async def test_a_group_is_watched_alone(service, db):
+async def test_a_stream_has_the_devices_of_its_group_alone(service, db):
     """Nothing of another group is told, whatever happens there."""
     (mine,), (theirs,) = await stored(db, "A"), await stored(db, "B", group_id="others")
     async with live(service.client, service.key) as seen:
@@ -175,7 +175,7 @@ async def test_a_group_is_watched_alone(service, db):
         assert seen.service["api_keys"]["failures"] == 0
 
 
-async def test_a_bound_key_sees_its_group_and_nothing_of_the_service(service, db):
+async def test_an_api_key_of_one_group_receives_no_tracker_stats(service, db):
     """Another group is an empty one to it, and how many others are active is not its business."""
     (mine,) = await stored(db, "A", group_id="mine")
     await stored(db, "B")
@@ -215,7 +215,7 @@ async def test_a_key_that_is_no_longer_valid_ends_the_stream(service, db, change
         await other.until(lambda _: other.ticks > ticks + 2)
 
 
-async def test_opening_a_stream_is_the_keys_touch_and_no_devices(service, db):
+async def test_opening_a_stream_touches_the_api_key_and_no_device(service, db):
     """At the opening, once, and not when it ends; nor is it a request that takes that long."""
     await stored(db, "A")
     async with live(service.client, service.key) as seen:
@@ -228,11 +228,11 @@ async def test_opening_a_stream_is_the_keys_touch_and_no_devices(service, db):
         assert metrics.total("live_streams") == 1
         assert metrics.total("live_capacity_streams") == 200
         assert metrics.total("live_sent_bytes_total") > 100
-    await nobody_watches(service)
+    await no_streams_left(service)
     assert service.touches() == {"devices": 0, "api_keys": 1}
 
 
-async def nobody_watches(service) -> None:
+async def no_streams_left(service) -> None:
     """Wait until it has been noticed that all have left."""
     async with asyncio.timeout(PATIENCE_S):
         while (await service.metrics()).total("live_streams"):
@@ -251,12 +251,12 @@ async def test_a_stream_beyond_the_limit_gets_503_until_another_has_ended(dsn):
             body = await answer.json()
             assert body["error"] == "too_many_streams"
             assert "live.max_streams" in body["message"]
-        await nobody_watches(service)
+        await no_streams_left(service)
         async with live(service.client, service.key) as seen:
             await seen.until(lambda _: seen.ticks)
 
 
-async def test_asking_for_many_groups_keeps_none_of_them(dsn):
+async def test_denied_streams_of_many_groups_leave_nothing_in_memory(dsn):
     """Who only asks, as HEAD does, takes no place from those who watch."""
     async with (
         running(dsn, live={"max_streams": 4}) as service,
@@ -269,7 +269,7 @@ async def test_asking_for_many_groups_keeps_none_of_them(dsn):
         await seen.until(lambda _: seen.ticks > ticks + 2)
 
 
-async def test_streams_that_come_and_go_leave_nothing_behind(service, db):
+async def test_streams_that_end_leave_nothing_in_memory(service, db):
     """Neither tasks nor counts nor groups, nor a connection that is in use."""
     await stored(db, "A")
     before = set(map(asyncio.Task.get_name, asyncio.all_tasks()))
@@ -278,7 +278,7 @@ async def test_streams_that_come_and_go_leave_nothing_behind(service, db):
             for number in range(20):
                 watching = live(service.client, service.key, f"group-{(batch + number) % 5}")
                 await stack.enter_async_context(watching)
-    await nobody_watches(service)
+    await no_streams_left(service)
     async with asyncio.timeout(PATIENCE_S):
         while any(task.get_name().startswith("live-") for task in asyncio.all_tasks()):
             await asyncio.sleep(0.05)
@@ -301,7 +301,7 @@ async def test_beyond_so_many_devices_no_further_group_is_watched(service, db, m
             await other.until(lambda _: other.ticks > 1)
         ticks = seen.ticks
         await seen.until(lambda _: seen.ticks > ticks + 2)
-    await nobody_watches(service)
+    await no_streams_left(service)
     async with asyncio.timeout(PATIENCE_S):
         while any(task.get_name() == "live-family" for task in asyncio.all_tasks()):
             await asyncio.sleep(0.05)
@@ -309,7 +309,7 @@ async def test_beyond_so_many_devices_no_further_group_is_watched(service, db, m
         assert len(seen.devices) == 2
 
 
-async def test_a_bug_in_what_is_shown_ends_streams_and_is_logged_once(service, monkeypatch):
+async def test_a_crash_of_the_snapshot_ends_streams_and_is_logged_once(service, monkeypatch):
     """So that they come again at the pace of who is refused, not over and over."""
     monkeypatch.setattr(GroupSnapshot, "changes", None)
     with capture_logs() as logs:
@@ -337,7 +337,7 @@ async def test_a_group_that_is_worn_out_starts_over(service, db, monkeypatch):
         assert {one["device_id"] for one in seen.devices.values()} == {first, second, third}
 
 
-async def test_how_many_there_are_beyond_those_that_are_shown_is_told(service, db, monkeypatch):
+async def test_the_number_of_devices_beyond_the_limit_is_sent(service, db, monkeypatch):
     """Of a group that was whole when one began to watch, and of one that grows at its end."""
     monkeypatch.setattr(group, "_REFRESHES_PER_COUNT", 1)
     monkeypatch.setattr(group, "MAX_DEVICES", 2)
@@ -352,7 +352,7 @@ async def test_how_many_there_are_beyond_those_that_are_shown_is_told(service, d
         assert len(seen.devices) == 2
 
 
-async def test_without_tracking_the_database_is_shown(dsn, db):
+async def test_without_tracking_the_times_of_the_database_are_sent(dsn, db):
     """Nobody is tracked by this process; others may, and write."""
     (device_id,) = await stored(db, "A")
     async with (
@@ -375,7 +375,7 @@ async def test_a_clock_that_runs_ahead_shows_no_future(service, db, monkeypatch)
         assert seen.named(device_id)["seen"] <= seen.now
 
 
-async def test_ten_thousand_devices_come_in_pieces_that_hold_up_nothing(service, db):
+async def test_ten_thousand_devices_are_sent_in_pieces_without_a_stall(service, db):
     """The first of them by name, with their positions, and all is right to the last."""
     await db.execute(
         "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "

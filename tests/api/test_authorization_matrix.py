@@ -237,7 +237,7 @@ async def test_every_route_is_in_the_matrix(service):
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-async def test_a_key_reaches_and_touches_what_it_may_and_nothing_else(world, db, method, path):
+async def test_an_api_key_reads_and_touches_only_what_it_may(world, db, method, path):
     """Status, touches, rows and reports; what is out of reach looks as if it were not there."""
     route = ROUTES[method, path]
     for key, reach in KEYS.items():

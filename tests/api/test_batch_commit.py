@@ -267,7 +267,7 @@ async def test_uploads_that_wait_too_long_are_503_and_make_room(dsn, db):
         assert (await service.metrics()).total("ingest_waiting_rows") == 0
 
 
-async def test_senders_that_wait_at_shutdown_are_told_to_try_again(dsn):
+async def test_uploads_that_wait_at_shutdown_get_503(dsn):
     """The end of the service is no reason to let a client hang."""
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         device_id = await service.register()

@@ -69,7 +69,7 @@ def test_the_tab_key_completes_commands_options_and_files(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh"])
-def test_somebody_elses_module_of_that_name_is_not_run_to_complete_it(name, tmp_path):
+def test_completion_runs_no_other_module_of_that_name(name, tmp_path):
     """The tab key runs nothing but what printed the script."""
     (tmp_path / "api").mkdir()
     (tmp_path / "api" / "__main__.py").write_text("open('was-run', 'w')")

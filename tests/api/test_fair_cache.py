@@ -13,7 +13,7 @@ def cache_of(capacity: int) -> FairCache[int, str]:
     return FairCache(capacity, lambda value: value[0])
 
 
-def test_one_owner_that_brings_too_much_keeps_nobody_else_out():
+def test_one_owner_above_its_share_evicts_no_other():
     """Others keep all that they have, as long as it is within their share."""
     cache = cache_of(100)
     for key in range(20):
@@ -63,7 +63,7 @@ def test_an_entry_may_change_its_owner():
     st.lists(st.tuples(st.sampled_from("pgo"), st.integers(0, 30), st.sampled_from("abcde"))),
     st.integers(1, 12),
 )
-def test_it_holds_what_it_may_and_nobody_below_a_share_loses_to_another(steps, capacity):
+def test_no_owner_below_its_share_is_evicted(steps, capacity):
     """Whatever is put, got and removed in whatever order."""
     cache = cache_of(capacity)
     held: dict[int, str] = {}

@@ -47,7 +47,7 @@ async def flood(service, keys) -> set[int]:
     return {answer.status for answer in answers}
 
 
-async def test_a_flood_costs_few_look_ups_and_no_memory_and_keeps_nobody_out(looked_up, service):
+async def test_a_flood_costs_few_lookups_and_no_memory_and_denies_no_client(looked_up, service):
     """Keys that are all different share a query, a few times a second; nothing is logged."""
     device_id = await service.register()
     await service.heartbeat(device_id)

@@ -71,7 +71,7 @@ def test_exit_codes_are_in_the_help():
         (("keys", "create"), "--name"),
     ],
 )
-def test_who_mistypes_is_told_what_was_meant(typed, meant):
+def test_a_misspelt_command_gets_a_suggestion(typed, meant):
     """And where the help is; the exit code is 2."""
     done = invoke(*typed)
     assert done.exit_code == 2

@@ -245,7 +245,7 @@ async def on_schema(dsn: str, act) -> None:
     await engine.dispose()
 
 
-async def test_going_back_to_a_schema_without_expiry_lets_nobody_in_for_good(dsn, db):
+async def test_a_downgrade_to_a_schema_without_expiry_authorizes_no_expired_key(dsn, db):
     """Keys that expire are revoked on the way; forward again, all others go on as before."""
     await db.execute(
         "INSERT INTO api_keys (key_hash, prefix, name, expires_at) VALUES "

@@ -67,7 +67,7 @@ async def stuffed(service: ListeningService, seen: Live, db) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_who_does_not_read_gets_no_queue_and_starts_over_when_it_does(dsn, many, monkeypatch):
+async def test_a_stream_that_is_not_read_has_no_queue_and_restarts(dsn, many, monkeypatch):
     """What is kept for it is bounded, and in the end it sees what all others see."""
     monkeypatch.setattr(group, "_KEPT_TICKS", 5)
     async with (
@@ -92,7 +92,7 @@ async def test_who_does_not_read_gets_no_queue_and_starts_over_when_it_does(dsn,
         assert slow.hellos > 1
 
 
-async def test_who_never_reads_is_closed(dsn, many):
+async def test_a_stream_that_is_never_read_is_closed(dsn, many):
     """As with any other answer, after so long."""
     async with listening(dsn, response_timeout_s=0.3) as service, watching(service, "many") as deaf:
         await stuffed(service, deaf, many)
@@ -103,7 +103,7 @@ async def test_who_never_reads_is_closed(dsn, many):
                 await asyncio.sleep(0.05)
 
 
-async def test_a_crowd_takes_no_place_from_who_watches_and_reads(dsn, many):
+async def test_connections_at_the_limit_close_no_stream_that_is_read(dsn, many):
     """Not though it once was slow; a connection that waits for a request makes room instead."""
     async with listening(dsn, max_connections=4) as service, watching(service, "many") as seen:
         await stuffed(service, seen, many)
@@ -154,7 +154,7 @@ async def test_a_stream_that_has_ended_leaves_the_connection_to_the_next_request
         assert set(service.listener.open) == set(service.listener.waiting) == {guest}
 
 
-async def test_the_end_of_the_service_is_told_at_once_and_waits_for_nobody(dsn, many):
+async def test_a_shutdown_ends_streams_at_once(dsn, many):
     """Neither for who watches nor for who does not read."""
     async with asyncio.timeout(PATIENCE_S), listening(dsn, shutdown_timeout_s=600) as service:
         reading = watching(service, "many")

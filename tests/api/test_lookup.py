@@ -236,7 +236,7 @@ async def test_keys_that_are_not_cached_wait_after_a_miss_and_share_a_query(rig,
     assert rig.table.queries == [[2000], list(range(2001, 2041))]
 
 
-async def test_strangers_that_exist_need_no_rest(rig):
+async def test_unknown_keys_that_exist_are_not_delayed(rig):
     """After a restart every key is a stranger, and none is kept waiting."""
     for key in range(20):
         assert await rig.cache.get(key) == f"row {key}"
@@ -275,7 +275,7 @@ async def test_a_failure_of_long_ago_lets_no_revoked_key_in(rig):
     assert await rig.cache.get(1) is None
 
 
-async def test_closing_leaves_nobody_waiting():
+async def test_close_ends_all_waiting_lookups():
     """Strangers that rest are given up like look-ups that are under way."""
     rig = Rig()
     await rig.cache.get(2000)
@@ -298,7 +298,7 @@ async def test_after_a_change_nothing_is_believed_before_it_was_looked_up_again(
     assert rig.cache.cached(2) == "row 2"
 
 
-async def test_a_change_right_before_an_outage_turns_nobody_away(rig):
+async def test_a_change_right_before_an_outage_denies_no_request(rig):
     """What cannot be looked up again is believed, as in any outage."""
     await rig.cache.get(1)
     rig.clock.now += 1
@@ -375,7 +375,7 @@ async def test_a_look_up_speaks_in_nobodys_name(rig):
     assert ids == [None]
 
 
-async def test_a_client_that_leaves_takes_nobody_else_with_it(rig):
+async def test_a_cancelled_request_cancels_no_other_lookup(rig):
     """A shared look-up outlives the request that began it."""
     rig.table.gate.clear()
     first = asyncio.create_task(rig.cache.get(1))
@@ -388,7 +388,7 @@ async def test_a_client_that_leaves_takes_nobody_else_with_it(rig):
     assert first.cancelled()
 
 
-async def test_a_bug_in_a_look_up_leaves_nobody_waiting(rig):
+async def test_a_crash_of_a_lookup_ends_all_that_wait_for_it(rig):
     """An unforeseen error is an answer too, and the next look-up starts afresh."""
     rows, rig.table.rows = rig.table.rows, None
     with capture_logs() as logs, pytest.raises(StoreUnavailable):

@@ -75,7 +75,7 @@ def test_a_route_that_declares_nothing_stops_the_start():
         document(app.router.routes())
 
 
-def test_a_path_parameter_that_nobody_described_stops_the_start():
+def test_a_path_parameter_without_a_description_stops_the_start():
     """Nor can a new kind of parameter: the document would not be valid."""
 
     @Operation(answers={204: None})

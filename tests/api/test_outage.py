@@ -247,7 +247,7 @@ async def test_without_a_journal_a_stop_counts_what_it_loses(dsn):
         assert service.tracker.buffers["devices"].dropped["shutdown"] == 1
 
 
-async def test_a_device_that_is_deleted_while_it_is_buffered_is_missing_and_let_go(service):
+async def test_a_device_that_is_deleted_while_pending_is_counted_as_missing(service):
     """A deleted row does not poison every flush to come (animego's did)."""
     device_id = await service.register()
     await service.heartbeat(device_id)

@@ -82,7 +82,7 @@ async def test_a_service_that_is_not_says_so_first_and_names_the_alerts(service,
     await db.execute("ALTER TABLE elsewhere RENAME TO devices")
 
 
-async def test_a_service_that_is_ready_is_told_by_the_exit_code():
+async def test_the_exit_code_shows_whether_the_service_is_ready():
     """For scripts; without a terminal it is printed once, without colours or cursor movements."""
     async with Stub().serving() as url:
         done = await asyncio.to_thread(run, "status", "--every", "0.2", "--url", str(url))

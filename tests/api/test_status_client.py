@@ -128,7 +128,7 @@ PLAIN = HEAD + b"\r\n"
         ([b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"], b"", 30.0, "answers 404"),
     ],
 )
-async def test_whoever_answers_is_listened_to_for_a_while_only(answers, endless, timeout_s, error):
+async def test_a_response_is_read_until_a_deadline(answers, endless, timeout_s, error):
     """In one line each, within a time, and never more than some MiB."""
     async with answering(*answers, then_endless=endless) as url:
         seen = await sampled(url, timeout_s)

@@ -186,7 +186,7 @@ def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
     assert named <= rules.keys()
 
 
-def test_who_has_had_something_to_write_for_long_and_wrote_nothing_is_found():
+def test_a_target_that_is_pending_for_long_without_a_commit_is_found():
     """One touch after a quiet hour is no reason to wake anybody."""
     for lag_s, flushed_at, expected in (
         (61, 9699, {"ActivityLagHigh", "ActivityNoSuccessfulFlush"}),

@@ -161,7 +161,7 @@ async def test_whatever_fell_due_and_was_not_answered_is_an_error(hanging):
 
 
 @either
-async def test_nobody_there_is_a_failure(own, unused_tcp_port):
+async def test_a_missing_server_is_a_failure(own, unused_tcp_port):
     """The error has what the generator said."""
     url = f"http://127.0.0.1:{unused_tcp_port}"
     with pytest.raises(LoadFailedError, match=f"connect to 127.0.0.1:{unused_tcp_port}"):

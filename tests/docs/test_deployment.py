@@ -227,7 +227,7 @@ def test_the_linter_finds_nothing_in_the_recipe():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_what_the_recipe_copies_is_there_and_nothing_else_is_sent():
+def test_the_image_has_only_the_files_that_the_recipe_copies():
     """Its base is pinned, and it does not run as root."""
     context = (ROOT / ".dockerignore").read_text().splitlines()
     copied = {

@@ -103,7 +103,7 @@ def test_a_command_that_fails_is_reported_with_its_line(wrong, sandbox):
     assert "line 5" in done.stderr
 
 
-def test_a_command_that_is_not_run_is_left_out_and_nothing_else():
+def test_only_commands_with_a_reason_are_not_run():
     """With the comment behind it."""
     page = Page("some.md", "# Some\n\n```sh\nmake test  # why\nmake testing\n```\nor `curl x`\n")
     assert script(page, NOT_RUN).splitlines()[1:] == ["", "", "", "make testing", "", "", "curl x"]

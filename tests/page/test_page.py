@@ -206,7 +206,7 @@ async def test_the_sparklines_show_how_the_service_fares(visitor, host, group):
     assert await sparks.nth(1).locator("svg path").count() > 0
 
 
-async def test_a_tab_that_nobody_looks_at_gives_its_connection_up(visitor, host, group):
+async def test_a_hidden_tab_closes_its_connection(visitor, host, group):
     """And takes it again when somebody does: a browser has six for all tabs."""
     ids = await host.add(group, {"Cab": IDLE_S})
     key = await host.make_key()
@@ -349,7 +349,7 @@ async def test_the_focus_stays_with_its_device(visitor, host, group):
     await expect(page.get_by_role("heading", name=group)).to_be_focused()
 
 
-async def test_a_reader_is_told_of_an_outage_once(visitor, host, group):
+async def test_a_screen_reader_announces_an_outage_once(visitor, host, group):
     """And not thrown to the top when it is over."""
     await host.add(group, {"Cab": IDLE_S})
     await visitor.watch(await host.make_key(), group)

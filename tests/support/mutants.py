@@ -249,7 +249,7 @@ MUTANTS = [
         "SET LOCAL enable_hashjoin = off;\n",
         "",
         "AssertionError",
-        "tests/tracker/test_concurrency.py::test_rows_are_locked_in_key_order_whatever_the_planner_is_told",
+        "tests/tracker/test_concurrency.py::test_rows_are_locked_in_key_order_with_any_planner_settings",
     ),
     Mutant(
         "an older touch overwrites a newer row",

@@ -117,7 +117,7 @@ async def join_of(connection: asyncpg.Connection, store: PostgresStore, keys: li
 
 @pytest.mark.parametrize("setting", ["enable_nestloop", "enable_indexscan", "enable_hashjoin", ""])
 @pytest.mark.parametrize(("rows", "analyzed_at"), [(1, 1), (50, 1), (50, 50), (20_000, 20_000)])
-async def test_rows_are_locked_in_key_order_whatever_the_planner_is_told(
+async def test_rows_are_locked_in_key_order_with_any_planner_settings(
     dsn, db, setting, rows, analyzed_at
 ):
     """For tables of any size, with fresh or stale statistics: ordered, not hashed or merged."""
@@ -210,7 +210,7 @@ async def deadlocks(db: asyncpg.Connection) -> int:
     )
 
 
-async def test_a_stranger_who_locks_the_other_way_round_is_not_harmed(dsn, db):
+async def test_a_foreign_transaction_in_reverse_lock_order_sees_no_deadlock(dsn, db):
     """Another application's transactions over the same rows see no deadlock and no error."""
     things = await make_things(db, 300)
     done = asyncio.Event()

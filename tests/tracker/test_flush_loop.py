@@ -252,7 +252,7 @@ async def test_a_stop_that_is_cancelled_itself_counts_the_loss():
     assert len(rig.buffer) == 0
 
 
-async def test_a_permanent_error_is_told_apart_and_nothing_is_dropped():
+async def test_a_permanent_error_is_distinguished_and_nothing_is_dropped():
     """A missing table is shown as such, and its touches wait for it."""
     rig = Rig(interval_s=NEVER_S)
     rig.store.table_error = StoreMisconfigured("no such table")

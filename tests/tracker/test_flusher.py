@@ -98,7 +98,7 @@ async def test_a_crash_of_the_store_keeps_every_touch():
     assert len(rig.buffer) == 1
 
 
-async def test_one_refused_row_harms_nobody_else():
+async def test_one_rejected_row_affects_no_other():
     """The bad row is isolated, counted and logged; all others commit."""
     rig = Rig(chunk_keys=64)
     rig.touch(*range(50))
@@ -167,7 +167,7 @@ async def test_rows_are_to_blame_only_where_others_are_written(how, keys, error)
     rig.assert_books_balance()
 
 
-async def test_a_missing_key_is_counted_and_let_go():
+async def test_a_missing_key_is_counted_and_discarded():
     """A deleted row does not poison flushes to come."""
     rig = Rig()
     rig.touch(1, 2, 3)
@@ -178,7 +178,7 @@ async def test_a_missing_key_is_counted_and_let_go():
     rig.assert_books_balance()
 
 
-async def test_a_locked_row_stays_pending_and_holds_up_nobody():
+async def test_a_locked_row_stays_pending_and_delays_no_other():
     """The rest is written now, the locked one when its lock is gone."""
     rig = Rig()
     rig.touch(1, 2, 3)

@@ -388,7 +388,7 @@ async def test_a_segment_is_sealed_once_when_it_is_full(rig):
     assert rig.disk.sealed == {segment.name for segment in rig.journal._full}
 
 
-async def test_a_journal_that_is_swept_away_is_noticed_and_begun_anew(rig, monkeypatch):
+async def test_a_removed_journal_is_noticed_and_created_again(rig, monkeypatch):
     """Somebody cleans up, or the volume is gone: until a commit, a crash would lose touches."""
     monkeypatch.setattr("tracker._journal.journal._CHECK_EVERY_S", 0)
     rig.touch(*range(100, 103))

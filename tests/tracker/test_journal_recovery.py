@@ -372,7 +372,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare(1) here")
-async def test_a_disk_that_fills_up_kills_nobody(tmp_path):
+async def test_a_full_disk_kills_no_process(tmp_path):
     """A real one: memory that is mapped to a file without room would end the process."""
     # In a name space of its own, so that nothing stays mounted whatever happens to the test.
     mount = (

@@ -220,7 +220,9 @@ async def test_a_locked_table_is_a_passing_error(dsn, things):
         ("{trigger} PERFORM pg_sleep(60); {end}", StoreTimeout, "statement timeout"),
     ],
 )
-async def test_permanent_passing_and_row_errors_are_told_apart(dsn, things, change, error, message):
+async def test_permanent_temporary_and_row_errors_are_distinguished(
+    dsn, things, change, error, message
+):
     """What fails for good, what passes and what a row is to blame for: three kinds of error."""
     role = f"writer_{uuid.uuid4().hex[:8]}"
     trigger = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
@@ -319,7 +321,7 @@ async def test_a_row_that_is_replaced_during_the_write_gets_its_touch(dsn, thing
     assert await seen(things) == {1: when(AT), 2: when(AT)}
 
 
-async def test_a_statement_that_nobody_waits_for_any_more_is_cancelled(dsn, things):
+async def test_a_statement_that_timed_out_is_cancelled(dsn, things):
     """Timeouts pile up no backends, which would use up the server's connections, and no noise."""
     noise = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: noise.append(context))

@@ -28,7 +28,7 @@ from tracker import (
 )
 
 
-def test_touches_that_nobody_will_write_are_told_once():
+def test_touches_without_a_running_tracker_are_logged_once():
     """Who forgets the lifespan would wonder for long; the touches are kept until it comes."""
     tracker = Tracker([THINGS], dsn="postgresql://never.asked/for")
     with capture_logs() as logs:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -155,16 +155,20 @@ class ListeningService:
 
 
 @asynccontextmanager
-async def listening(dsn: str, **server: Any) -> AsyncIterator[ListeningService]:
+async def listening(
+    dsn: str, sections: Mapping[str, Any] | None = None, **server: Any
+) -> AsyncIterator[ListeningService]:
     """Run the service on its listeners; nothing is flushed unless the test says so.
 
     Args:
         dsn: the database.
+        sections: other sections of settings that differ from the defaults.
         server: settings of the server that differ from the defaults.
     """
     settings = Settings(
         server={"port": free_port(), "shutdown_timeout_s": 1.0, "metrics_max_age_s": 0, **server},
         tracker={"flush_interval_s": NEVER_S},
+        **(sections or {}),
     )
     app = await create_app(settings, dsn)
     service = ListeningService(app, settings.server.port)

@@ -38,6 +38,8 @@ SLOW: Final = {
     "tests/api/test_cli_secrets.py": "starts a process for every command",
     "tests/api/test_listener.py": "waits for the timeouts of slow clients",
     "tests/api/test_live_connections.py": "fills the connections of slow clients",
+    "tests/api/attacks": "attacks the service for seconds at a time",
+    "tests/api/test_rows_in_logs.py": "makes the database reject rows in every way",
     "tests/api/test_flood.py": "floods the service with unknown API keys",
     "tests/api/test_status.py": "runs the command on a terminal",
     "tests/api/test_exposition.py": "scrapes a million pending keys",

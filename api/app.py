@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from platform import python_version
 from typing import Final
 
@@ -21,12 +22,16 @@ from prometheus_client.registry import Collector
 
 from api.access.authentication import Access, active_keys
 from api.access.cache_metrics import CacheMetrics
+from api.access.device_feed import DeviceFeed
+from api.access.directory import DeviceDirectory
 from api.access.keys import load_principals
+from api.access.known import Known
+from api.access.known_file import KnownFile
 from api.access.lookup import CachedLookup
 from api.access.quotas import quotas_of
 from api.access.revocations import Revocations
 from api.background import background
-from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
+from api.config import AuthSettings, JournalSettings, ServerSettings, Settings, TrackerSettings
 from api.fleet.batch_commit import BatchCommit
 from api.fleet.batch_metrics import BatchMetrics
 from api.fleet.devices import Devices, load_devices, load_devices_of_groups
@@ -73,7 +78,7 @@ MONITOR: Final = web.AppKey("monitor", web.Application)
 
 _MONITOR_CONNECTIONS: Final = 100
 """A limit of its own, so that clients of the API cannot keep monitoring out."""
-_ACCESS_CONNECTIONS: Final = 5
+_ACCESS_CONNECTIONS: Final = 7
 """One each for lookups of API keys, of devices and of devices by group, for revocations and for
 readiness."""
 
@@ -138,22 +143,9 @@ async def create_app(
         if tracker is not None:
             await stack.enter_async_context(tracker.running())
 
-        keys = CachedLookup("keys", partial(load_principals, access_database, clock), settings.auth)
-        devices = CachedLookup(
-            "devices",
-            partial(load_devices, access_database),
-            settings.auth,
-            owner_of=lambda device: device.group_id,
+        access, revocations, access_metrics = await _start_access(
+            stack, settings.auth, dsn, access_database, clock
         )
-        devices_of_group = CachedLookup(
-            "devices_of_group", partial(load_devices_of_groups, access_database), settings.auth
-        )
-        for lookup in (keys, devices, devices_of_group):
-            stack.push_async_callback(lookup.close)
-        revocations = Revocations(
-            access_database, keys, clock, every_s=settings.auth.revocation_poll_s
-        )
-        await stack.enter_async_context(background(revocations.poll(), "revocations"))
         loop_lag = LoopLag()
         await stack.enter_async_context(background(loop_lag.measure(), "loop-lag"))
 
@@ -170,14 +162,13 @@ async def create_app(
         }
         if tracker is not None:
             pools["tracker"] = tracker
-        caches = CacheMetrics([keys, devices, devices_of_group])
         limits = Limits(settings.limits)
         registry = _registry(
-            *(requests.metrics, loop_lag, BatchMetrics(batch_commit.stats), caches),
-            *(revocations, clock, PoolMetrics(pools), limits),
+            *(requests.metrics, loop_lag, BatchMetrics(batch_commit.stats)),
+            *(clock, PoolMetrics(pools), limits),
+            *access_metrics,
         )
 
-        access = Access(keys, devices, devices_of_group, clock)
         outermost = requests.middleware(allowed_names(settings.server.allowed_hosts))
         middlewares = [outermost, access.middleware()]
         if tracker is not None:
@@ -222,6 +213,49 @@ async def create_app(
 
         app.on_cleanup.append(stop)
         return app
+
+
+async def _start_access(
+    stack: AsyncExitStack,
+    settings: AuthSettings,
+    dsn: str,
+    database: Database,
+    clock: DatabaseClock,
+) -> tuple[Access, Revocations, list[Collector]]:
+    """Start what authenticates requests and finds devices; return it and its metrics."""
+    keys = CachedLookup("keys", partial(load_principals, database, clock), settings)
+    devices = CachedLookup(
+        "devices",
+        partial(load_devices, database),
+        settings,
+        owner_of=lambda device: device.group_id,
+    )
+    devices_of_group = CachedLookup(
+        "devices_of_group", partial(load_devices_of_groups, database), settings
+    )
+    for lookup in (keys, devices, devices_of_group):
+        stack.push_async_callback(lookup.close)
+    directory = DeviceDirectory(settings.known_devices)
+    stale_limit_s, every_s = settings.stale_limit_s, settings.revocation_poll_s
+    file = KnownFile(Path(settings.known_file), dsn) if settings.known_file else None
+    known = Known(database, clock, directory, keys, file=file, stale_limit_s=stale_limit_s)
+    stack.push_async_callback(known.save)
+    feed = DeviceFeed(
+        *(database, directory),
+        every_s=every_s,
+        stale_limit_s=stale_limit_s,
+        restore=known.restore,
+    )
+    revocations = Revocations(database, keys, clock, every_s=every_s)
+    for task, name in (
+        (revocations.poll(), "revocations"),
+        (feed.run(), "known-devices"),
+        (known.run(), "known"),
+    ):
+        await stack.enter_async_context(background(task, name))
+    access = Access(keys, devices, devices_of_group, directory, clock)
+    caches = CacheMetrics([keys, devices, devices_of_group, directory])
+    return access, revocations, [caches, revocations, directory]
 
 
 def _device_routes(

@@ -138,6 +138,8 @@ class AuthSettings(_Section):
     negative_ttl_s: Seconds = 2.0
     cache_size: Count = 200_000
     negative_cache_size: Count = 10_000
+    known_devices: Count = 2_000_000
+    known_file: str = ".activity/known"
     max_waiting: Count = 10_000
     lookup_timeout_s: Seconds = 2.0
     revocation_poll_s: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)] = 0.25

@@ -74,6 +74,7 @@ def journal_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give each test a journal of its own, outside the checkout."""
     folder = tmp_path / "journal"
     monkeypatch.setenv(f"{PREFIX}JOURNAL__DIR", str(folder))
+    monkeypatch.setenv(f"{PREFIX}AUTH__KNOWN_FILE", str(tmp_path / "known"))
     return folder
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from api.access.directory import DeviceDirectory
 from api.access.keys import Principal, hash_key
 from api.access.lookup import CachedLookup
 from api.access.rate_limit import RateLimiter
@@ -45,6 +46,7 @@ class Access:
         keys: principals by the hash of their API key.
         devices: active devices by their id.
         devices_of_group: active devices by group and id, for API keys of one group.
+        directory: all active devices, while it is current; the caches are for the others.
         clock: decides which API keys have expired.
     """
 
@@ -53,8 +55,10 @@ class Access:
         keys: CachedLookup[bytes, Principal],
         devices: CachedLookup[str, KnownDevice],
         devices_of_group: CachedLookup[tuple[str, str], KnownDevice],
+        directory: DeviceDirectory,
         clock: DatabaseClock,
     ) -> None:
+        self._directory = directory
         self._keys = keys
         self._devices = devices
         self._devices_of_group = devices_of_group
@@ -102,7 +106,7 @@ class Access:
         hashed = hash_key(keys[0])
         principal = hashed and (self._keys.cached(hashed) or await self._keys.get(hashed))
         # A stale entry may have expired since: the clock advances without the database, too.
-        if not principal or principal.expires_at <= self._clock.now():
+        if not principal or principal.expires_at <= self._clock.now_or_host():
             raise ApiError(401, "unauthorized", "this API key is unknown, revoked or expired")
         return principal
 
@@ -151,8 +155,11 @@ class Access:
             device_id = uuid_key(device_id)
         except ValueError as error:
             raise ApiError(400, "invalid_device_id", "the device id is not a uuid") from error
-        device = self._devices.cached(device_id)
         group_id = request[PRINCIPAL].group_id
+        known_group = self._directory.group_of(device_id)
+        if known_group is not None and group_id in (None, known_group):
+            return KnownDevice(device_id, known_group)
+        device = self._devices.cached(device_id)
         if group_id is None:
             device = device or await self._devices.get(device_id)
         elif device is None or device.group_id != group_id:
@@ -182,15 +189,18 @@ class Access:
     def knows(self, device_id: str, group_id: str) -> bool:
         """Return whether the cache has a device in a group; it sends no query."""
         known = self._devices.peek(device_id)
-        return known is not None and known.group_id == group_id
+        known_group = self._directory.group_of(device_id) or (known and known.group_id)
+        return known_group == group_id
 
     def remember(self, device: KnownDevice) -> None:
         """Cache a device that has just been registered."""
+        self._directory.put(device.device_id, device.group_id)
         self._devices.put(device.device_id, device)
         self._devices_of_group.discard((device.group_id, device.device_id))
 
     def forget(self, device_id: str) -> None:
-        """Remove a device that has just been deactivated from the cache."""
+        """Remove a device that has just been deactivated from directory and cache."""
+        self._directory.discard(device_id)
         self._devices.discard(device_id)
 
 

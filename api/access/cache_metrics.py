@@ -1,15 +1,34 @@
 """Metrics of the caches of API keys and devices: hits and misses."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final, Protocol
 
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.access.lookup import CachedLookup
 from tracker.instrumentation import Family, families
 
-_FAMILIES: Final[tuple[Family[CachedLookup[Any, Any]], ...]] = (
+
+class Cache(Protocol):
+    """What counts its lookups."""
+
+    @property
+    def name(self) -> str:
+        """The label."""
+        ...
+
+    @property
+    def hits(self) -> int:
+        """How many lookups it answered."""
+        ...
+
+    @property
+    def misses(self) -> int:
+        """How many it did not."""
+        ...
+
+
+_FAMILIES: Final[tuple[Family[Cache], ...]] = (
     Family(
         CounterMetricFamily,
         "auth_cache_hits",
@@ -32,7 +51,7 @@ class CacheMetrics(Collector):
         caches: what to read; names must differ.
     """
 
-    def __init__(self, caches: Sequence[CachedLookup[Any, Any]]) -> None:
+    def __init__(self, caches: Sequence[Cache]) -> None:
         self._caches = {cache.name: cache for cache in caches}
 
     def collect(self) -> Iterator[Metric]:

@@ -7,7 +7,7 @@ more than its equal share, else of the owner with the most entries.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -49,6 +49,11 @@ class FairCache(Generic[K, V]):
         entries = self._owners[self._owner_by_key[key]]
         entries.move_to_end(key)
         return entries[key]
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """Yield all keys and values."""
+        for entries in self._owners.values():
+            yield from entries.items()
 
     def put(self, key: K, value: V) -> None:
         """Add or replace an entry, and remove another one if there are too many."""

@@ -8,7 +8,7 @@ key no hash is made.
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Final, Literal, TypeAlias
@@ -39,9 +39,11 @@ _VALID: Final = """
 SELECT key_hash, id, group_id, extract(epoch FROM coalesce(expires_at, 'infinity'))::float8,
        extract(epoch FROM now())::float8
 FROM api_keys
-WHERE key_hash = ANY($1::bytea[]) AND revoked_at IS NULL
-      AND (expires_at IS NULL OR expires_at > now())
+WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """
+_VALID_OF_HASHES: Final = f"{_VALID} AND key_hash = ANY($1::bytea[])"
+_VALID_PAGE: Final = f"{_VALID} AND id > $1 ORDER BY id LIMIT $2"
+_PAGE_KEYS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,29 @@ async def load_principals(
         StoreError: the database is away.
     """
     asked_at = clock.monotonic()
-    rows = await database.fetch(_VALID, hashes)
+    rows = await database.fetch(_VALID_OF_HASHES, hashes)
     if rows:
         clock.set(rows[0][4], asked_at=asked_at)
     return {row[0]: Principal(row[1], row[2], row[3]) for row in rows}
+
+
+async def load_all_principals(
+    database: Database, clock: DatabaseClock
+) -> AsyncIterator[tuple[bytes, Principal]]:
+    """Yield the hash and the principal of each valid API key, and set the clock.
+
+    Args:
+        database: where keys are stored.
+        clock: receives the database's time.
+
+    Raises:
+        StoreError: the database is unavailable.
+    """
+    after, rows = 0, None
+    while rows is None or len(rows) == _PAGE_KEYS:
+        asked_at = clock.monotonic()
+        rows = await database.fetch(_VALID_PAGE, after, _PAGE_KEYS)
+        for hashed, key_id, group_id, expires_at, now in rows:
+            clock.set(now, asked_at=asked_at)
+            yield hashed, Principal(key_id, group_id, expires_at)
+            after = key_id

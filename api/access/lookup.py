@@ -151,6 +151,15 @@ class CachedLookup(Generic[K, V]):
         self._negative.pop(key, None)
         self._entries.put(key, _Entry(value, self._monotonic(), self._generation))
 
+    def restore(self, key: K, value: V, age_s: float) -> None:
+        """Cache a row that was read some time ago, in seconds; it is queried again before use."""
+        entry = _Entry(value, self._monotonic() - age_s, self._generation - 1)
+        self._entries.put(key, entry)
+
+    def rows(self) -> dict[K, V]:
+        """Return all cached rows, fresh or stale."""
+        return {key: entry.value for key, entry in self._entries.items()}
+
     def discard(self, key: K) -> None:
         """Remove a key from the cache and the negative cache: its row has just changed."""
         self._in_flight.pop(key, None)

@@ -91,14 +91,26 @@ def failing_clearly() -> Iterator[None]:
 
 
 @contextmanager
-def database_ready(settings: Settings) -> Iterator[str]:
-    """Give the DSN of a database whose schema is up to date, unless settings say otherwise."""
+def database_ready(
+    settings: Settings, *, on_unavailable: Callable[[Exception], bool] = lambda _error: False
+) -> Iterator[str]:
+    """Give the DSN of a database whose schema is up to date, unless settings say otherwise.
+
+    Args:
+        settings: all settings.
+        on_unavailable: is called with the error if the database cannot be reached; returns whether
+            to go on without knowing its schema.
+    """
     from api.postgres.embedded import configured_server
-    from api.postgres.migrate import migrate_now
+    from api.postgres.migrate import DatabaseUnavailable, migrate_now
 
     with configured_server(settings.database) as dsn:
         if settings.database.auto_migrate:
-            migrate_now(dsn, connect_timeout_s=settings.database.connect_timeout_s)
+            try:
+                migrate_now(dsn, connect_timeout_s=settings.database.connect_timeout_s)
+            except DatabaseUnavailable as error:
+                if not on_unavailable(error):
+                    raise
         yield dsn
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import structlog
 import typer
@@ -22,6 +23,7 @@ def serve(context: typer.Context, config: Config = None) -> None:
     settings = settings_of(context, config, warn=lambda old, new: renamed.append((old, new)))
     import uvloop
 
+    from api.access.known_file import is_recent
     from api.logs import configure_logs
     from api.serving import IGNORED_SIGNALS
     from api.serving import serve as serve_until_told_to_stop
@@ -38,9 +40,18 @@ def serve(context: typer.Context, config: Config = None) -> None:
             "an embedded server",
             data_dir=settings.database.data_dir,
         )
+
+    def can_serve_without(error: Exception) -> bool:
+        known = settings.auth.known_file and is_recent(
+            Path(settings.auth.known_file), settings.auth.stale_limit_s
+        )
+        if known:
+            log.warning("database.unavailable", error=str(error))
+        return bool(known)
+
     with (
         failing_clearly(),
-        database_ready(settings) as dsn,
+        database_ready(settings, on_unavailable=can_serve_without) as dsn,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(serve_until_told_to_stop(settings, dsn))

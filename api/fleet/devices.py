@@ -1,9 +1,8 @@
 """Devices in the database: registered, listed with their newest position, deactivated."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -58,8 +57,7 @@ class DeviceAnswer(msgspec.Struct, frozen=True):
     last_location: LastLocation | None
 
 
-@dataclass(frozen=True, slots=True)
-class KnownDevice:
+class KnownDevice(NamedTuple):
     """What access needs to know of an active device."""
 
     device_id: str

@@ -132,6 +132,15 @@ def uploads() -> list[Panel]:
             most=1,
         ),
         graph(
+            "Known devices, of those that fit",
+            "Active devices in memory; others are looked up.",
+            Query("auth_known_devices{P} / auth_known_devices_capacity{P}", "{{instance}}"),
+            unit="percentunit",
+            most=1,
+            limits=Limits(bad=0.9),
+            alert="ActivityKnownDevicesNearlyFull",
+        ),
+        graph(
             "Keys' changes unseen for",
             "Below auth.revocation_poll_s and a little when all is well.",
             Query("auth_revocation_lag_seconds{P}", "{{instance}}"),

@@ -7,7 +7,8 @@ import asyncpg
 
 from api.config import SettingsError
 from api.postgres.revisions import HEAD, SELECT_REVISIONS, is_newer
-from tracker.postgres import reason
+from tracker import StoreUnavailable
+from tracker.postgres import reason, translate
 
 if TYPE_CHECKING:
     AnyConnection = asyncpg.Connection[asyncpg.Record]
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 class MigrationError(Exception):
     """The database cannot be reached or refuses a migration; the message is one line."""
+
+
+class DatabaseUnavailable(MigrationError):
+    """The database cannot be reached now."""
 
 
 async def migrate(dsn: str, *, connect_timeout_s: float) -> None:
@@ -67,14 +72,15 @@ async def _connect(dsn: str, timeout_s: float) -> "AnyConnection":
     try:
         return await asyncpg.connect(dsn, timeout=timeout_s, statement_cache_size=0)
     except TimeoutError as error:
-        raise MigrationError(
+        raise DatabaseUnavailable(
             f"the database does not answer within {timeout_s:g} s: is database.url "
             "right (ACTIVITY__DATABASE__URL)?"
         ) from error
     except (asyncpg.ClientConfigurationError, ValueError) as error:
         raise SettingsError(f"database.url cannot be used: {error}") from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MigrationError(
+        temporary = isinstance(translate(error), StoreUnavailable)
+        raise (DatabaseUnavailable if temporary else MigrationError)(
             f"cannot connect to the database: {reason(error)}; is it running, and is "
             "database.url right (ACTIVITY__DATABASE__URL)?"
         ) from error

@@ -84,6 +84,7 @@ async def screenshots(console: Console, *, seconds: int) -> None:
                 f"{PREFIX}DATABASE__URL": dsn,
                 f"{PREFIX}SERVER__PORT": url.rpartition(":")[2],
                 f"{PREFIX}JOURNAL__DIR": str(folder / "journal"),
+                f"{PREFIX}AUTH__KNOWN_FILE": str(folder / "known"),
             }
             async with (
                 _chromium() as browser,

@@ -151,6 +151,7 @@ async def running_environment(settings: Settings, *, seconds: float) -> AsyncIte
             f"{PREFIX}DATABASE__URL": dsn.geturl(),
             f"{PREFIX}DATABASE__AUTO_MIGRATE": "false",
             f"{PREFIX}JOURNAL__DIR": str(folder / "journal"),
+            f"{PREFIX}AUTH__KNOWN_FILE": str(folder / "known"),
         }
         service = Service(f"http://127.0.0.1:{port}", variables, folder)
         stack.push_async_callback(service.stop)

@@ -82,6 +82,7 @@ async def contender(name: str, fleet: Fleet, **settings: str) -> AsyncIterator[C
             "ACTIVITY__DATABASE__URL": fleet.dsn,
             "ACTIVITY__SERVER__PORT": str(port),
             "ACTIVITY__JOURNAL__DIR": journals,
+            "ACTIVITY__AUTH__KNOWN_FILE": f"{journals}/known",
             "ACTIVITY__LOG__LEVEL": "error",
             **settings,
         }

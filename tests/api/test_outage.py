@@ -5,10 +5,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from api.access.keys import hash_key
 from api.access.revocations import Revocations
@@ -35,17 +37,22 @@ def server() -> Iterator[BreakableServer]:
         yield server
 
 
-@pytest.fixture
-async def service(server: BreakableServer) -> AsyncIterator[Service]:
-    """The service on a server that may be broken, with short timeouts."""
+async def new_database(server: BreakableServer) -> str:
+    """Return the DSN of a database with the service's schema."""
     name = f"activity_{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(server.dsn)
     await admin.execute(f"CREATE DATABASE {name}")
     await admin.close()
     dsn = with_database(server.dsn, name)
     await migrate(dsn, connect_timeout_s=30)
+    return dsn
+
+
+@pytest.fixture
+async def service(server: BreakableServer) -> AsyncIterator[Service]:
+    """The service on a server that may be broken, with short timeouts."""
     async with running(
-        dsn,
+        await new_database(server),
         database={"statement_timeout_s": 1.0},
         auth={"lookup_timeout_s": 1.0},
         tracker={"statement_timeout_s": 0.5, "lock_timeout_s": 0.1, "shutdown_deadline_s": 2.0},
@@ -291,3 +298,44 @@ async def test_live_streams_outlive_the_database(service, server):
         await seen.until(lambda _: seen.named(others)["display_name"] == "Renamed")
         await seen.until(lambda _: not seen.stale)
         assert (seen.hellos, seen.bye) == (1, "")
+
+
+async def test_processes_behind_a_proxy_know_each_others_devices_in_an_outage(server):
+    """Each device was seen by one process alone; in an outage all of them serve all."""
+    dsn = await new_database(server)
+    async with AsyncExitStack() as stack:
+        services = [await stack.enter_async_context(running(dsn)) for _ in range(3)]
+        devices = [await services[n % 3].register(name=f"Phone {n}") for n in range(30)]
+        keys = [service.key for service in services]
+        for service in services:
+            await service.devices_are_known()
+            for key in keys:
+                await service.heartbeat(devices[0], key=key)
+        server.stop()
+        for number, device_id in enumerate(devices):
+            for service in services:
+                answer = await service.heartbeat(device_id, key=keys[number % 3])
+                assert answer.status == 204
+        server.start()
+
+
+async def test_a_process_that_starts_in_an_outage_knows_what_the_last_one_knew(server):
+    """Devices and keys come from the file; what is past the stale limit is not believed."""
+    dsn = await new_database(server)
+    async with running(dsn) as service:
+        device_id = await service.register()
+        await service.devices_are_known()
+        await service.heartbeat(device_id)
+        key = service.key
+    server.stop()
+    with capture_logs() as logs:
+        async with running(dsn, key=key) as service:
+            async with asyncio.timeout(GENEROUS_S):
+                while (await service.heartbeat(device_id)).status != 204:
+                    await asyncio.sleep(0.01)
+            assert (await service.heartbeat(str(uuid.uuid4()))).status == 503
+            assert (await service.heartbeat(device_id, key="ak_" + "A" * 43)).status == 503
+    assert "known_devices.restored" in [line["event"] for line in logs]
+    async with running(dsn, key=key, auth={"stale_limit_s": 0.001, "refresh_s": 0.001}) as service:
+        assert (await service.heartbeat(device_id)).status == 503
+    server.start()

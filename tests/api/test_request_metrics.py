@@ -47,6 +47,8 @@ PROMISED = {
     "auth_cache_hits_total": "counter",
     "auth_cache_misses_total": "counter",
     "auth_revocation_lag_seconds": "gauge",
+    "auth_known_devices": "gauge",
+    "auth_known_devices_capacity": "gauge",
     "database_clock_offset_seconds": "gauge",
     "database_in_use_connections": "gauge",
     "database_open_connections": "gauge",

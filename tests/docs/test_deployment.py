@@ -273,6 +273,7 @@ async def test_what_the_recipe_builds_serves_and_is_found_healthy(dsn, tmp_path)
     declared["ACTIVITY__SERVER__HOST"] = declared["ACTIVITY__SERVER__MONITOR_HOST"] = "127.0.0.1"
     declared["ACTIVITY__SERVER__MONITOR_PORT"] = str(monitor)
     declared["ACTIVITY__JOURNAL__DIR"] = str(tmp_path / "journal")
+    declared["ACTIVITY__AUTH__KNOWN_FILE"] = str(tmp_path / "known")
     declared["PATH"] = f"{environment}/bin"
     declared |= {"ACTIVITY__SERVER__PORT": str(port), "ACTIVITY__DATABASE__URL": dsn}
     python = str(environment / "bin" / "python")

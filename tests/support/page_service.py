@@ -39,6 +39,7 @@ class Host:
             f"{PREFIX}DATABASE__URL": dsn,
             f"{PREFIX}SERVER__PORT": self.url.rpartition(":")[2],
             f"{PREFIX}JOURNAL__DIR": str(folder / "journal"),
+            f"{PREFIX}AUTH__KNOWN_FILE": str(folder / "known"),
             f"{PREFIX}LIVE__ONLINE_WITHIN_S": str(ONLINE_WITHIN_S),
             f"{PREFIX}LIVE__SILENT_AFTER_S": str(SILENT_AFTER_S),
         }

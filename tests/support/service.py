@@ -79,6 +79,15 @@ class Service:
         async with open_database(self.dsn, self.settings.database, connections=1) as database:
             return await create_key(database, name, group_id, valid_s=valid_s)
 
+    async def devices_are_known(self) -> None:
+        """Return when the service has read all active devices."""
+        async with asyncio.timeout(30):
+            count = "SELECT count(*) FROM devices WHERE is_active"
+            async with open_database(self.dsn, self.settings.database, connections=1) as database:
+                ((there,),) = await database.fetch(count)
+            while (await self.metrics()).total("auth_known_devices") != there:
+                await asyncio.sleep(0.01)
+
     async def clock_is_known(self) -> None:
         """Return when the service has read the database's clock."""
         async with asyncio.timeout(30):
@@ -102,13 +111,18 @@ class Service:
 
 @asynccontextmanager
 async def running(
-    dsn: str, *, owner_dsn: str | None = None, **sections: dict[str, Any]
+    dsn: str,
+    *,
+    owner_dsn: str | None = None,
+    key: str | None = None,
+    **sections: dict[str, Any],
 ) -> AsyncIterator[Service]:
     """Run the application on a database; nothing is flushed unless the test says so.
 
     Args:
         dsn: the database.
         owner_dsn: the database as its owner, who makes API keys, if the service is another role.
+        key: an API key that is there already; one is made by default, which takes a database.
         sections: settings that differ from the defaults, by section.
     """
     # What a test counts is what there is now, not what there was a second ago.
@@ -118,7 +132,7 @@ async def running(
     app = await create_app(settings, dsn)
     async with TestClient(TestServer(app)) as client:
         service = Service(client, owner_dsn or dsn, "", settings)
-        service.key = await service.make_key()
+        service.key = key or await service.make_key()
         yield service
 
 

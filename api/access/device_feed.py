@@ -1,0 +1,175 @@
+"""Loads the directory of devices, and keeps it current by polling for changes.
+
+A trigger notes each change in `device_changes`, with the transaction that made it. Each poll reads
+the changes of all transactions that were not over at the poll before, so a change that commits late
+is not missed; to read one again does no harm. Polling works through a pooler in transaction mode.
+
+The directory is used while polls succeed. If the database is unavailable it is used until
+`stale_limit_s`. If only the polls fail, it is not used: a device may have moved.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from api.access.directory import DeviceDirectory
+from api.postgres.database import Database
+from tracker import StoreError, StoreMisconfigured, StoreUnavailable
+
+_SLICE: Final = 5000
+_KEPT_S: Final = 3600
+"""How long changes are kept for processes that could not poll."""
+_REMOVE_EVERY_S: Final = 600
+_GRACE_S: Final = 1.0
+"""How long failed polls are taken for an outage without a further check."""
+_DEADLINE_S: Final = 5.0
+_LOAD_DEADLINE_S: Final = 30.0
+_NIL: Final = "00000000-0000-0000-0000-000000000000"
+_POSITION: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
+_PAGE: Final = f"""
+SELECT device_id::text, group_id FROM devices WHERE is_active AND device_id > $1
+ORDER BY device_id LIMIT {_SLICE}
+"""  # noqa: S608 - a constant
+_CHANGES: Final = """
+WITH changed AS MATERIALIZED (
+    SELECT device_id, max(id) AS id FROM device_changes WHERE transaction >= $1::text::xid8
+    GROUP BY device_id
+)
+SELECT here.position, here.position::xid8 < $1::text::xid8, changed.id, changed.device_id::text,
+       d.group_id
+FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS position) AS here
+LEFT JOIN changed ON true
+LEFT JOIN devices AS d ON d.device_id = changed.device_id AND d.is_active
+"""
+_REMOVE_OLD: Final = f"""
+DELETE FROM device_changes WHERE (transaction, id) IN (
+    SELECT transaction, id FROM device_changes
+    WHERE changed_at < now() - make_interval(secs => {_KEPT_S})
+    ORDER BY transaction LIMIT {_SLICE} FOR UPDATE SKIP LOCKED
+)
+"""  # noqa: S608 - of constants
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class DeviceFeed:
+    """Keeps a directory current while it runs.
+
+    Args:
+        database: where devices are stored.
+        directory: receives them.
+        every_s: time between polls, in seconds.
+        stale_limit_s: how long the directory is used while the database is unavailable, in seconds.
+        restore: fills the directory with what an earlier process knew, if the database cannot be
+            reached at the start; returns the age of that in seconds, None if there is nothing.
+        monotonic: monotonic clock in seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        directory: DeviceDirectory,
+        *,
+        every_s: float,
+        stale_limit_s: float,
+        restore: Callable[[], Awaitable[float | None]],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._every_s = every_s
+        self._stale_limit_s = stale_limit_s
+        self._restore = restore
+        self._monotonic = monotonic
+        self._position: str | None = None  # None: all devices have to be loaded
+        self.current_at = float("-inf")
+        """When the directory was current, by the monotonic clock."""
+        self._all_changed = 0  # the newest change of all devices that was followed
+        self._failed = False
+        self._removed_at = monotonic()
+
+    async def run(self) -> None:
+        """Load and poll until the task is cancelled."""
+        try:
+            await self._poll()
+        except StoreUnavailable:
+            if (age_s := await self._restore()) is not None:
+                self.current_at = self._monotonic() - age_s
+        except Exception:  # noqa: BLE001, S110 - the loop below reports it
+            pass
+        while True:
+            try:
+                await self._poll()
+            except Exception as error:  # noqa: BLE001 - no error may end the polling
+                await self._note_failure(error)
+            else:
+                if self._failed:
+                    self._failed = False
+                    log.info("known_devices.healthy", devices=len(self._directory))
+            await asyncio.sleep(self._every_s)
+
+    async def _poll(self) -> None:
+        asked_at = self._monotonic()
+        if self._position is None or asked_at - self.current_at > _KEPT_S / 2:
+            await self._load()
+        else:
+            await self._apply_changes(self._position)
+        self.current_at = asked_at
+        self._directory.use(current=True)
+        if asked_at - self._removed_at > _REMOVE_EVERY_S:
+            self._removed_at = asked_at
+            await self._database.fetch(_REMOVE_OLD, deadline_s=_DEADLINE_S)
+
+    async def _load(self) -> None:
+        """Read all active devices, a slice at a time, so that requests have their turns."""
+        ((position,),) = await self._database.fetch(_POSITION, deadline_s=_DEADLINE_S)
+        groups: dict[str, str] = {}
+        names: dict[str, str] = {}
+        after = _NIL
+        while len(groups) < self._directory.capacity:
+            rows = await self._database.fetch(_PAGE, after, deadline_s=_LOAD_DEADLINE_S)
+            for device_id, group_id in rows[: self._directory.capacity - len(groups)]:
+                groups[device_id] = names.setdefault(group_id, group_id)
+            if len(rows) < _SLICE:
+                break
+            after = rows[-1][0]
+        self._directory.replace(groups)
+        # What changed while the slices were read.
+        await self._apply_changes(position)
+
+    async def _apply_changes(self, position: str) -> None:
+        rows = await self._database.fetch(_CHANGES, position, deadline_s=_DEADLINE_S)
+        self._position = rows[0][0]
+        for _, went_back, change, device_id, group_id in rows:
+            # A server whose transactions are numbered lower is another one, or was restored.
+            if went_back or (device_id is None and (change or 0) > self._all_changed):
+                self._all_changed = change or 0
+                self._position = None  # the next poll loads all
+            elif device_id is None:
+                pass
+            elif group_id is None:
+                self._directory.discard(device_id)
+            else:
+                self._directory.put(device_id, group_id)
+
+    async def _note_failure(self, error: Exception) -> None:
+        if not self._failed:
+            self._failed = True
+            log.error("known_devices.failed", error=f"{type(error).__name__}: {error}")
+        age_s = self._monotonic() - self.current_at
+        usable = isinstance(error, StoreUnavailable) and age_s <= self._stale_limit_s
+        if usable and age_s > _GRACE_S + self._every_s:
+            usable = not await self._is_available()
+        self._directory.use(current=usable)
+
+    async def _is_available(self) -> bool:
+        try:
+            await self._database.fetch("SELECT 1", deadline_s=_GRACE_S)
+        except StoreMisconfigured:
+            return True
+        except StoreError:
+            return False
+        return True

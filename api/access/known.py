@@ -1,0 +1,103 @@
+"""Keeps what a process knows of devices and API keys beyond its end, and knows all keys early on.
+
+So an outage of the database is survived by processes that start in it, and by API keys that no
+request has used since the start.
+"""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from api.access.directory import DeviceDirectory
+from api.access.keys import Principal, load_all_principals
+from api.access.known_file import KnownFile
+from api.access.lookup import CachedLookup
+from api.postgres.clock import DatabaseClock
+from api.postgres.database import Database
+from tracker import StoreError
+
+_SAVE_EVERY_S: Final = 120.0
+_RETRY_S: Final = 5.0
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Known:
+    """What this process knows.
+
+    Args:
+        database: where API keys are stored.
+        clock: receives the database's time.
+        directory: of all devices.
+        keys: the cache of API keys.
+        file: where it is kept; None for nowhere.
+        stale_limit_s: how old what is kept may be, in seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: DatabaseClock,
+        directory: DeviceDirectory,
+        keys: CachedLookup[bytes, Principal],
+        *,
+        file: KnownFile | None,
+        stale_limit_s: float,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._directory = directory
+        self._keys = keys
+        self._file = file
+        self._stale_limit_s = stale_limit_s
+        self._failed = False
+
+    async def restore(self) -> float | None:
+        """Know what the last process knew; return its age in seconds, or None if there is nothing.
+
+        For a start at which the database is unavailable.
+        """
+        found = self._file and await self._file.load(self._stale_limit_s)
+        if not found:
+            return None
+        self._directory.replace(found.groups)
+        for hashed, principal in found.keys.items():
+            self._keys.restore(hashed, principal, found.age_s)
+        log.warning(
+            "known_devices.restored",
+            devices=len(found.groups),
+            keys=len(found.keys),
+            age_s=round(found.age_s),
+        )
+        return found.age_s
+
+    async def run(self) -> None:
+        """Load all API keys, then save again and again until the task is cancelled."""
+        loaded = False
+        while True:
+            loaded = loaded or await self._load_keys()
+            if loaded:
+                await self.save()
+            await asyncio.sleep(_SAVE_EVERY_S if loaded else _RETRY_S)
+
+    async def save(self) -> None:
+        """Save what is known, if it is current."""
+        if self._file is None or not self._directory.is_current or not len(self._directory):
+            return
+        try:
+            await self._file.save(self._directory.copy(), self._keys.rows())
+        except OSError as error:
+            if not self._failed:
+                log.warning("known_file.failed", error=str(error))
+            self._failed = True
+        else:
+            self._failed = False
+
+    async def _load_keys(self) -> bool:
+        try:
+            async for hashed, principal in load_all_principals(self._database, self._clock):
+                self._keys.put(hashed, principal)
+        except StoreError:
+            return False
+        return True

@@ -108,7 +108,7 @@ class DeviceFeed:
             else:
                 if self._failed:
                     self._failed = False
-                    log.info("known_devices.healthy", devices=len(self._directory))
+                    log.info("directory.healthy", devices=len(self._directory))
             await asyncio.sleep(self._every_s)
 
     async def _poll(self) -> None:
@@ -158,7 +158,7 @@ class DeviceFeed:
     async def _note_failure(self, error: Exception) -> None:
         if not self._failed:
             self._failed = True
-            log.error("known_devices.failed", error=f"{type(error).__name__}: {error}")
+            log.error("directory.failed", error=f"{type(error).__name__}: {error}")
         age_s = self._monotonic() - self.current_at
         usable = isinstance(error, StoreUnavailable) and age_s <= self._stale_limit_s
         if usable and age_s > _GRACE_S + self._every_s:

@@ -65,7 +65,7 @@ class Known:
         for hashed, principal in found.keys.items():
             self._keys.restore(hashed, principal, found.age_s)
         log.warning(
-            "known_devices.restored",
+            "directory.restored",
             devices=len(found.groups),
             keys=len(found.keys),
             age_s=round(found.age_s),
@@ -89,7 +89,7 @@ class Known:
             await self._file.save(self._directory.copy(), self._keys.rows())
         except OSError as error:
             if not self._failed:
-                log.warning("known_file.failed", error=str(error))
+                log.warning("directory.file_failed", error=str(error))
             self._failed = True
         else:
             self._failed = False

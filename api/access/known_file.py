@@ -114,7 +114,7 @@ class KnownFile:
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
-            log.warning("known_file.unusable", path=str(self._path), error=str(error))
+            log.warning("directory.file_unusable", path=str(self._path), error=str(error))
             return None
         age_s = max(0.0, time.time() - contents.saved_at)
         if contents.format != _FORMAT or contents.database != self._database or age_s > max_age_s:

@@ -111,12 +111,12 @@ async def test_the_file_is_for_its_owner_and_for_its_database_alone(dsn, db, tmp
     file.chmod(0o622)
     with capture_logs() as logs:
         assert await known_file.load(60) is None
-    assert [line["event"] for line in logs] == ["known_file.unusable"]
+    assert [line["event"] for line in logs] == ["directory.file_unusable"]
     file.chmod(0o600)
     file.write_bytes(content[:-5])
     with capture_logs() as logs:
         assert await known_file.load(60) is None
-    assert [line["event"] for line in logs] == ["known_file.unusable"]
+    assert [line["event"] for line in logs] == ["directory.file_unusable"]
 
 
 async def test_devices_beyond_the_capacity_are_looked_up(dsn, db):
@@ -143,10 +143,10 @@ async def test_without_the_feed_devices_are_looked_up_as_before(dsn, db, service
                 assert (await service.heartbeat(device_id)).status == 204
         await db.execute("ALTER TABLE elsewhere RENAME TO device_changes")
         async with asyncio.timeout(10):
-            while "known_devices.healthy" not in [line["event"] for line in logs]:
+            while "directory.healthy" not in [line["event"] for line in logs]:
                 await asyncio.sleep(0.01)
-    events = [line["event"] for line in logs if line["event"].startswith("known")]
-    assert events == ["known_devices.failed", "known_devices.healthy"]
+    events = [line["event"] for line in logs if line["event"].startswith("directory")]
+    assert events == ["directory.failed", "directory.healthy"]
 
 
 def test_a_directory_is_used_only_while_it_is_current():

@@ -64,6 +64,7 @@ async def at(db: asyncpg.Connection, table: str) -> list[str]:
 async def to_the_time_of_alembic_s_table(db: asyncpg.Connection, revision: str) -> None:
     """Take a database back to an older release, which had its revision in `alembic_version`."""
     await db.execute(
+        "DROP FUNCTION note_device_change CASCADE; DROP TABLE device_changes;"
         "ALTER TABLE locations ALTER COLUMN accuracy SET NOT NULL;"
         "DROP TABLE activity_schema_version;"
         "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)"

@@ -335,7 +335,7 @@ async def test_a_process_that_starts_in_an_outage_knows_what_the_last_one_knew(s
                     await asyncio.sleep(0.01)
             assert (await service.heartbeat(str(uuid.uuid4()))).status == 503
             assert (await service.heartbeat(device_id, key="ak_" + "A" * 43)).status == 503
-    assert "known_devices.restored" in [line["event"] for line in logs]
+    assert "directory.restored" in [line["event"] for line in logs]
     async with running(dsn, key=key, auth={"stale_limit_s": 0.001, "refresh_s": 0.001}) as service:
         assert (await service.heartbeat(device_id)).status == 503
     server.start()

@@ -105,6 +105,7 @@ def create_tracker(
         shutdown_deadline_s=settings.shutdown_deadline_s,
         journal_dir=journal.dir if journal.enabled else None,
         journal_max_bytes=journal.max_bytes,
+        log_keys=settings.log_keys,
         clock=clock,
     )
 

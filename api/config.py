@@ -166,6 +166,7 @@ class TrackerSettings(_Section):
     backoff_initial_s: Seconds = 1.0
     backoff_max_s: Seconds = 30.0
     shutdown_deadline_s: Seconds = 10.0
+    log_keys: bool = True
 
     @model_validator(mode="after")
     def _relations(self) -> Self:

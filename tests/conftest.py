@@ -147,7 +147,8 @@ async def service(dsn: str) -> AsyncIterator["Service"]:
 async def things(db: asyncpg.Connection) -> asyncpg.Connection:
     """Create a table with the row keys 1 to 10, none of which has been active."""
     await db.execute(
-        "CREATE TABLE things (id bigint PRIMARY KEY, label text, seen_at timestamptz);"
+        "CREATE TABLE things (id bigint PRIMARY KEY, label text, seen_at timestamptz)"
+        " WITH (fillfactor = 50);"
         "INSERT INTO things SELECT n, 'thing' FROM generate_series(1, 10) n"
     )
     return db

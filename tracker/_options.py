@@ -32,6 +32,7 @@ class Options:
     shutdown_deadline_s: float
     journal_dir: Path | None
     journal_max_bytes: int
+    log_keys: bool
 
     def __post_init__(self) -> None:
         """Reject what could only fail later."""

@@ -19,6 +19,7 @@ from tracker._options import Options
 from tracker.errors import ConfigurationError, FlushError
 from tracker.instrumentation import Log
 from tracker.postgres import Connections, Pool, connections, open_pool
+from tracker.postgres._identity import identity
 from tracker.postgres._store import PostgresStore
 from tracker.target import Target
 from tracker.times import Time
@@ -51,9 +52,11 @@ class Tracker:
         backoff_max_s: the longest delay, in seconds.
         shutdown_deadline_s: how long the last flush may take, in seconds.
         journal_dir: a directory for journals, which hold what is pending if the process is killed;
-            another process recovers it. Processes may share the directory; with `pool`, only those
-            that write to the same database. None: pending touches are in memory alone.
+            another process that writes to the same database recovers it. Processes may share the
+            directory. None: pending touches are in memory alone.
         journal_max_bytes: the most room for the journal of one target, in bytes.
+        log_keys: whether log lines about rows name some of their keys. False if keys are personal
+            data, such as email addresses. Journals hold keys in any case.
         clock: wall clock in seconds since the epoch, which says what now is. It is called for each
             touch. Pass another one if the host's clock is not that of the database.
         backoff_first_s: deprecated name of `backoff_initial_s`.
@@ -78,6 +81,7 @@ class Tracker:
         shutdown_deadline_s: float = 10.0,
         journal_dir: str | PathLike[str] | None = None,
         journal_max_bytes: int = 512 << 20,
+        log_keys: bool = True,
         clock: Callable[[], float] = time.time,
         backoff_first_s: float | None = None,
         backoff_most_s: float | None = None,
@@ -100,6 +104,7 @@ class Tracker:
             shutdown_deadline_s=shutdown_deadline_s,
             journal_dir=None if journal_dir is None else Path(journal_dir),
             journal_max_bytes=journal_max_bytes,
+            log_keys=log_keys,
         )
         self._buffers = _buffers(targets, clock)
         self._touch: dict[str, Callable[[object, Time | None], None]] = {
@@ -218,7 +223,7 @@ class Tracker:
         self._touch_directly()
         async with AsyncExitStack() as stack:
             pool = await self._pool(stack)
-            await self._open_journals(stack)
+            await self._open_journals(stack, pool)
             self._start_flush_loops(pool)
             stack.push_async_callback(self._stop)
             if self._recovery is not None:
@@ -238,7 +243,7 @@ class Tracker:
         )
         return self._own_pool
 
-    async def _open_journals(self, stack: AsyncExitStack) -> None:
+    async def _open_journals(self, stack: AsyncExitStack, pool: Pool) -> None:
         if self._options.journal_dir is None:
             return
         # Imported here, because journals need POSIX and a tracker without them does not.
@@ -250,6 +255,7 @@ class Tracker:
                 JournalDirectory(self._options.journal_dir),
                 self._buffers,
                 dsn=self._options.dsn,
+                identity=partial(identity, pool),
                 max_bytes=self._options.journal_max_bytes,
             )
         )
@@ -263,7 +269,9 @@ class Tracker:
                 statement_timeout_s=options.statement_timeout_s,
                 lock_timeout_s=options.lock_timeout_s,
             )
-            self._flushers[name] = Flusher(buffer, store, chunk_keys=options.chunk_keys)
+            self._flushers[name] = Flusher(
+                buffer, store, chunk_keys=options.chunk_keys, log_keys=options.log_keys
+            )
             self._flush_loops[name] = FlushLoop(
                 self._flushers[name],
                 interval_s=options.flush_interval_s,

@@ -69,6 +69,7 @@ class SimulatedDirectory:
     def __init__(self, machine: Machine, number: int, most_segments: int) -> None:
         self.number = number
         self.memories: dict[str, bytearray] = {}
+        self.server: str | None = None
         self.deserted = False
         self.taken_by: SimulatedDirectory | None = None
         self.machine = machine
@@ -86,6 +87,10 @@ class SimulatedDirectory:
     def segments(self, owner: Mapping[str, str]) -> SegmentStorage:
         """Return the storage for the segments of one target."""
         return SimulatedSegments(self, header(owner))
+
+    async def record_server(self, server: str) -> None:
+        """Keep which database it is."""
+        self.server = server
 
     def orphans(self) -> list["SimulatedOrphan"]:
         """Lock and return the directories of processes that are gone."""
@@ -201,6 +206,10 @@ class SimulatedOrphan:
     def __str__(self) -> str:
         """Return whose it was."""
         return str(self._directory)
+
+    def server(self) -> str | None:
+        """Return which database its process wrote to."""
+        return self._directory.server
 
     def segments(self) -> list[str]:
         """Return the names of its segments."""

@@ -111,7 +111,7 @@ def unwritable_logs() -> Iterator[None]:
 class FlushRig:
     """A buffer, a store and the flush between them."""
 
-    def __init__(self, chunk_keys: int = 10) -> None:
+    def __init__(self, chunk_keys: int = 10, *, log_keys: bool = True) -> None:
         self.clock = Clock()
         self.buffer = Buffer(TARGET, clock=self.clock, monotonic=self.clock)
         self.store = MemoryStore()
@@ -119,6 +119,7 @@ class FlushRig:
             self.buffer,
             self.store,
             chunk_keys=chunk_keys,
+            log_keys=log_keys,
             clock=self.clock,
             monotonic=self.clock,
         )

@@ -122,6 +122,21 @@ async def test_one_rejected_row_affects_no_other():
     rig.assert_books_balance()
 
 
+async def test_keys_are_in_no_log_line_when_that_is_switched_off():
+    """They may be email addresses; how many there are is logged all the same."""
+    rig = Rig(log_keys=False)
+    rig.touch(*range(1000, 1005))
+    rig.store.known, rig.store.rejected, rig.store.locked = {1001, 1002, 1003}, {1001}, {1002}
+    with capture_logs() as logs:
+        await rig.flush()
+    assert {entry["event"]: (entry["keys"], entry["first_keys"]) for entry in logs} == {
+        "flush.rows_missing": (2, []),
+        "flush.rows_rejected": (1, []),
+        "flush.rows_locked": (1, []),
+    }
+    assert "100" not in str(logs)
+
+
 async def test_a_row_that_is_left_alone_without_an_error_is_refused_too():
     """A trigger that skips a row does not keep its touch pending for ever."""
     rig = Rig()

@@ -9,6 +9,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -20,7 +21,7 @@ from tracker._buffer.buffer import Buffer
 from tracker._journal.directory import JournalDirectory
 from tracker._journal.format import Segment, header, read, read_header
 from tracker._journal.journal import MIN_SEGMENTS, SEGMENT_BYTES, Journal
-from tracker._journal.lifecycle import _owner
+from tracker._journal.owner import Owners
 from tracker._journal.recovery import JournalRecovery
 from tracker._journal.supply import _SPARES as SPARES
 
@@ -176,7 +177,7 @@ async def test_a_damaged_tail_is_cut_off_with_a_log_line(tmp_path, damage, event
         (lambda good: b"\0" * len(good), "no journal"),
         (lambda _: b"", "no journal"),
         (lambda good: good.replace(b'"things"', b'"others"'), "another configuration: .*'others'"),
-        (lambda good: good.replace(b"/nowhere", b"/elsewhere"), "another configuration"),
+        (lambda good: good.replace(b'"origin": "', b'"origin": "0'), "another database"),
     ],
     ids=["older format", "zeros", "empty", "a target that is gone", "another database"],
 )
@@ -300,22 +301,6 @@ async def test_a_journal_whose_directory_is_removed_starts_again(tmp_path, monke
                 await asyncio.sleep(0.01)
     assert found(directory) == {"1": AT}  # read at rest: the keeper removes segments meanwhile
     assert events(logs)[:2] == ["journal.degraded", "journal.healthy"]
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("postgresql://a:b@db/x", "postgresql://c:d@db:5432/x", True),
-        ("postgresql://db/x", "postgresql:///x?host=db&port=5432", True),
-        ("postgresql://db/x", "postgresql://db/y", False),
-        ("postgresql://db/x", "postgresql://standby/x", False),
-        ("postgresql://db/x", "postgresql://db:6432/x", False),
-        ("postgresql:///x?host=/run/one", "postgresql:///x?host=/run/two", False),
-    ],
-)
-def test_a_database_is_known_by_where_it_is(one, other, same):
-    """However it is spelled, and whoever connects to it."""
-    assert (_owner(THINGS, one) == _owner(THINGS, other)) == same
 
 
 async def test_a_directory_that_cannot_be_written_to_stops_the_start(tmp_path):
@@ -442,6 +427,9 @@ class Left:
         assert all(segment.append(key, at) for key, at in touches.items())
         self.left = {"1": bytes(memory)}
 
+    def server(self) -> str | None:
+        return "this"
+
     def segments(self) -> list[str]:
         return list(self.left)
 
@@ -455,18 +443,22 @@ class Left:
         """There is no lock."""
 
 
+async def anything(*_: object) -> str:
+    return "this"
+
+
 async def test_what_is_taken_over_stays_where_it_was_until_a_journal_has_it(monkeypatch):
     """Or the table: the next crash may come before either."""
     monkeypatch.setattr("tracker._journal.recovery._POLL_S", 0)
     monkeypatch.setattr("tracker._journal.recovery._START_TIMEOUT_S", 0.1)
-    left, buffer, full = Left({"target": "ours"}, **{"7": AT}), Buffer(THINGS), MemoryDisk()
+    owners = Owners({"things": THINGS}, dsn=None)
+    left, buffer, full = Left(owners.header("things"), **{"7": AT}), Buffer(THINGS), MemoryDisk()
     full.full = True
     journal = Journal("things", full, max_segments=MIN_SEGMENTS)
     await journal.open()
     buffer.attach(journal)
-    async with JournalRecovery(
-        lambda: [left], {"things": {"target": "ours"}}, {"things": buffer}
-    ).running():
+    storage = SimpleNamespace(orphans=lambda: [left], record_server=anything)
+    async with JournalRecovery(storage, owners, {"things": buffer}, identity=anything).running():
         assert buffer.drain() == {7: AT}
         assert journal.degraded
         assert left.left

@@ -35,6 +35,7 @@ class Flusher:
         buffer: where the touches are.
         store: where they go.
         chunk_keys: the most keys in one statement.
+        log_keys: whether log lines name some of the keys.
         clock: wall clock in seconds since the epoch.
         monotonic: monotonic clock in seconds.
     """
@@ -45,6 +46,7 @@ class Flusher:
         store: Store,
         *,
         chunk_keys: int,
+        log_keys: bool = True,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -53,6 +55,7 @@ class Flusher:
         self._store = store
         self._missing = MissingKeys(store)
         self._max_chunk_keys = self._chunk_keys = chunk_keys
+        self._logged_keys = _LOGGED_KEYS if log_keys else 0
         self._clock = clock
         self._monotonic = monotonic
         self._failed_keys: Collection[Key] = ()  # of the chunk at which the last flush failed
@@ -199,7 +202,7 @@ class Flusher:
 
     def _log_keys(self, event: str, keys: Collection[Key], **more: str) -> None:
         """Log what became of some keys and name a few of them, once a minute at most."""
-        first = [str(key) for key in islice(keys, _LOGGED_KEYS)]
-        if first and (times := self._throttles[event].due()):
+        if keys and (times := self._throttles[event].due()):
+            first = [str(key) for key in islice(keys, self._logged_keys)]
             target = self.buffer.target.name
             log.warning(event, target=target, keys=len(keys), first_keys=first, times=times, **more)

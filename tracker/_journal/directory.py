@@ -12,9 +12,17 @@ from itertools import count
 from pathlib import Path
 from typing import Final, TypeVar
 
-from tracker._journal.files import SEGMENT_SUFFIX, UNFINISHED_SUFFIX, lock, locked
+from tracker._journal.files import (
+    SEGMENT_SUFFIX,
+    SERVER_FILE,
+    UNFINISHED_SUFFIX,
+    lock,
+    locked,
+    unlock,
+)
 from tracker._journal.format import Segment, header
 from tracker._journal.journal import SEGMENT_BYTES
+from tracker._journal.mapping import mapped
 from tracker._journal.orphans import OrphanedDirectory, lock_orphans
 from tracker.errors import ConfigurationError
 
@@ -33,6 +41,7 @@ class JournalDirectory:
     def __init__(self, parent: Path) -> None:
         self._path = parent / f"{os.getpid()}-{secrets.token_hex(4)}"
         self._lock: int | None = None
+        self._server: str | None = None
         self._numbers = count(1)
         # Not the event loop's default executor: its threads may all be resolving host names.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tracker-journal")
@@ -64,10 +73,28 @@ class JournalDirectory:
             descriptor = lock(self._path)
             self._unlock()
             self._lock = descriptor
+        if self._server is not None:
+            self._write_server()
+
+    async def record_server(self, server: str) -> None:
+        """Keep beside the segments which database their touches are written to.
+
+        Raises:
+            OSError: it cannot be kept now; it is tried again with the next directory.
+        """
+        self._server = server
+        await self.run(self._write_server)
+
+    def _write_server(self) -> None:
+        if self._lock is None:  # there is no room yet
+            return
+        unfinished = self._path / f"{SERVER_FILE}{UNFINISHED_SUFFIX}"
+        unfinished.write_text(f"{self._server}\n")
+        unfinished.rename(self._path / SERVER_FILE)
 
     def _unlock(self) -> None:
         if self._lock is not None:
-            os.close(self._lock)
+            unlock(self._lock)
             self._lock = None
 
     def create(self, first_line: bytes) -> Segment:
@@ -89,6 +116,7 @@ class JournalDirectory:
                 file.flush()
                 memory = mmap.mmap(file.fileno(), SEGMENT_BYTES)
             unfinished.rename(path)
+            mapped.add(str(path), memory)
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
@@ -100,16 +128,24 @@ class JournalDirectory:
         Raises:
             OSError: it could not be removed.
         """
+        mapped.forget(str(self._path / name))
         (self._path / name).unlink(missing_ok=True)
 
+    def unmap(self, name: str, memory: mmap.mmap) -> None:
+        """Release the memory of a segment, whose file stays."""
+        mapped.remove(str(self._path / name))
+        memory.close()
+
     def held(self) -> set[str]:
-        """Return the names of all files in the directory; none if it has been removed.
+        """Return the names of all whole files in the directory; none if it has been removed.
+
+        A segment that was truncated, or whose disk has failed, is not whole.
 
         Raises:
             OSError: it cannot be read.
         """
         try:
-            return {path.name for path in self._path.iterdir()}
+            return {path.name for path in self._path.iterdir() if _is_whole(path)}
         except FileNotFoundError:
             return set()
 
@@ -117,7 +153,7 @@ class JournalDirectory:
         """Return the storage for the segments of one target.
 
         Args:
-            owner: what the header of each segment says: target, table, columns and database.
+            owner: what the header of each segment says: target, table, columns and origin.
         """
         return DirectorySegments(self, owner)
 
@@ -139,9 +175,19 @@ class JournalDirectory:
         self._thread.shutdown(wait=False)
 
     def _close(self, keep: bool) -> None:  # noqa: FBT001 - an executor passes no keyword arguments
+        mapped.forget(f"{self._path}{os.sep}")
         if self._lock is not None and not keep:
             shutil.rmtree(self._path, ignore_errors=True)
         self._unlock()
+
+
+def _is_whole(path: Path) -> bool:
+    if path.suffix != SEGMENT_SUFFIX:
+        return True
+    try:
+        return path.stat().st_size == SEGMENT_BYTES and not mapped.has_lost(str(path))
+    except FileNotFoundError:
+        return False
 
 
 class DirectorySegments:
@@ -167,7 +213,7 @@ class DirectorySegments:
     async def seal(self, segment: Segment) -> None:
         """Unmap a segment, because each mapped file takes a file descriptor."""
         if isinstance(segment.memory, mmap.mmap):
-            await self._directory.run(segment.memory.close)
+            await self._directory.run(self._directory.unmap, segment.name, segment.memory)
 
     async def remove(self, segment: Segment) -> None:
         """Remove a segment.

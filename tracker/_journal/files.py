@@ -3,7 +3,10 @@
 The kernel releases a lock when its process ends, however it ends. A directory that can be locked is
 therefore orphaned. The parent directory is locked, too, while a directory is made and while orphans
 are searched. This needs POSIX and a file system with real locks, which some network file systems
-are not. A process that forks shares its lock with its children.
+are not.
+
+A forked child inherits the descriptors, and would hold the locks for as long as it lives. So it
+closes them at once.
 """
 
 import fcntl
@@ -18,11 +21,15 @@ from tracker.instrumentation import Log
 
 SEGMENT_SUFFIX: Final = ".journal"
 UNFINISHED_SUFFIX: Final = ".new"
+SERVER_FILE: Final = "server"
+"""Holds the identity of the database that the process of a directory wrote to."""
 is_directory_name: Final = re.compile(r"\d+-[0-9a-f]{8}").fullmatch
 """Whether a name is that of the directory of a process; everything else is left alone."""
 _DIRECTORY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
 _OWN_DIRECTORY: Final = _DIRECTORY | os.O_NOFOLLOW
 """No pipe, which would block until another program writes to it, and no link to elsewhere."""
+_descriptors: Final[set[int]] = set()
+"""Of all locks that this process holds or waits for."""
 
 log: Final = Log(__name__)
 
@@ -37,12 +44,12 @@ def locked(directory: Path) -> Iterator[None]:
     Raises:
         OSError: it cannot be opened.
     """
-    descriptor = os.open(directory, _DIRECTORY)
+    descriptor = _open(directory, _DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        unlock(descriptor)
 
 
 def lock(directory: Path) -> int:
@@ -52,19 +59,44 @@ def lock(directory: Path) -> int:
         directory: the directory of one process.
 
     Returns:
-        A descriptor that holds the lock until it is closed.
+        A descriptor that holds the lock until `unlock`.
 
     Raises:
         BlockingIOError: another process holds the lock.
         OSError: it cannot be opened.
     """
-    descriptor = os.open(directory, _OWN_DIRECTORY)
+    descriptor = _open(directory, _OWN_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BaseException:
-        os.close(descriptor)
+        unlock(descriptor)
         raise
     return descriptor
+
+
+def unlock(descriptor: int) -> None:
+    """Release a lock, unless this is a forked child, which has none.
+
+    Args:
+        descriptor: what `lock` returned.
+    """
+    if descriptor in _descriptors:
+        _descriptors.remove(descriptor)
+        os.close(descriptor)
+
+
+def _open(directory: Path, flags: int) -> int:
+    descriptor = os.open(directory, flags)
+    _descriptors.add(descriptor)
+    return descriptor
+
+
+def _close_in_child() -> None:
+    while _descriptors:
+        os.close(_descriptors.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def lock_if_orphaned(directory: Path) -> int | None:
@@ -74,7 +106,7 @@ def lock_if_orphaned(directory: Path) -> int | None:
         directory: the directory of one process.
 
     Returns:
-        A descriptor that holds the lock until it is closed; None if the process is alive, if
+        A descriptor that holds the lock until `unlock`; None if the process is alive, if
         another process has just recovered the directory, or if it cannot be opened.
     """
     try:

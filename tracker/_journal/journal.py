@@ -244,8 +244,15 @@ class Journal:
             segments[:] = [segment for segment in segments if segment not in lost]
         # A segment may hold touches from before the drain and from after it. Nor does it help if a
         # flush is about to cover the former: segments that it has just written may be lost, too.
-        self._miss(FileNotFoundError("another program has removed the journal"))
+        self._miss(
+            FileNotFoundError("another program has removed or cut the journal, or its disk fails")
+        )
         self._drained_incomplete = True
+
+    def abandon(self) -> None:
+        """Append nothing more, and leave all segments to the process that made them."""
+        self._supply.abandon()
+        self._current = _NO_SEGMENT
 
     async def close(self) -> None:
         """Release all segments and remove those without touches; nothing is appended afterwards."""

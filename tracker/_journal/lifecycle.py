@@ -1,23 +1,30 @@
 """Gives each buffer a journal while a process runs, and says in headers whose touches it holds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import os
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
 
 from tracker._buffer.buffer import Buffer
 from tracker._journal.journal import SEGMENT_BYTES, Journal
+from tracker._journal.owner import Owners
 from tracker._journal.recovery import JournalRecovery
 from tracker._journal.storage import JournalStorage
-from tracker.target import Target
 
-_DEFAULT_PORT: Final = 5432
+_open: Final[weakref.WeakSet[Journal]] = weakref.WeakSet()
+"""Journals that are being written."""
 
 
 @asynccontextmanager
 async def open_journals(
-    storage: JournalStorage, buffers: Mapping[str, Buffer], *, dsn: str | None, max_bytes: int
+    storage: JournalStorage,
+    buffers: Mapping[str, Buffer],
+    *,
+    dsn: str | None,
+    identity: Callable[[], Awaitable[str]],
+    max_bytes: int,
 ) -> AsyncIterator[JournalRecovery]:
     """Keep a journal of each buffer while the block runs.
 
@@ -25,6 +32,7 @@ async def open_journals(
         storage: where the journals are.
         buffers: the buffers, by target.
         dsn: where the touches go, if that is known.
+        identity: asks the server which database it is; raises StoreError if it cannot be asked.
         max_bytes: the most room for one buffer's journal, in bytes.
 
     Yields:
@@ -34,18 +42,19 @@ async def open_journals(
         ConfigurationError: the storage cannot be written to.
     """
     await storage.open()
-    owners = {name: _owner(buffer.target, dsn) for name, buffer in buffers.items()}
+    owners = Owners({name: buffer.target for name, buffer in buffers.items()}, dsn=dsn)
     journals: list[tuple[Journal, Buffer]] = []
     keepers: list[asyncio.Task[None]] = []
     try:
         for name, buffer in buffers.items():
-            segments = storage.segments(owners[name])
+            segments = storage.segments(owners.header(name))
             journal = Journal(name, segments, max_segments=max_bytes // SEGMENT_BYTES)
             await journal.open()
             buffer.attach(journal)
+            _open.add(journal)
             journals.append((journal, buffer))
             keepers.append(asyncio.create_task(journal.keep(), name=f"tracker-journal-{name}"))
-        yield JournalRecovery(storage.orphans, owners, buffers)
+        yield JournalRecovery(storage, owners, buffers, identity=identity)
     finally:
         for keeper in keepers:
             keeper.cancel()
@@ -54,24 +63,14 @@ async def open_journals(
         keep = any(journal.degraded or len(buffer) for journal, buffer in journals)
         for journal, _ in journals:
             await journal.close()
+            _open.discard(journal)
         await storage.close(keep=keep)
 
 
-def _owner(target: Target, dsn: str | None) -> dict[str, str]:
-    """Return what identifies the rows that a journal's keys stand for.
+def _abandon_in_child() -> None:
+    """Keep a forked child from writing into the segments of its parent."""
+    for journal in list(_open):
+        journal.abandon()
 
-    Touches are recovered only into a target with the same owner.
-    """
-    parts = urlsplit(dsn or "")
-    options = parse_qs(parts.query)
-    servers = parts.netloc.rpartition("@")[2].split(",") + options.get("host", [])
-    ports = options.get("port", [str(_DEFAULT_PORT)])
-    named = [one if ":" in one else f"{one}:{ports[0]}" for one in servers if one]
-    return {
-        "target": target.name,
-        "table": target.table,
-        "key_column": target.key_column,
-        "key_type": target.key_type,
-        "column": target.column,
-        "database": ",".join(named) + parts.path,
-    }
+
+os.register_at_fork(after_in_child=_abandon_in_child)

@@ -1,15 +1,16 @@
 """Orphaned journals as files: directories of processes that are gone, locked by this process."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
 from tracker._journal.files import (
     SEGMENT_SUFFIX,
+    SERVER_FILE,
     UNFINISHED_SUFFIX,
     is_directory_name,
     lock_if_orphaned,
     locked,
+    unlock,
 )
 
 
@@ -29,6 +30,13 @@ class OrphanedDirectory:
         """Return its path."""
         return str(self._path)
 
+    def server(self) -> str | None:
+        """Return which database its process wrote to; None if the process never learned it."""
+        try:
+            return (self._path / SERVER_FILE).read_text().strip()
+        except FileNotFoundError:
+            return None
+
     def segments(self) -> list[str]:
         """Return the paths of its segments: regular files only."""
         paths = [path for path in self._path.glob(f"*{SEGMENT_SUFFIX}") if path.is_file()]
@@ -47,8 +55,10 @@ class OrphanedDirectory:
         with suppress(OSError):
             for unfinished in self._path.glob(f"*{UNFINISHED_SUFFIX}"):
                 unfinished.unlink()
+            if not any(self._path.glob(f"*{SEGMENT_SUFFIX}")):
+                (self._path / SERVER_FILE).unlink(missing_ok=True)
             self._path.rmdir()
-        os.close(self._lock)
+        unlock(self._lock)
 
 
 def lock_orphans(parent: Path) -> list[OrphanedDirectory]:

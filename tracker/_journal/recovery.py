@@ -2,20 +2,25 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from typing import Final
 
 from tracker._buffer.buffer import Buffer
 from tracker._journal.format import Contents, UnreadableJournal, read, read_header
-from tracker._journal.storage import OrphanedJournal
+from tracker._journal.owner import Owners
+from tracker._journal.storage import JournalStorage, OrphanedJournal
+from tracker.errors import StoreError
 from tracker.instrumentation import Log
 
 _SLICE_KEYS: Final = 1000
 _POLL_S: Final = 0.5
 _SEARCH_EVERY_S: Final = 60.0
 """A process that ends after this one has started may leave a journal, too."""
+_ASK_TIMEOUT_S: Final = 2.0
+"""How long to wait for the server to say which database it is, before other journals are read."""
+_ASK_EVERY_S: Final = 5.0
 _START_TIMEOUT_S: Final = 5.0
 """How long a start waits for the recovery. What does not fit into the buffers takes longer."""
 
@@ -26,23 +31,27 @@ class JournalRecovery:
     """Recovers orphaned journals at the start, and regularly while the process runs.
 
     Args:
-        orphans: locks and returns orphaned journals; may block.
-        owners: for each target, what the headers of its segments say.
+        storage: finds orphaned journals, and keeps beside our own which database it is.
+        owners: whose touches our journals hold.
         buffers: the buffers, by target.
+        identity: asks the server which database it is; raises StoreError if it cannot be asked.
     """
 
     def __init__(
         self,
-        orphans: Callable[[], Sequence[OrphanedJournal]],
-        owners: Mapping[str, Mapping[str, str]],
+        storage: JournalStorage,
+        owners: Owners,
         buffers: Mapping[str, Buffer],
+        *,
+        identity: Callable[[], Awaitable[str]],
     ) -> None:
         self.recovered = dict.fromkeys(buffers, 0)
         """How many touches were recovered, by target."""
         self.foreign_segments = 0
         """How many segments the last search found that cannot be recovered by this process."""
-        self._orphans = orphans
+        self._storage = storage
         self._owners = owners
+        self._identity = identity
         self._buffers = buffers
         self._searched = asyncio.Event()
         self._logged: set[tuple[str, str]] = set()  # (path, reason) of foreign segments
@@ -64,14 +73,31 @@ class JournalRecovery:
     async def _run(self) -> None:
         while True:
             try:
+                await self._ask_server()
                 await self._search()
             except Exception:
                 log.exception("journal.unreadable")
             self._searched.set()
-            await asyncio.sleep(_SEARCH_EVERY_S)
+            # Journals of a database that is known wait for the server to say which one this is.
+            is_known = self._owners.server is not None
+            await asyncio.sleep(_SEARCH_EVERY_S if is_known else _ASK_EVERY_S)
+
+    async def _ask_server(self) -> None:
+        """Find out which database this is, unless it is known or the server is away."""
+        if self._owners.server is not None:
+            return
+        try:
+            async with asyncio.timeout(_ASK_TIMEOUT_S):
+                self._owners.server = server = await self._identity()
+        except (StoreError, TimeoutError):
+            return
+        try:
+            await self._storage.record_server(server)
+        except OSError as error:  # until then, how the database is addressed will have to do
+            log.warning("journal.unrecorded", error=str(error))
 
     async def _search(self) -> None:
-        orphans = list(await asyncio.to_thread(self._orphans))
+        orphans = list(await asyncio.to_thread(self._storage.orphans))
         foreign_segments = 0
         try:
             while orphans:
@@ -86,10 +112,13 @@ class JournalRecovery:
         """Recover a journal; return how many of its segments are foreign."""
         touches = dict.fromkeys(self._buffers, 0)
         foreign: Counter[str] = Counter()
+        server = await asyncio.to_thread(orphan.server)
+        if not self._owners.is_known(server):
+            return 0
         for path in await asyncio.to_thread(orphan.segments):
             try:
                 owner, contents = await asyncio.to_thread(_contents, orphan, path)
-                target = self._target(owner)
+                target = self._owners.target(owner, server)
             except (UnreadableJournal, OSError) as error:
                 foreign[str(error)] += 1
                 continue
@@ -106,18 +135,6 @@ class JournalRecovery:
             self._log_foreign(str(orphan), reason, segments)
         return foreign.total()
 
-    def _target(self, owner: Mapping[str, str]) -> str:
-        """Return the target that a segment belongs to.
-
-        Raises:
-            UnreadableJournal: it belongs to none of ours.
-        """
-        for target, ours in self._owners.items():
-            if ours == owner:
-                return target
-        described = ", ".join(f"{name} {value!r}" for name, value in owner.items())
-        raise UnreadableJournal(f"it belongs to another configuration: {described:.500}")
-
     def _all_is_journaled(self) -> bool:
         return not any(
             buffer.journal and buffer.journal.degraded for buffer in self._buffers.values()
@@ -131,7 +148,8 @@ class JournalRecovery:
                 path=path,
                 segments=segments,
                 error=reason,
-                hint="start once with the configuration that it belongs to, or delete it",
+                hint="start once with the configuration that it belongs to, or delete it; if the "
+                "database was restored or upgraded, delete the file `server` beside it",
             )
 
     async def _recover_touches(self, target: str, entries: Mapping[str, int]) -> None:

@@ -45,6 +45,10 @@ class OrphanedJournal(Protocol):
     All methods may block and raise OSError.
     """
 
+    def server(self) -> str | None:
+        """Return which database its process wrote to; None if the process never learned it."""
+        ...
+
     def segments(self) -> Sequence[str]:
         """Return the paths of its segments."""
         ...
@@ -77,7 +81,15 @@ class JournalStorage(Protocol):
         """Return the storage for the segments of one target.
 
         Args:
-            owner: what the header of each segment says: target, table, columns and database.
+            owner: what the header of each segment says: target, table, columns and origin.
+        """
+        ...
+
+    async def record_server(self, server: str) -> None:
+        """Keep beside the segments which database their touches are written to.
+
+        Raises:
+            OSError: it cannot be kept now.
         """
         ...
 

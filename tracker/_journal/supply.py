@@ -135,4 +135,8 @@ class SegmentSupply:
         with suppress(OSError):  # if they stay, another process finds nothing new in them
             for segment in (*self._spares, *self._freed):
                 await self._storage.remove(segment)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Forget all segments, which stay on disk."""
         self._in_use, self._spares, self._freed, self._unsealed = set(), [], [], []

@@ -46,10 +46,11 @@ async def test_devices_of_all_partitions_are_registered_seen_and_listed(service,
     assert stored == overlaid
     assert {one["device_id"] for one in stored} == set(ids)
     assert await unseen(db) == []
-    await db.execute("UPDATE devices SET last_seen_at = 'tomorrow'")
+    ahead = await db.fetchval("SELECT now() + '50 s'")
+    await db.execute("UPDATE devices SET last_seen_at = $1", ahead)
     await service.heartbeat(ids[0])
     await service.tracker.flush()
-    assert await db.fetchval("SELECT bool_and(last_seen_at = 'tomorrow') FROM devices")
+    assert await db.fetchval("SELECT bool_and(last_seen_at = $1) FROM devices", ahead)
     assert (await service.call("DELETE", f"/api/v1/devices/{ids[0]}")).status == 204
     assert len(await service.listing()) == DEVICES - 1
 

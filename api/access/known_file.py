@@ -25,6 +25,8 @@ _FORMAT: Final = 1
 _AT_ONCE: Final = 2000
 """After so many devices, requests have their turn: one takes half a microsecond."""
 _ID_BYTES: Final = 16
+_CLOCK_TOLERANCE_S: Final = 5.0
+"""How far the clock may have been set back since the file was written, in seconds."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -116,9 +118,12 @@ class KnownFile:
         except (OSError, msgspec.DecodeError) as error:
             log.warning("directory.file_unusable", path=str(self._path), error=str(error))
             return None
-        age_s = max(0.0, time.time() - contents.saved_at)
-        if contents.format != _FORMAT or contents.database != self._database or age_s > max_age_s:
+        age_s = time.time() - contents.saved_at
+        # A file of the future may be of any age: the clock has been set back since.
+        is_usable = -_CLOCK_TOLERANCE_S <= age_s <= max_age_s
+        if contents.format != _FORMAT or contents.database != self._database or not is_usable:
             return None
+        age_s = max(0.0, age_s)
         groups: dict[str, str] = {}
         for group_id, ids in contents.devices.items():
             for start in range(0, len(ids), _ID_BYTES):

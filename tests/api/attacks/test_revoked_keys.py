@@ -1,11 +1,14 @@
 """API keys that were revoked or have expired: restored backups and clocks that jump let none in."""
 
 import asyncio
+import math
 import time
 from itertools import pairwise
 
 import pytest
 
+from api.access.keys import Principal
+from api.access.known_file import KnownFile
 from api.access.revocations import Revocations
 from tests.support.service import running
 from tracker import StoreUnavailable
@@ -79,3 +82,18 @@ async def test_a_clock_that_jumps_changes_no_expiry(service, monkeypatch, jump_s
         while (await service.heartbeat(device_id, key=passing)).status == 204:
             await asyncio.sleep(0.01)
     assert (await service.heartbeat(device_id, key=lasting)).status == 204
+
+
+@pytest.mark.parametrize(
+    ("jump_s", "is_used"),
+    [(0.0, True), (-3.0, True), (890.0, True), (-60.0, False), (910.0, False)],
+)
+async def test_a_clock_that_was_set_back_makes_no_old_file_new(
+    tmp_path, monkeypatch, jump_s, is_used
+):
+    """A start in an outage trusts a file that was written within the stale limit, and no other."""
+    file = KnownFile(tmp_path / "known", "postgresql://host/name")
+    await file.save({}, {b"hash": Principal(1, None, math.inf)})
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + jump_s)
+    assert (await file.load(900.0) is not None) is is_used

@@ -6,7 +6,6 @@ these defaults the same.
 
 import re
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -24,12 +23,11 @@ from pydantic_settings import (
 )
 
 from api.renamed_settings import rename_in_environment
-from tracker import MIN_JOURNAL_BYTES
+from tracker import MIN_JOURNAL_BYTES, ConfigurationError
+from tracker.postgres import read_dsn
 
 PREFIX: Final = "ACTIVITY__"
 """The prefix of environment variables that are settings: ACTIVITY__SERVER__PORT."""
-_HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:]*)(?::([0-9]{1,5}))?").fullmatch
-_LAST_PORT: Final = 65_535
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]").fullmatch
 """A host without a port: a name, an IPv4 address, or an IPv6 address in brackets."""
 
@@ -102,20 +100,10 @@ class DatabaseSettings(_Section):
     def _url_can_be_read(self) -> Self:
         if not self.url:
             return self
-        if not self.url.startswith(("postgresql://", "postgres://")):
-            raise ValueError("url must start with postgresql://")
         try:
-            user, _, hosts_and_ports = urlsplit(self.url).netloc.rpartition("@")
-            hosts = [":"] if "@" in user else hosts_and_ports.split(",")
-        except ValueError:
-            hosts = [":"]
-        # The message does not quote the bad part: it may be a piece of the password.
-        for host in map(_HOST_AND_PORT, hosts):
-            if host is None or int(host[2] or 0) > _LAST_PORT:
-                raise ValueError(
-                    "url has no host or host:port; in a name or password write @:/?#[]% as %40, "
-                    "%3A, %2F, %3F, %23, %5B, %5D, %25"
-                )
+            read_dsn(self.url)
+        except ConfigurationError as error:  # it quotes nothing that may be a part of the password
+            raise ValueError(f"url {error}") from None
         return self
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from tracker._flush.backoff import Backoff
 from tracker._journal.journal import MIN_JOURNAL_BYTES
 from tracker.errors import ConfigurationError
-from tracker.postgres import Pool
+from tracker.postgres import Pool, read_dsn
 
 _MAX_S: Final = 86_400
 """A day. More is a mistake, and Postgres takes no timeout above 24 of them."""
@@ -48,8 +48,11 @@ class Options:
     def _check_server(self) -> None:
         if (self.dsn is None) == (self.pool is None):
             raise ConfigurationError("a tracker needs either a dsn or a pool")
-        if self.dsn is not None and not self.dsn.startswith(("postgresql://", "postgres://")):
-            raise ConfigurationError("the dsn must start with postgresql://")
+        if self.dsn is not None:
+            try:
+                read_dsn(self.dsn)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"the dsn {error}") from error.__cause__
 
     def _check_seconds(self) -> None:
         for name in (

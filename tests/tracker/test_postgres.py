@@ -342,15 +342,6 @@ async def test_a_statement_that_timed_out_is_cancelled(dsn, things):
     assert noise == []
 
 
-async def test_a_dsn_that_cannot_be_read_is_permanent_and_not_shown():
-    """There may be a password in it."""
-    async with store_for("postgresql://u:S3CRET@127.0.0.1:54x2/d") as store:
-        with pytest.raises(StoreMisconfigured) as caught:
-            await store.write(chunk([(1, AT)]))
-    assert "S3CRET" not in str(caught.value)
-    assert caught.value.__cause__.__suppress_context__
-
-
 async def test_a_pool_whose_codecs_do_not_fit_is_not_blamed_on_the_rows(dsn, db):
     """When every key is refused on the client's side, nothing is dropped."""
     await db.execute("CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz)")

@@ -12,13 +12,16 @@ from tracker.postgres._driver import (
     reason,
     translate,
 )
+from tracker.postgres._dsn import Dsn, read_dsn
 
 __all__ = [
     "Connections",
+    "Dsn",
     "Pool",
     "borrowed",
     "connections",
     "open_pool",
+    "read_dsn",
     "reason",
     "translate",
 ]

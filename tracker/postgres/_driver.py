@@ -7,7 +7,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import asyncpg
 
@@ -18,6 +18,8 @@ from tracker.errors import (
     StoreTimeout,
     StoreUnavailable,
 )
+from tracker.instrumentation import Log
+from tracker.postgres._dsn import read_dsn
 from tracker.postgres._sqlstate import error_for
 
 if TYPE_CHECKING:
@@ -47,6 +49,10 @@ _CLIENT_SIDE: Final[tuple[tuple[type[Exception], type[StoreError]], ...]] = (
     (OSError, StoreUnavailable),
 )
 """What the driver raises without a message from the server; the first match counts."""
+_warned: Final[set[str]] = set()
+"""Parameters of DSNs that were logged as ignored."""
+
+log: Final = Log(__name__)
 
 
 def translate(error: BaseException) -> StoreError | None:
@@ -62,6 +68,8 @@ def translate(error: BaseException) -> StoreError | None:
         error, asyncpg.InvalidCachedStatementError
     ):
         return error_for(error.sqlstate or "XX000", _message(error))
+    if isinstance(error, OSError) and error.filename and not isinstance(error, TimeoutError):
+        return StoreMisconfigured(reason(error))  # a certificate or a key, not a socket
     for driver_error, store_error in _CLIENT_SIDE:
         if isinstance(error, driver_error):
             return store_error(reason(error))
@@ -233,11 +241,27 @@ async def open_pool(
 
     Yields:
         The pool.
+
+    Raises:
+        ConfigurationError: the DSN cannot work.
     """
 
     async def keep_session(_: object) -> None:
         """Send nothing: no session setting is ever changed, so a reset would cost a round trip."""
 
+    options: dict[str, Any] = {}
+    if dsn is not None:
+        read = read_dsn(dsn)
+        dsn, name = read.text, read.application_name or name
+        if read.is_pooled:
+            statement_cache_size = 0
+        if read.timeout_s is not None:
+            options["timeout"] = read.timeout_s
+        if read.tls is not None:
+            options["ssl"] = read.tls
+        if set(read.ignored) - _warned:
+            _warned.update(read.ignored)
+            log.warning("dsn.ignored", parameters=list(read.ignored))
     pool = await asyncpg.create_pool(
         dsn,
         min_size=0,
@@ -245,6 +269,7 @@ async def open_pool(
         statement_cache_size=statement_cache_size,
         reset=keep_session,
         server_settings={"application_name": name},
+        **options,
     )
     try:
         yield pool

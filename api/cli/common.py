@@ -4,7 +4,6 @@ What only some commands need is imported when they run: nobody waits for it who 
 the completion of a word, or for the state of a service.
 """
 
-import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,16 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
-import msgspec
 import typer
 
-from api.config import Settings, SettingsError
-from api.durations import seconds
-from api.load_settings import load_settings
 from api.renamed_settings import deprecation
-from tracker import ConfigurationError, StoreError, StoreMisconfigured
 
 if TYPE_CHECKING:
+    from api.config import Settings
     from api.postgres.database import Database
 
 T = TypeVar("T")
@@ -59,7 +54,7 @@ def _warn(old: str, new: str) -> None:
 
 def settings_of(
     context: typer.Context, config: Path | None, *, warn: Callable[[str, str], None] = _warn
-) -> Settings:
+) -> "Settings":
     """Return the settings; end with an error if one is wrong.
 
     Args:
@@ -68,6 +63,9 @@ def settings_of(
         warn: called with the old and the new name of each setting that is given by its old name;
             by default it writes a line to stderr.
     """
+    from api.config import SettingsError
+    from api.load_settings import load_settings
+
     try:
         return load_settings(config or context.find_root().obj, warn=warn)
     except SettingsError as error:
@@ -77,8 +75,10 @@ def settings_of(
 @contextmanager
 def failing_clearly() -> Iterator[None]:
     """Turn what is no bug into an error of one line."""
+    from api.config import SettingsError
     from api.postgres.embedded import EmbeddedServerError
     from api.postgres.migrate import MigrationError
+    from tracker import ConfigurationError, StoreError, StoreMisconfigured
 
     try:
         yield
@@ -92,7 +92,7 @@ def failing_clearly() -> Iterator[None]:
 
 @contextmanager
 def database_ready(
-    settings: Settings, *, on_unavailable: Callable[[Exception], bool] = lambda _error: False
+    settings: "Settings", *, on_unavailable: Callable[[Exception], bool] = lambda _error: False
 ) -> Iterator[str]:
     """Give the DSN of a database whose schema is up to date, unless settings say otherwise.
 
@@ -114,13 +114,15 @@ def database_ready(
         yield dsn
 
 
-def with_database(settings: Settings, use: "Callable[[Database], Awaitable[T]]") -> T:
+def with_database(settings: "Settings", use: "Callable[[Database], Awaitable[T]]") -> T:
     """Return what a function makes of the database; end with an error if it is away.
 
     Args:
         settings: all settings.
         use: is called with the database.
     """
+    import asyncio
+
     from api.postgres.database import open_database
 
     async def run(dsn: str) -> T:
@@ -140,6 +142,8 @@ def check(value: str, declared: object, option: str, wanted: str) -> None:
         option: where it was given.
         wanted: what is needed, in words.
     """
+    import msgspec
+
     try:
         msgspec.convert(value, declared)
     except msgspec.ValidationError:
@@ -153,6 +157,8 @@ def length_s(duration: str, option: str) -> int:
         duration: what was given.
         option: where it was given.
     """
+    from api.durations import seconds
+
     try:
         return seconds(duration)
     except ValueError as error:

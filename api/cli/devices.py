@@ -1,17 +1,16 @@
 """`devices`: who is in a group, and who has been silent."""
 
 from math import inf
-from typing import Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
 from api.cli.common import Config, check, length_s, settings_of, with_database
-from api.cli.tables import DATE_COLUMNS, cell, new_table, print_json, print_table, shown
-from api.fleet.cursors import from_cursor
-from api.fleet.devices import DeviceAnswer, GroupId
-from api.fleet.listing import Ages, Listings
-from api.postgres.database import Database
-from tracker import no_touches
+
+if TYPE_CHECKING:
+    from api.fleet.devices import DeviceAnswer
+    from api.fleet.listing import Ages
+    from api.postgres.database import Database
 
 _PAGE: Final = 1000
 
@@ -65,6 +64,10 @@ def list_(
 
     What a running service has not written yet is not seen here: a flush interval's worth, mostly.
     """
+    from api.cli.tables import print_json
+    from api.fleet.devices import GroupId
+    from api.fleet.listing import Ages
+
     check(group, GroupId, "--group", "2 to 50 letters, digits, _ or -")
     ages = Ages(
         at_least_s=-inf if silent_for is None else length_s(silent_for, "--silent-for"),
@@ -84,8 +87,12 @@ def list_(
 
 
 async def _read(
-    database: Database, group_id: str, ages: Ages, limit: int | None, *, ahead_s: float
-) -> list[DeviceAnswer]:
+    database: "Database", group_id: str, ages: "Ages", limit: int | None, *, ahead_s: float
+) -> "list[DeviceAnswer]":
+    from api.fleet.cursors import from_cursor
+    from api.fleet.listing import Listings
+    from tracker import no_touches
+
     listings, after = Listings(database, no_touches, ahead_s=ahead_s), None
     found: list[DeviceAnswer] = []
     while limit is None or len(found) < limit:
@@ -98,7 +105,9 @@ async def _read(
     return found
 
 
-def _show(found: list[DeviceAnswer]) -> None:
+def _show(found: "list[DeviceAnswer]") -> None:
+    from api.cli.tables import DATE_COLUMNS, cell, new_table, print_table, shown
+
     table = new_table()
     table.add_column("device", no_wrap=True)
     table.add_column("name", overflow="fold")

@@ -5,24 +5,17 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.table import Table
 
-from api.access.keys import (
-    KeyName,
-    StoredKey,
-    create_keys,
-    find_keys,
-    hash_key,
-    list_keys,
-    revoke_key,
-)
 from api.cli.common import Config, check, fail, give_up_output, length_s, settings_of, with_database
-from api.cli.tables import DATE_COLUMNS, cell, new_table, print_json, print_table, shown
-from api.fleet.devices import GroupId
 from api.printable import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from api.access.keys import StoredKey
 
 _MAX_COUNT: Final = 100_000
 
@@ -90,6 +83,9 @@ def create(
     config: Config = None,
 ) -> None:
     """Make a key and print it, alone on stdout; or many keys. They are not shown again."""
+    from api.access.keys import KeyName, create_keys
+    from api.fleet.devices import GroupId
+
     settings = settings_of(context, config)
     if group is not None:
         check(group, GroupId, "--group", "2 to 50 letters, digits, _ or -")
@@ -139,6 +135,9 @@ def list_(
     config: Config = None,
 ) -> None:
     """List all keys, the oldest first. The keys themselves are stored nowhere."""
+    from api.access.keys import list_keys
+    from api.cli.tables import print_json, print_table
+
     stored = with_database(settings_of(context, config), list_keys)
     if as_json:
         print_json(map(_fields, stored))
@@ -162,6 +161,9 @@ def revoke(
     config: Config = None,
 ) -> None:
     """Revoke a key for good; running services refuse it within a second."""
+    from api.access.keys import find_keys, hash_key, revoke_key
+    from api.cli.tables import shown
+
     settings = settings_of(context, config)
     from_stdin = key == "-"
     if from_stdin:
@@ -193,6 +195,8 @@ def revoke(
 
 def _print_keys(names: Sequence[str], made: Sequence[str], output_format: OutputFormat) -> None:
     if output_format is OutputFormat.json:
+        from api.cli.tables import print_json
+
         print_json({"name": name, "key": key} for name, key in zip(names, made, strict=True))
         return
     rows = csv.writer(sys.stdout, lineterminator="\n")
@@ -201,7 +205,7 @@ def _print_keys(names: Sequence[str], made: Sequence[str], output_format: Output
     sys.stdout.flush()
 
 
-def _fields(key: StoredKey) -> dict[str, int | str | datetime | None]:
+def _fields(key: "StoredKey") -> dict[str, int | str | datetime | None]:
     return {
         "id": key.id,
         "prefix": key.prefix,
@@ -215,7 +219,9 @@ def _fields(key: StoredKey) -> dict[str, int | str | datetime | None]:
     }
 
 
-def _table(stored: Sequence[StoredKey]) -> Table:
+def _table(stored: "Sequence[StoredKey]") -> "Table":
+    from api.cli.tables import DATE_COLUMNS, cell, new_table, shown
+
     some_expire = any(key.expires_at for key in stored)
     table = new_table()
     table.add_column("id", no_wrap=True)

@@ -1,16 +1,12 @@
 """`serve` and `migrate`: the service itself."""
 
-import asyncio
 import os
 import signal
 from pathlib import Path
 
-import structlog
 import typer
 
 from api.cli.common import Config, database_ready, failing_clearly, settings_of
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 def serve(context: typer.Context, config: Config = None) -> None:
@@ -21,6 +17,9 @@ def serve(context: typer.Context, config: Config = None) -> None:
     """
     renamed: list[tuple[str, str]] = []
     settings = settings_of(context, config, warn=lambda old, new: renamed.append((old, new)))
+    import asyncio
+
+    import structlog
     import uvloop
 
     from api.access.known_file import is_recent
@@ -31,6 +30,7 @@ def serve(context: typer.Context, config: Config = None) -> None:
     for number in IGNORED_SIGNALS:  # until the event loop handles them
         signal.signal(number, lambda *_: None)
     configure_logs(settings.log)
+    log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
     for old, new in renamed:
         log.warning("setting.deprecated", old=old, new=new)
     if not settings.database.url and os.environ.get("DATABASE_URL"):

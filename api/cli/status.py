@@ -1,6 +1,5 @@
 """`status`: how a running service is."""
 
-import asyncio
 import sys
 from typing import Annotated, Final
 
@@ -52,6 +51,8 @@ def status(
     It requests /api/health/ready and /metrics, needs neither an API key nor the database, and
     continues when the service stops and starts again.
     """
+    import asyncio
+
     import msgspec
     from rich.console import Console
 

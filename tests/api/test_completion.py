@@ -133,3 +133,13 @@ def test_the_script_for_bash_has_no_known_mistakes():
         check=False,
     )
     assert done.stdout == ""
+
+
+def test_help_and_completion_import_nothing_of_the_service():
+    """The tab key responds at once: only the command that runs imports what it needs."""
+    code = (
+        "import sys, api.cli; "
+        "print({'aiohttp', 'asyncpg', 'pydantic', 'rich', 'tracker'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -28,7 +28,14 @@ from tracker.target import Target
 from tracker.tracker import Tracker
 
 if TYPE_CHECKING:
-    from tracker.aiohttp import activity_middleware
+    from tracker.aiohttp import (
+        activity_middleware,
+        keep_touching,
+        touch_prepared,
+        touch_request,
+    )
+
+_OF_AIOHTTP = frozenset({"activity_middleware", "keep_touching", "touch_prepared", "touch_request"})
 
 __all__ = [
     "MIN_JOURNAL_BYTES",
@@ -48,19 +55,22 @@ __all__ = [
     "TrackerError",
     "View",
     "activity_middleware",
+    "keep_touching",
     "no_touches",
+    "touch_prepared",
+    "touch_request",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Return the middleware, or what a deprecated name stands for.
+    """Return what is for aiohttp, or what a deprecated name stands for.
 
-    aiohttp is imported with the middleware: a worker that serves no requests does without it.
+    aiohttp is imported when it is needed: a worker that serves no requests does without it.
     """
-    if name == "activity_middleware":
-        from tracker.aiohttp import activity_middleware  # noqa: PLC0415
+    if name in _OF_AIOHTTP:
+        from tracker import aiohttp  # noqa: PLC0415
 
-        return activity_middleware
+        return getattr(aiohttp, name)
     if name == "RowRefused":
         warnings.warn("RowRefused is now called RowRejected", DeprecationWarning, stacklevel=2)
         return RowRejected

@@ -6,12 +6,20 @@ from typing import Final, TypeAlias
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from tracker._long_requests import (
+    NOT_ACTIVITY,
+    RECORDERS,
+    keep_touching,
+    touch_prepared,
+    touch_request,
+)
 from tracker.instrumentation import Log, LogThrottle
 from tracker.tracker import Tracker
 
+__all__ = ["Identify", "activity_middleware", "keep_touching", "touch_prepared", "touch_request"]
+
 Identify: TypeAlias = Callable[[web.Request], Iterable[tuple[str, object]]]
 
-_NOT_ACTIVITY: Final = frozenset({401, 403})
 _LOG_EVERY_S: Final = 60.0
 
 log: Final = Log(__name__)
@@ -26,7 +34,9 @@ def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
 
     It calls `identify` when the handler has returned, so the request is authenticated and its body
     read, and before the response is sent. Every response counts as activity, errors included,
-    except 401 and 403. The middleware does no I/O and awaits nothing of its own.
+    except 401 and 403. A response that the handler prepares itself, such as a WebSocket, is touched
+    at that moment, too, if the application has `tracker.lifespan` or `touch_prepared`. The
+    middleware does no I/O and awaits nothing of its own.
 
     Args:
         tracker: where touches are recorded.
@@ -50,17 +60,18 @@ def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
 
     @web.middleware
     async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request[RECORDERS] = (*request.get(RECORDERS, ()), record)
         try:
             response = await handler(request)
         except web.HTTPException as error:
-            if error.status not in _NOT_ACTIVITY:
+            if error.status not in NOT_ACTIVITY:
                 record(request)
             raise
         except BaseException:  # a crash becomes a 500; a client that disconnected was active
             record(request)
             raise
         # A handler may have returned None: aiohttp turns that into a 500 and says so.
-        if getattr(response, "status", None) not in _NOT_ACTIVITY:
+        if getattr(response, "status", None) not in NOT_ACTIVITY:
             record(request)
         return response
 

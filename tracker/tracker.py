@@ -230,8 +230,17 @@ class Tracker:
                 await stack.enter_async_context(self._recovery.running())
             yield self
 
-    async def lifespan(self, _app: "web.Application") -> AsyncIterator[None]:
-        """Run with an aiohttp application: `app.cleanup_ctx.append(tracker.lifespan)`."""
+    async def lifespan(self, app: "web.Application") -> AsyncIterator[None]:
+        """Run with an aiohttp application: `app.cleanup_ctx.append(tracker.lifespan)`.
+
+        Requests are then also touched when their handlers prepare streams or WebSockets.
+        """
+        from tracker._long_requests import touch_prepared  # noqa: PLC0415 - aiohttp is there
+
+        # A nested application is frozen by now; the one around it may have the signal.
+        signal = app.on_response_prepare
+        if not signal.frozen and touch_prepared not in signal:
+            signal.append(touch_prepared)
         async with self.running():
             yield
 

@@ -1,6 +1,7 @@
 """The route of the live stream."""
 
 from importlib.metadata import version
+from time import monotonic
 from typing import Final
 
 import msgspec
@@ -15,9 +16,11 @@ from api.http.responses import ApiError
 from api.live.events import Hello
 from api.live.hub import Hub, LimitReached
 from api.live.stream import CONTENT_TYPE, Stream, StreamEnded
-from tracker import StoreError
+from tracker import StoreError, touch_request
 
 _RETRY_AFTER_S: Final = 10
+_TOUCH_EVERY_S: Final = 60.0
+"""How often the API key of an open stream is touched."""
 _HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 """Neither kept nor held back by what is between us and the subscriber."""
 
@@ -76,7 +79,10 @@ class LiveHandlers:
                 all_groups=principal.group_id is None,
             )
 
+        touched_at = monotonic()
+
         async def check() -> None:
+            nonlocal touched_at
             try:
                 still = await self._access.principal(request)
             except ApiError as error:
@@ -85,6 +91,9 @@ class LiveHandlers:
                 raise StreamEnded("unavailable") from error
             if still.group_id != principal.group_id:
                 raise StreamEnded("unavailable")
+            if monotonic() - touched_at >= _TOUCH_EVERY_S:  # the API key is in use all the time
+                touched_at = monotonic()
+                touch_request(request)
 
         stream = Stream(
             self._hub,

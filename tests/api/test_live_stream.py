@@ -232,6 +232,15 @@ async def test_opening_a_stream_touches_the_api_key_and_no_device(service, db):
     assert service.touches() == {"devices": 0, "api_keys": 1}
 
 
+async def test_an_open_stream_touches_its_api_key_again(service, db, monkeypatch):
+    """It may stay open for days, or end with the process."""
+    monkeypatch.setattr("api.handlers.live._TOUCH_EVERY_S", 0.0)
+    await stored(db, "A")
+    async with live(service.client, service.key) as seen:
+        await seen.until(lambda _: service.touches()["api_keys"] > 2)
+        assert service.touches()["devices"] == 0
+
+
 async def no_streams_left(service) -> None:
     """Wait until it has been noticed that all have left."""
     async with asyncio.timeout(PATIENCE_S):

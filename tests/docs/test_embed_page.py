@@ -11,12 +11,13 @@ import prometheus_client
 import pytest
 from aiohttp import web
 
-from tests.support.markdown import PAGES, Page
+from tests.support.markdown import PAGES, ROOT, Page
 
 PAGE = PAGES["docs/howto/embed.md"]
-TABLES, REQUEST, LISTING, TARGETS, POOL, CRASH, METRICS, TESTS = EXAMPLES = (
+TABLES, REQUEST, STREAMS, LISTING, TARGETS, POOL, CRASH, METRICS, TESTS = EXAMPLES = (
     "A column to write to",
     "Who was active in a request",
+    "Streams and WebSockets",
     "Show it",
     "More targets",
     "Your own pool",
@@ -94,6 +95,12 @@ def test_every_section_with_code_has_a_test():
     assert [name for name in headings if PAGE.section(name).snippets("python", "sql")] == [
         name for name in headings if name in EXAMPLES
     ]
+
+
+def test_the_handler_of_a_websocket_is_that_of_the_example():
+    """Which the tests run."""
+    program = (ROOT / "docs" / "examples" / "websocket.py").read_text()
+    assert [one.text in program for one in PAGE.section(STREAMS).snippets("python")] == [True]
 
 
 async def test_a_request_is_shown_before_and_after_it_is_written(

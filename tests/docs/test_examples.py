@@ -8,6 +8,7 @@ import uuid
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.support.examples import running_command, running_example
@@ -76,6 +77,23 @@ async def echoed(datagram: bytes, port: int) -> bytes:
         transport.close()
 
 
+async def test_the_websocket_application_touches_while_a_socket_is_open_and_stops_in_time(dsn, db):
+    """It closes the socket on SIGTERM and writes the touches; the client need not do anything."""
+    await db.execute(USERS + "INSERT INTO users (id) VALUES (7)")
+    loop = asyncio.get_running_loop()
+    async with aiohttp.ClientSession() as session:
+        async with running_example(EXAMPLES / "websocket.py", dsn) as example:
+            url = f"http://127.0.0.1:{example.port}/"
+            socket = await session.ws_connect(url, headers={"X-User-ID": "7"}, heartbeat=None)
+            await socket.send_str("hello")
+            assert (await socket.receive()).data == "hello"
+            receiving = asyncio.create_task(socket.receive())
+            stopped_at = loop.time()
+        assert loop.time() - stopped_at < 20  # shutdown_timeout and shutdown_deadline_s, and some
+        assert (await receiving).data == aiohttp.WSCloseCode.GOING_AWAY
+    assert await db.fetchval("SELECT last_seen > now() - interval '5 min' FROM users")
+
+
 @needs_gunicorn
 async def test_workers_of_gunicorn_write_what_is_pending_when_they_are_stopped(dsn, db, tmp_path):
     """With the command of the page, two workers, and one directory for their journals."""
@@ -136,6 +154,6 @@ async def test_a_consumer_of_an_iterator_writes_what_is_left_when_it_ends(dsn, d
 def test_every_program_is_run_and_linked():
     """By a test of this file, and from the index."""
     programs = {path.name for path in EXAMPLES.glob("*.py")}
-    assert programs == {"embed.py", "consumer.py", "gunicorn_app.py"}
+    assert programs == {"embed.py", "consumer.py", "gunicorn_app.py", "websocket.py"}
     linked = {link for link in PAGES["docs/index.md"].links() if link.endswith(".py")}
     assert linked == {f"examples/{name}" for name in programs}

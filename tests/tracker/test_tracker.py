@@ -98,7 +98,10 @@ def test_the_public_surface_is_what_it_is():
         "TrackerError",
         "View",
         "activity_middleware",
+        "keep_touching",
         "no_touches",
+        "touch_prepared",
+        "touch_request",
     ]
     assert all(hasattr(library, name) for name in library.__all__)
 

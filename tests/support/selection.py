@@ -13,17 +13,17 @@ import pytest
 ROOT: Final = Path(__file__).parents[2]
 
 SLOW: Final = {
-    "tests/api/test_cli.py": "starts a process for every command",
-    "tests/api/test_cli_keys.py": "starts a process for every command",
-    "tests/api/test_cli_serve.py": "starts a process for every command",
     "tests/api/test_faults.py": "starts an environment for every fault",
     "tests/page": "drives a browser",
     "tests/tracker/test_mutants.py": "breaks the tracker deliberately, dozens of times",
     "tests/api/test_crash.py": "kills the service under load, many times",
     "tests/benchmarks": "runs the load generator and the fuzzer",
     "tests/docs": "runs the commands that the pages show",
-    "tests/monitoring": "runs Prometheus on alerts and dashboard",
+    "tests/api/test_cli_keys.py": "starts a process for every command",
+    "tests/api/test_cli_serve.py": "starts a process for every command",
+    "tests/api/test_cli.py": "starts a process for every command",
     "tests/api/test_outage.py": "stops and starts a server of its own",
+    "tests/monitoring": "runs Prometheus on alerts and dashboard",
     "tests/api/test_completion.py": "starts interactive shells",
     "tests/api/test_leaks.py": "runs pytest in processes of its own",
     "tests/api/test_keys.py": "waits for keys to expire",
@@ -43,6 +43,9 @@ SLOW: Final = {
     "tests/api/test_flood.py": "floods the service with unknown API keys",
     "tests/api/test_status.py": "runs the command on a terminal",
     "tests/api/test_exposition.py": "scrapes a million pending keys",
+    "tests/api/test_status_client.py": "starts a process for every address",
+    "tests/api/test_signals_and_addresses.py": "runs the service in processes of its own",
+    "tests/api/test_migrate.py": "migrates in processes of its own",
 }
 """What is slow, a file or a folder, and why; the longest first."""
 

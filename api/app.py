@@ -58,7 +58,8 @@ from api.loop_lag import LoopLag
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, open_database
 from api.postgres.pool_metrics import Owner, PoolMetrics
-from api.targets import DEVICES, labels, targets
+from api.postgres.table_stats import TableStats
+from api.targets import DEVICES, labels, tables, targets
 from tracker import (
     Tracker,
     TrackerCollector,
@@ -149,6 +150,8 @@ async def create_app(
         )
         loop_lag = LoopLag()
         await stack.enter_async_context(background(loop_lag.measure(), "loop-lag"))
+        table_stats = TableStats(access_database, tables())
+        await stack.enter_async_context(background(table_stats.read(), "table-stats"))
 
         batch_commit = BatchCommit(
             Locations(database), settings.ingest, deadline_s=settings.database.statement_timeout_s
@@ -166,7 +169,7 @@ async def create_app(
         limits = Limits(settings.limits)
         registry = _registry(
             *(requests.metrics, loop_lag, BatchMetrics(batch_commit.stats)),
-            *(clock, PoolMetrics(pools), limits),
+            *(clock, PoolMetrics(pools), limits, table_stats),
             *access_metrics,
         )
 

@@ -87,6 +87,11 @@ def names() -> list[str]:
     return [each.name for each in TRACKED]
 
 
+def tables() -> list[str]:
+    """Return the tables that touches are written to."""
+    return [each.table for each in TRACKED]
+
+
 def labels() -> dict[str, str]:
     """Return what each target is called on the page, by name."""
     return {each.name: each.label for each in TRACKED}

@@ -34,6 +34,13 @@ def requests() -> list[Panel]:
             alert="ActivityRequestsUnavailable",
         ),
         graph(
+            "Denied requests",
+            "Without a valid API key, a second.",
+            rate(f'{duration}_count{{P, status="401"}}', "instance", "{{instance}}"),
+            unit="reqps",
+            alert="ActivityDeniedFlood",
+        ),
+        graph(
             "Requests in progress",
             "By process; the scrape itself is one.",
             Query("http_requests_in_flight{P}", "{{instance}}"),
@@ -56,6 +63,7 @@ def requests() -> list[Panel]:
             "Open pages that watch a group. Beyond the most, further ones are answered with 503.",
             Query("sum by (instance) (live_streams{P})", "{{instance}}"),
             Query("sum by (instance) (live_capacity_streams{P})", "{{instance}} at most"),
+            alert="ActivityStreamsNearlyFull",
         ),
         graph(
             "Sent to live streams",
@@ -170,7 +178,7 @@ def process() -> list[Panel]:
             ),
             unit="percentunit",
             most=1,
-            alert="ActivityUploadsUnavailable",
+            alert="ActivityPoolSaturated",
         ),
         graph(
             "Database connections open",

@@ -48,7 +48,7 @@ def losses() -> list[Panel]:
             Query("activity_journal_bytes{T} / activity_journal_capacity_bytes{T}", _EACH),
             unit="percentunit",
             limits=Limits(bad=0.5),
-            alert="ActivityJournalDegraded",
+            alert="ActivityJournalNearlyFull",
         ),
         graph(
             "Touches that the journal missed, and took over",
@@ -83,6 +83,31 @@ def flushes() -> list[Panel]:
             "All that were recorded, kept or not.",
             rate("activity_touches_total{T}", "target", "{{target}}"),
             unit="ops",
+            alert="ActivityTouchesHalved",
+        ),
+        graph(
+            "Updated rows, and those that wrote no index",
+            "Both lines should be nearly the same: other updates cost several times as much.",
+            Query(
+                "max by (table) (rate(database_table_updates_total{P}[$__rate_interval]))",
+                "{{table}}",
+            ),
+            Query(
+                "max by (table) (rate(database_table_hot_updates_total{P}[$__rate_interval]))",
+                "{{table}}, no index",
+            ),
+            unit="ops",
+            alert="ActivityUpdatesNotHot",
+        ),
+        graph(
+            "Rows, and row versions that vacuum has to remove",
+            "Vacuum does not keep up if there are more of these than rows.",
+            Query(
+                "max by (table) (database_table_dead_rows{P})",
+                "{{table}}, dead",
+            ),
+            Query("max by (table) (database_table_rows{P})", "{{table}}, rows"),
+            alert="ActivityDeadRows",
         ),
         graph(
             "Touches coalesced",

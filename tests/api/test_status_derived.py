@@ -183,6 +183,13 @@ def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
         "ActivityKnownDevicesNearlyFull",
         "ActivityRestartsOften",
         "ActivityRowsMissing",
+        "ActivityTouchesHalved",
+        "ActivityUpdatesNotHot",
+        "ActivityDeadRows",
+        "ActivityPoolSaturated",
+        "ActivityStreamsNearlyFull",
+        "ActivityJournalNearlyFull",
+        "ActivityDeniedFlood",
     }  # one sample has no rates
     assert named <= rules.keys()
 

@@ -158,6 +158,7 @@ async def test_alerts_and_runbook_query_metrics_that_the_service_exports(service
     for store, status in ((None, 500), (unavailable, 503)):
         monkeypatch.setattr("api.fleet.batch_commit.BatchCommit.store", store)
         assert (await service.upload(device_id)).status == status
+    assert (await service.heartbeat(device_id, key="wrong")).status == 401
     scraped = await service.metrics()
     exported = {name for name, _ in scraped.samples} | {"up"}  # which is Prometheus's own
     for expression in [*(rule["expr"] for rule in ALERTS.values()), *queries()]:

@@ -104,6 +104,7 @@ async def test_the_dashboard_picks_labels_that_the_service_exports(service, monk
     device_id = await service.register()
     monkeypatch.setattr("api.fleet.batch_commit.BatchCommit.store", None)
     assert (await service.upload(device_id)).status == 500
+    assert (await service.heartbeat(device_id, key="wrong")).status == 401
     samples = (await service.metrics()).samples
     picked = 0
     for title, expr in queries():
@@ -133,16 +134,17 @@ async def keep_busy(url: str, key: str) -> None:
         while True:
             capture_ms += 1
             report = {**REPORT, "device_id": device_id, "timestamp": capture_ms}
-            for method, path, body in (
-                ("POST", "/api/v1/devices/register", registration),
-                ("POST", f"/api/v1/devices/{device_id}/heartbeat", None),
-                ("POST", "/api/v1/locations", report),
-                ("GET", "/api/v1/devices?group_id=family", None),
-                ("GET", f"/api/v1/devices/{uuid.uuid4()}", None),
-                ("GET", "/nowhere", None),
+            for method, path, body, headers in (
+                ("POST", "/api/v1/devices/register", registration, {}),
+                ("POST", f"/api/v1/devices/{device_id}/heartbeat", None, {}),
+                ("POST", "/api/v1/locations", report, {}),
+                ("GET", "/api/v1/devices?group_id=family", None, {}),
+                ("GET", f"/api/v1/devices/{uuid.uuid4()}", None, {}),
+                ("GET", "/nowhere", None, {}),
+                ("GET", "/api/v1/groups", None, {"X-API-Key": "wrong"}),
             ):
                 try:
-                    async with session.request(method, path, json=body) as answer:
+                    async with session.request(method, path, json=body, headers=headers) as answer:
                         await answer.read()
                 except (aiohttp.ClientError, ConnectionError):
                     return  # it was stopped

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.access.fair_cache import FairCache
+from tests.support.untimed import UNTIMED
 
 
 def cache_of(capacity: int) -> FairCache[int, str]:
@@ -59,6 +60,7 @@ def test_an_entry_may_change_its_owner():
     assert (cache.get(1), cache.peek(1), len(cache)) == (None, None, 0)
 
 
+@UNTIMED
 @given(
     st.lists(st.tuples(st.sampled_from("pgo"), st.integers(0, 30), st.sampled_from("abcde"))),
     st.integers(1, 12),

@@ -14,6 +14,7 @@ from api.fleet.cursors import Position, from_cursor, to_cursor
 from api.fleet.listing import Ages, Listings, slice_statements
 from api.postgres.database import open_database
 from tests.support.service import Service
+from tests.support.untimed import UNTIMED
 
 
 async def names(service: Service, query: str) -> list[str]:
@@ -151,6 +152,7 @@ async def test_a_bad_parameter_is_named(service, name, text):
         assert f"`{name}`" in body["message"]
 
 
+@UNTIMED
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0")), st.uuids())
 def test_a_cursor_stands_for_its_position(display_name, device_id):
     """Any name that Postgres stores, in characters that need no escaping in a URL."""

@@ -397,7 +397,8 @@ async def test_no_client_makes_new_time_series(service):
     await service.tracker.flush()
     await series()  # a scrape is a request as well
     before = await series()
-    await asyncio.gather(*(make_a_stir(n) for n in range(1, 101)))
+    for first in range(1, 101, 10):  # more at once would wait for their share of reads and get 503
+        await asyncio.gather(*(make_a_stir(n) for n in range(first, first + 10)))
     await service.tracker.flush()
     assert await series() == before
     labels = {label for _, labels in before for label in labels}

@@ -19,6 +19,7 @@ from api.status.formatting import count, share, size, span
 from api.status.sampling import ServiceState
 from api.status.scrape import quantile
 from tests.support.status_client import BUILD, sample_of, shown
+from tests.support.untimed import UNTIMED
 
 MONITORING = Path(__file__).parents[2] / "api" / "monitoring"
 
@@ -271,6 +272,7 @@ LABELS = (
 ODD = st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-300, 1e308, 5.0, 1e15])
 
 
+@UNTIMED
 @given(st.lists(st.tuples(st.sampled_from(NAMES), ODD, ODD)))
 def test_whatever_is_counted_can_be_shown(samples):
     """Not a number, without end, backwards: shown as not known, if need be, and never a crash."""

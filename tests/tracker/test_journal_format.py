@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.untimed import UNTIMED
 from tracker._journal.format import Segment, UnreadableJournal, header, read, read_header
 
 OWNER = {"target": "things", "database": "Größe"}
@@ -31,6 +32,7 @@ def latest(touches: list[tuple[str, int]]) -> dict[str, int]:
     return model
 
 
+@UNTIMED
 @given(TOUCHES)
 def test_what_is_written_is_read(touches):
     """Any keys, the empty one and the epoch included; the latest second of each."""
@@ -39,6 +41,7 @@ def test_what_is_written_is_read(touches):
     assert (contents.entries, contents.torn_bytes) == (latest(touches), 0)
 
 
+@UNTIMED
 @given(TOUCHES, st.data())
 def test_a_torn_record_costs_only_itself(touches, data):
     """However much of the last record made it to the disk, the ones before it are read."""
@@ -48,6 +51,7 @@ def test_a_torn_record_costs_only_itself(touches, data):
     assert read(memory, 0).entries == latest(touches)
 
 
+@UNTIMED
 @given(TOUCHES, st.binary(min_size=1, max_size=200))
 def test_a_garbage_tail_is_cut_off(touches, garbage):
     """Bytes that nobody wrote are no touches."""
@@ -58,6 +62,7 @@ def test_a_garbage_tail_is_cut_off(touches, garbage):
     assert (contents.torn_bytes > 0) == (garbage[:HEAD_BYTES].strip(b"\0") != b"")
 
 
+@UNTIMED
 @given(TOUCHES.filter(bool), st.data())
 def test_a_flipped_bit_is_noticed(touches, data):
     """A record that is not as it was written is not believed, nor what follows it."""
@@ -70,6 +75,7 @@ def test_a_flipped_bit_is_noticed(touches, data):
     assert contents.torn_bytes
 
 
+@UNTIMED
 @given(st.integers(min_value=0, max_value=60), KEYS)
 def test_a_record_without_room_is_not_begun(size, key):
     """A segment that is full stays as it is."""

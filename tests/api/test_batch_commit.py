@@ -4,6 +4,7 @@ import asyncio
 import time
 from types import SimpleNamespace
 
+import asyncpg
 import pytest
 
 from api.config import IngestSettings, Settings
@@ -34,6 +35,14 @@ async def until_waiting(service: Service, rows: int) -> None:
     """Return when so many reports wait for a write."""
     async with asyncio.timeout(30):
         while (await service.metrics()).total("ingest_waiting_rows") < rows:
+            await asyncio.sleep(0.01)
+
+
+async def write_is_blocked(db: asyncpg.Connection) -> None:
+    """Return when a write of reports waits for the table: what comes later is another batch."""
+    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'locations'::regclass"
+    async with asyncio.timeout(30):
+        while not await db.fetchval(blocked):
             await asyncio.sleep(0.01)
 
 
@@ -267,13 +276,13 @@ async def test_uploads_that_wait_too_long_are_503_and_make_room(dsn, db):
         assert (await service.metrics()).total("ingest_waiting_rows") == 0
 
 
-async def test_uploads_that_wait_at_shutdown_get_503(dsn):
+async def test_uploads_that_wait_at_shutdown_get_503(dsn, db):
     """The end of the service is no reason to let a client hang."""
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         device_id = await service.register()
         async with locking(dsn, "LOCK TABLE locations"):
             uploads = [asyncio.create_task(service.upload(device_id, timestamp=T0_MS))]
-            await under_way(service, 1)
+            await write_is_blocked(db)
             uploads.append(asyncio.create_task(service.upload(device_id, timestamp=T0_MS + 1)))
             await until_waiting(service, 1)
             await service.client.app.cleanup()

@@ -23,7 +23,7 @@ from tracker.errors import (
     TrackerError,
 )
 from tracker.keys import Key, KeyType
-from tracker.prometheus import TrackerCollector
+from tracker.prometheus import TrackerCollector, exporting_metrics
 from tracker.target import Target
 from tracker.tracker import Tracker
 
@@ -55,6 +55,7 @@ __all__ = [
     "TrackerError",
     "View",
     "activity_middleware",
+    "exporting_metrics",
     "keep_touching",
     "no_touches",
     "touch_prepared",

@@ -1,13 +1,17 @@
 """The options of a tracker, checked before anything is started."""
 
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tracker._buffer.buffer import Buffer
 from tracker._flush.backoff import Backoff
 from tracker._journal.journal import MIN_JOURNAL_BYTES
 from tracker.errors import ConfigurationError
 from tracker.postgres import Pool, read_dsn
+from tracker.target import Target
 
 _MAX_S: Final = 86_400
 """A day. More is a mistake, and Postgres takes no timeout above 24 of them."""
@@ -79,3 +83,23 @@ class Options:
             raise ConfigurationError(
                 f"journal_max_bytes must be {MIN_JOURNAL_BYTES} or more, not {most_bytes!r}"
             )
+
+
+def make_buffers(targets: Iterable[Target], clock: Callable[[], float]) -> dict[str, Buffer]:
+    """Return a buffer for each target, by name.
+
+    Raises:
+        ConfigurationError: there is no target, or two have the same name.
+    """
+    if isinstance(targets, Target):
+        raise ConfigurationError("targets must be a list of targets, not one")
+    targets = list(targets)
+    buffers = {target.name: Buffer(target, clock=clock) for target in targets}
+    if not buffers or len(buffers) != len(targets):
+        raise ConfigurationError("a tracker needs targets, each with a name of its own")
+    return buffers
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warn the caller of `Tracker` that an argument has another name now."""
+    warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=3)

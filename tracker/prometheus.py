@@ -1,8 +1,12 @@
 """The tracker's metrics for Prometheus, read from plain numbers when they are scraped."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import chain, count
 from typing import Final
+from weakref import WeakKeyDictionary
 
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -151,26 +155,80 @@ _FOREIGN: Final[tuple[Family[int], ...]] = (
 
 
 class TrackerCollector(Collector):
-    """Collects a tracker's metrics: `REGISTRY.register(TrackerCollector(tracker))`.
+    """Collects metrics of trackers: `REGISTRY.register(TrackerCollector(tracker))`.
+
+    A registry takes one collector for each name of a metric, so several trackers share one.
+    Targets of the same name in two trackers get a number in the label: `users`, `users-2`.
+
+    Args:
+        trackers: the trackers to read.
+    """
+
+    def __init__(self, *trackers: Tracker) -> None:
+        self._trackers = list(trackers)
+
+    def add(self, tracker: Tracker) -> None:
+        """Read one more tracker."""
+        self._trackers.append(tracker)
+
+    def remove(self, tracker: Tracker) -> None:
+        """Read a tracker no longer."""
+        self._trackers.remove(tracker)
+
+    def __len__(self) -> int:
+        """The number of trackers."""
+        return len(self._trackers)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric family of the trackers."""
+        buffers: dict[str, Buffer] = {}
+        flushes: dict[str, tuple[FlushCounts, FlushLoop]] = {}
+        recovered: dict[str, int] = {}
+        for tracker in self._trackers:
+            for name, buffer in tracker.buffers.items():
+                label = _free(name, buffers)
+                buffers[label] = buffer
+                if name in tracker.flushers:
+                    flushes[label] = tracker.flushers[name].counts, tracker.flush_loops[name]
+                if name in tracker.recovered:
+                    recovered[label] = tracker.recovered[name]
+        journals = {name: b.journal for name, b in buffers.items() if b.journal is not None}
+        foreign = [t.foreign_segments for t in self._trackers if t.foreign_segments is not None]
+        yield from families(_BUFFER, buffers, label="target")
+        yield from families(_FLUSH, flushes, label="target")
+        yield from families(_JOURNAL, journals, label="target")
+        yield from families(_RECOVERED, recovered, label="target")
+        yield from families(_FOREIGN, {"": sum(foreign)} if foreign else {})
+
+
+def _free(name: str, taken: Mapping[str, object]) -> str:
+    labels = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(label for label in labels if label not in taken)
+
+
+_collectors: Final[WeakKeyDictionary[CollectorRegistry, TrackerCollector]] = WeakKeyDictionary()
+"""The collector that the trackers of a registry share."""
+
+
+@contextmanager
+def exporting_metrics(tracker: Tracker, registry: CollectorRegistry = REGISTRY) -> Iterator[None]:
+    """Export a tracker's metrics while the block runs.
+
+    Any number of trackers may export to one registry at the same time, or one after the other, such
+    as those of an application that is made for each test.
 
     Args:
         tracker: the tracker to read.
+        registry: where its metrics are exported; by default that of `prometheus_client`.
     """
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield every metric family of the tracker."""
-        tracker = self._tracker
-        journals = {name: b.journal for name, b in tracker.buffers.items() if b.journal is not None}
-        flushes = {
-            name: (flusher.counts, tracker.flush_loops[name])
-            for name, flusher in tracker.flushers.items()
-        }
-        foreign = {} if tracker.foreign_segments is None else {"": tracker.foreign_segments}
-        yield from families(_BUFFER, tracker.buffers, label="target")
-        yield from families(_FLUSH, flushes, label="target")
-        yield from families(_JOURNAL, journals, label="target")
-        yield from families(_RECOVERED, tracker.recovered, label="target")
-        yield from families(_FOREIGN, foreign)
+    collector = _collectors.setdefault(registry, TrackerCollector())
+    collector.add(tracker)
+    try:
+        if len(collector) == 1:
+            registry.register(collector)
+        yield
+    finally:
+        collector.remove(tracker)
+        if not len(collector):
+            with suppress(KeyError):  # it could not be registered
+                registry.unregister(collector)

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -15,8 +14,8 @@ from tracker._buffer.buffer import Buffer
 from tracker._buffer.view import View
 from tracker._flush.flusher import Flusher
 from tracker._flush.loop import FlushLoop
-from tracker._options import Options
-from tracker.errors import ConfigurationError, FlushError
+from tracker._options import Options, make_buffers, warn_renamed
+from tracker.errors import FlushError
 from tracker.instrumentation import Log
 from tracker.postgres import Connections, Pool, connections, open_pool
 from tracker.postgres._identity import identity
@@ -87,10 +86,10 @@ class Tracker:
         backoff_most_s: float | None = None,
     ) -> None:
         if backoff_first_s is not None:
-            _warn_renamed("backoff_first_s", "backoff_initial_s")
+            warn_renamed("backoff_first_s", "backoff_initial_s")
             backoff_initial_s = backoff_first_s
         if backoff_most_s is not None:
-            _warn_renamed("backoff_most_s", "backoff_max_s")
+            warn_renamed("backoff_most_s", "backoff_max_s")
             backoff_max_s = backoff_most_s
         self._options = Options(
             dsn=dsn,
@@ -106,7 +105,10 @@ class Tracker:
             journal_max_bytes=journal_max_bytes,
             log_keys=log_keys,
         )
-        self._buffers = _buffers(targets, clock)
+        self._targets = targets if isinstance(targets, Target) else list(targets)
+        self._clock = clock
+        self._is_running = False
+        self._buffers = make_buffers(self._targets, clock)
         self._touch: dict[str, Callable[[object, Time | None], None]] = {
             name: partial(self._touch_early, buffer) for name, buffer in self._buffers.items()
         }
@@ -214,14 +216,21 @@ class Tracker:
     async def running(self) -> AsyncIterator["Tracker"]:
         """Write touches while the block runs, and what is pending when it ends.
 
+        It may be entered again afterwards, on another event loop, too; counters then begin at 0.
+
         Raises:
             ConfigurationError: the journals' directory cannot be written to.
-            RuntimeError: the tracker ran before; make a new one.
+            RuntimeError: the tracker is running already.
         """
-        if self._flush_loops:
-            raise RuntimeError("a tracker runs once: make a new one")
+        if self._is_running:
+            raise RuntimeError("the tracker is running already: make another one")
+        if self._flush_loops:  # it ran before: that run's buffers are closed
+            self._buffers = make_buffers(self._targets, self._clock)
+            self._flushers, self._flush_loops, self._recovery = {}, {}, None
+        self._is_running = True
         self._touch_directly()
         async with AsyncExitStack() as stack:
+            stack.callback(self._end)
             pool = await self._pool(stack)
             await self._open_journals(stack, pool)
             self._start_flush_loops(pool)
@@ -243,6 +252,9 @@ class Tracker:
             signal.append(touch_prepared)
         async with self.running():
             yield
+
+    def _end(self) -> None:
+        self._is_running = False
 
     async def _pool(self, stack: AsyncExitStack) -> Pool:
         if self._options.pool is not None:
@@ -296,22 +308,3 @@ class Tracker:
         except asyncio.CancelledError:
             await stopping  # the pool must not be closed while the last flush uses it
             raise
-
-
-def _buffers(targets: Iterable[Target], clock: Callable[[], float]) -> dict[str, Buffer]:
-    """Return a buffer for each target, by name.
-
-    Raises:
-        ConfigurationError: there is no target, or two have the same name.
-    """
-    if isinstance(targets, Target):
-        raise ConfigurationError("targets must be a list of targets, not one")
-    targets = list(targets)
-    buffers = {target.name: Buffer(target, clock=clock) for target in targets}
-    if not buffers or len(buffers) != len(targets):
-        raise ConfigurationError("a tracker needs targets, each with a name of its own")
-    return buffers
-
-
-def _warn_renamed(old: str, new: str) -> None:
-    warnings.warn(f"{old} is now called {new}", DeprecationWarning, stacklevel=3)

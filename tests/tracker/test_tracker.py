@@ -98,6 +98,7 @@ def test_the_public_surface_is_what_it_is():
         "TrackerError",
         "View",
         "activity_middleware",
+        "exporting_metrics",
         "keep_touching",
         "no_touches",
         "touch_prepared",
@@ -222,16 +223,6 @@ def test_a_dsn_that_is_none_is_refused(dsn):
     """At once, not by the first flush."""
     with pytest.raises(ConfigurationError, match="dsn"):
         Tracker([THINGS], dsn=dsn)
-
-
-async def test_a_tracker_runs_once(dsn):
-    """A tracker that was stopped takes no touches, so it is not started again."""
-    tracker = Tracker([THINGS], dsn=dsn)
-    async with tracker.running():
-        pass
-    with pytest.raises(RuntimeError, match="runs once"):
-        async with tracker.running():
-            pass
 
 
 async def test_shutdown_keeps_its_deadline_with_no_server():

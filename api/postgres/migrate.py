@@ -8,7 +8,7 @@ import asyncpg
 from api.config import SettingsError
 from api.postgres.revisions import HEAD, SELECT_REVISIONS, is_newer
 from tracker import StoreUnavailable
-from tracker.postgres import reason, translate
+from tracker.postgres import read_dsn, reason, translate
 
 if TYPE_CHECKING:
     AnyConnection = asyncpg.Connection[asyncpg.Record]
@@ -70,7 +70,11 @@ def migrate_now(dsn: str, *, connect_timeout_s: float) -> None:
 async def _connect(dsn: str, timeout_s: float) -> "AnyConnection":
     """Connect by asyncpg, so that the DSN means the same here as everywhere else."""
     try:
-        return await asyncpg.connect(dsn, timeout=timeout_s, statement_cache_size=0)
+        read = read_dsn(dsn)
+        timeout_s = read.timeout_s or timeout_s
+        return await asyncpg.connect(
+            read.text, timeout=timeout_s, statement_cache_size=0, ssl=read.tls
+        )
     except TimeoutError as error:
         raise DatabaseUnavailable(
             f"the database does not answer within {timeout_s:g} s: is database.url "

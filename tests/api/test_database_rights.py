@@ -14,7 +14,7 @@ from tests.support.service import running
 @pytest.fixture
 async def little_dsn(dsn, db):
     """The database as a role sees it that may do what the page says, and nothing else."""
-    grants = re.findall(r'"(GRANT .*? TO) activity"', PAGES["docs/howto/postgres.md"].text)
+    grants = re.findall(r'"(GRANT .*? TO) fleet_service"', PAGES["docs/howto/postgres.md"].text)
     role, password = f"little_{secrets.token_hex(6)}", secrets.token_hex(6)
     await db.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
     for grant in grants:

@@ -80,7 +80,13 @@ def sandbox():
 def test_every_command_on_a_page_works(page, sandbox):
     """In order, in one shell; responses of 400 and above are failures."""
     # What pages expect of their readers: a server, a session there that has ended, and a device.
-    given = {"DATABASE_URL": sandbox.database_url, "PID": "0", "DEVICE": str(uuid.UUID(int=0))}
+    given = {
+        "DATABASE_URL": sandbox.database_url,
+        "ADMIN_URL": sandbox.database_url,
+        "RESTORED_URL": sandbox.database_url.replace("/postgres?", "/restored?"),
+        "PID": "0",
+        "DEVICE": str(uuid.UUID(int=0)),
+    }
     done = sandbox.follow(page, NOT_RUN, **given)
     assert done.returncode == 0, (
         f"{page.name}: {done.stderr}\n{done.stdout}\n"

@@ -39,7 +39,8 @@ class Sandbox:
             if not name.startswith((PREFIX, "MAKE", "MFLAGS"))
         }
         postgres = binaries(server_account())
-        path = f"{self.folder}/.venv/bin:{kept['PATH']}:{postgres}"
+        # Postgres's own programs first: pg_dump must not be older than the server.
+        path = f"{self.folder}/.venv/bin:{postgres}:{kept['PATH']}"
         return kept | {"PATH": path, "CURL_HOME": str(self.folder)}
 
     @property

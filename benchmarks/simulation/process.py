@@ -15,7 +15,7 @@ from tracker import StoreError
 from tracker._flush.backoff import Backoff
 from tracker._flush.flusher import Flusher
 from tracker._flush.loop import FlushLoop
-from tracker._journal.journal import SEGMENT_BYTES
+from tracker._journal.format import SEGMENT_BYTES
 from tracker._journal.lifecycle import open_journals
 from tracker.postgres._store import PostgresStore
 

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from tests.support.stores import FlushRig, raising
 from tracker import StoreUnavailable
-from tracker._journal.format import Segment, read
-from tracker._journal.journal import MIN_SEGMENTS, SEGMENT_BYTES, Journal
+from tracker._journal.format import SEGMENT_BYTES, Segment, read
+from tracker._journal.journal import MIN_SEGMENTS, Journal
 
 RECORD_BYTES = 15
 ROOM = 4

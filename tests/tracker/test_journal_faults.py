@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.sample_table import AT
 from tests.tracker.test_journal_recovery import GENEROUS_S, NOWHERE, found, segments, tracker
-from tracker._journal.journal import SEGMENT_BYTES
+from tracker._journal.format import SEGMENT_BYTES
 
 CHECKOUT = Path(__file__).parents[2]
 CUT = """
@@ -90,7 +90,7 @@ async def test_a_bus_error_that_is_not_the_journals_ends_the_process_as_before(t
 import mmap, os, signal, sys
 from pathlib import Path
 from tracker._journal.mapping import mapped
-from tracker._journal.journal import SEGMENT_BYTES
+from tracker._journal.format import SEGMENT_BYTES
 
 def mapping(name):
     with open(Path(sys.argv[1]) / name, "w+b") as file:

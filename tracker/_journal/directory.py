@@ -18,10 +18,10 @@ from tracker._journal.files import (
     UNFINISHED_SUFFIX,
     lock,
     locked,
+    tighten,
     unlock,
 )
-from tracker._journal.format import Segment, header
-from tracker._journal.journal import SEGMENT_BYTES
+from tracker._journal.format import SEGMENT_BYTES, Segment, header
 from tracker._journal.mapping import mapped
 from tracker._journal.orphans import OrphanedDirectory, lock_orphans
 from tracker.errors import ConfigurationError
@@ -63,16 +63,18 @@ class JournalDirectory:
             if error.errno not in _NO_ROOM:
                 raise ConfigurationError(
                     f"cannot keep a journal in directory {self._path.parent}: {error.strerror}; "
-                    "name a directory that can be written to, or do without a journal"
+                    "name a directory that can be written to by this user alone, or do without a "
+                    "journal"
                 ) from error
 
     def _make(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(self._path.parent):
-            self._path.mkdir(exist_ok=True)
+            self._path.mkdir(mode=0o700, exist_ok=True)
             descriptor = lock(self._path)
             self._unlock()
             self._lock = descriptor
+            tighten(descriptor, keep=0o700)
         if self._server is not None:
             self._write_server()
 
@@ -89,7 +91,9 @@ class JournalDirectory:
         if self._lock is None:  # there is no room yet
             return
         unfinished = self._path / f"{SERVER_FILE}{UNFINISHED_SUFFIX}"
-        unfinished.write_text(f"{self._server}\n")
+        unfinished.unlink(missing_ok=True)
+        with os.fdopen(_create(unfinished), "w") as file:
+            file.write(f"{self._server}\n")
         unfinished.rename(self._path / SERVER_FILE)
 
     def _unlock(self) -> None:
@@ -111,7 +115,7 @@ class JournalDirectory:
         path = self._path / f"{next(self._numbers):08d}{SEGMENT_SUFFIX}"
         unfinished = path.with_suffix(UNFINISHED_SUFFIX)
         try:
-            with unfinished.open("x+b") as file:
+            with os.fdopen(_create(unfinished), "w+b") as file:
                 file.write(first_line.ljust(SEGMENT_BYTES, b"\0"))
                 file.flush()
                 memory = mmap.mmap(file.fileno(), SEGMENT_BYTES)
@@ -179,6 +183,13 @@ class JournalDirectory:
         if self._lock is not None and not keep:
             shutil.rmtree(self._path, ignore_errors=True)
         self._unlock()
+
+
+def _create(path: Path) -> int:
+    """Create a file that only this user can open, and return a descriptor."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)  # whatever the umask
+    return descriptor
 
 
 def _is_whole(path: Path) -> bool:

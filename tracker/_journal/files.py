@@ -9,9 +9,11 @@ A forked child inherits the descriptors, and would hold the locks for as long as
 closes them at once.
 """
 
+import errno
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +48,10 @@ def locked(directory: Path) -> Iterator[None]:
     """
     descriptor = _open(directory, _DIRECTORY)
     try:
+        status = os.fstat(descriptor)
+        # In a sticky directory, as /tmp is, nobody else can replace what is ours.
+        if not (status.st_mode & stat.S_ISVTX and status.st_uid in {0, os.geteuid()}):
+            tighten(descriptor, keep=0o755)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -72,6 +78,31 @@ def lock(directory: Path) -> int:
         unlock(descriptor)
         raise
     return descriptor
+
+
+def tighten(descriptor: int, *, keep: int) -> os.stat_result:
+    """Close a file or directory of this user to other users; return its status.
+
+    Who can write to a journal can make this process write any touch to the database. A file that
+    every user could write to is therefore rejected; one that its group could write to may come
+    from a version that took the modes from the umask, and is closed.
+
+    Args:
+        descriptor: an open file or directory.
+        keep: the bits of its mode that may stay.
+
+    Raises:
+        PermissionError: it belongs to another user, or every user can write to it.
+    """
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid():
+        raise PermissionError(errno.EACCES, f"it belongs to another user (id {status.st_uid})")
+    if status.st_mode & stat.S_IWOTH:
+        raise PermissionError(errno.EACCES, "every user can write to it")
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & ~keep:
+        os.fchmod(descriptor, mode & keep)
+    return status
 
 
 def unlock(descriptor: int) -> None:

@@ -16,6 +16,8 @@ from zlib import crc32
 
 Memory: TypeAlias = mmap.mmap | bytearray | bytes
 
+SEGMENT_BYTES: Final = 4 << 20
+"""Some 80,000 touches of uuids."""
 _MAGIC: Final = b"activity-journal"
 _FORMAT: Final = b"1"
 _HEAD: Final = struct.Struct("<III")

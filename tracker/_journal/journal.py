@@ -16,14 +16,12 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final
 
-from tracker._journal.format import Segment
+from tracker._journal.format import SEGMENT_BYTES, Segment
 from tracker._journal.storage import SegmentStorage
 from tracker._journal.supply import SegmentSupply
 from tracker.instrumentation import Log, LogThrottle
 from tracker.keys import Entries, Key
 
-SEGMENT_BYTES: Final = 4 << 20
-"""Some 80,000 touches of uuids."""
 MIN_SEGMENTS: Final = 16
 """Half are for rewriting, and a flush starts when an eighth is full: fewer would be of no use."""
 MIN_JOURNAL_BYTES: Final = MIN_SEGMENTS * SEGMENT_BYTES

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from tracker._buffer.buffer import Buffer
-from tracker._journal.journal import SEGMENT_BYTES, Journal
+from tracker._journal.format import SEGMENT_BYTES
+from tracker._journal.journal import Journal
 from tracker._journal.owner import Owners
 from tracker._journal.recovery import JournalRecovery
 from tracker._journal.storage import JournalStorage

@@ -41,12 +41,14 @@ class MemoryStore:
         self.at_most: int | None = None
         self.locked: set[object] = set()
         self.chunks: list[list[object]] = []
+        self.tried: list[int] = []
         self.written = asyncio.Event()
         self.before: Callable[[], None] = lambda: None
         self.after: Callable[[], None] = lambda: None
 
     async def write(self, chunk: Chunk) -> ChunkResult:
         await asyncio.sleep(0)
+        self.tried.append(len(chunk))
         self.before()
         if self.at_most is not None and len(chunk) > self.at_most:
             raise StoreTimeout("too many")

@@ -104,6 +104,41 @@ async def test_to_find_the_table_at_fault_takes_a_bounded_number_of_writes():
     rig.assert_books_balance()
 
 
+@pytest.mark.parametrize("state", ["53100", "40001", "57P01", "25006", "XX000"])
+async def test_one_row_that_fails_with_a_temporary_error_keeps_no_other_from_being_written(
+    things, role, state
+):
+    """Not at once, as it may be over soon; and it is never blamed: the disk may be full."""
+    await things.execute(REFUSE.format(condition="OLD.id = 77", state=state))
+    tracker = Tracker([THINGS], dsn=role[1], flush_interval_s=1000, shutdown_deadline_s=0.001)
+    async with tracker.running():
+        for key in range(1, 201):
+            tracker.touch("things", key, AT)
+        for _ in range(3):
+            with pytest.raises(FlushError, match=f"SQLSTATE {state}"):
+                await tracker.flush()
+        counts = tracker.flushers["things"].counts
+        assert (counts.written, counts.rejected, counts.failed) == (199, 0, 3)
+        assert tracker.pending("things").get(77) == AT
+        await things.execute("DROP TRIGGER refuse ON things")
+        await tracker.flush()
+        assert counts.written == 200
+
+
+async def test_a_temporary_error_of_all_rows_costs_a_bounded_number_of_writes():
+    """However many keys there are, and at every flush."""
+    rig = FlushRig(chunk_keys=5000)
+    rig.touch(*range(20_000))
+    rig.store.refused = dict.fromkeys(range(20_000), StoreUnavailable("full"))
+    for at_most in (1, 100, 100):
+        writes = len(rig.store.tried)
+        with pytest.raises(StoreUnavailable, match="full"):
+            await rig.flush()
+        assert len(rig.store.tried) - writes <= at_most
+    assert len(rig.buffer) == 20_000
+    rig.assert_books_balance()
+
+
 async def test_a_publication_without_a_replica_identity_is_permanent(dsn, db):
     """55000 for a table without a primary key in a publication of updates."""
     await db.execute(

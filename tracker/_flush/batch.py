@@ -15,6 +15,8 @@ _SMALLEST_CHUNK_KEYS: Final = 50
 """A chunk of this size that times out is not divided further."""
 _MAX_REJECTED_KEYS: Final = 100
 """If a flush has more rejected rows, the fault is in the table, not in the rows."""
+_MAX_TEMPORARY_FAILURES: Final = 60
+"""Two rows of a chunk of 5,000 are found with about 50 writes that fail."""
 _NO_CHUNK: Final = Chunk([], [])
 
 
@@ -32,10 +34,14 @@ class BatchProgress:
         self.locked: Entries = {}
         self.missing: Entries = {}
         self.rejected: Entries = {}
+        self.postponed: Entries = {}
+        """What failed although the store is in order and although it may succeed later."""
         self.rejection: RowRejected | None = None
         """Why the last row was rejected."""
         self._any_advanced = False  # whether any row has been written
         self._table_at_fault = False
+        self._postponement: StoreUnavailable | None = None
+        self._failures = 0  # of chunks that were divided or postponed for a temporary error
         self._missing_believed = False
         self._batch = batch
         self._regions: list[Chunk] = []  # the next one to write is last
@@ -124,14 +130,42 @@ class BatchProgress:
             self.chunk_keys = max(middle, min(self.chunk_keys, _SMALLEST_CHUNK_KEYS))
             if len(chunk) <= _SMALLEST_CHUNK_KEYS:
                 raise error
+        self._halve()
+        if len(chunk) == 1 and isinstance(error, RowRejected):
+            self._reject(chunk.entries(), error)
+
+    def postpone(self, error: StoreUnavailable) -> None:
+        """Split the chunk, to write its other rows although one of them fails again and again.
+
+        Raises:
+            StoreUnavailable: so many chunks have failed that it is not for single rows.
+        """
+        self._failures += 1
+        if self._failures > _MAX_TEMPORARY_FAILURES:
+            raise error
+        chunk = self._chunk
+        self._halve()
+        if len(chunk) == 1:
+            self._postponement = error
+            self.postponed.update(chunk.entries())
+
+    def check_postponed(self) -> None:
+        """Report rows that failed for a temporary error, which is never blamed on a row.
+
+        Raises:
+            StoreUnavailable: there are some; their touches must be written again.
+        """
+        if self._postponement is not None:
+            raise self._postponement
+
+    def _halve(self) -> None:
+        chunk, middle = self._chunk, len(self._chunk) // 2
         self._chunk = _NO_CHUNK
         if len(chunk) > 1:
             self._parts += [
                 Chunk(chunk.keys[middle:], chunk.seconds[middle:]),
                 Chunk(chunk.keys[:middle], chunk.seconds[:middle]),
             ]
-        elif isinstance(error, RowRejected):
-            self._reject(chunk.entries(), error)
 
     def _reject(self, entries: Iterable[tuple[Key, int]], error: RowRejected) -> None:
         self.rejected.update(entries)
@@ -166,7 +200,7 @@ class BatchProgress:
         If the whole batch was tried, that is what is locked. If the flush ended early, it is also
         what was not tried, and what was rejected or missing, because the table may be at fault.
         """
-        hidden = {} if self._missing_believed else self.missing
+        hidden = self.postponed if self._missing_believed else self.missing | self.postponed
         finished = not self._chunk and not self._parts and not self._remaining_keys
         if finished and not self._table_at_fault and not hidden:
             return self.locked

@@ -16,7 +16,13 @@ from tracker._flush.batch import BatchProgress
 from tracker._flush.counts import FlushCounts
 from tracker._flush.missing import MissingKeys
 from tracker._flush.store import Chunk, ChunkResult, Store
-from tracker.errors import RowRejected, StoreError, StoreMisconfigured, StoreTimeout
+from tracker.errors import (
+    RowRejected,
+    StoreError,
+    StoreMisconfigured,
+    StoreTimeout,
+    StoreUnavailable,
+)
 from tracker.instrumentation import Log, LogThrottle
 from tracker.keys import Key
 
@@ -97,13 +103,14 @@ class Flusher:
                     await self.buffer.journal.rewrite(batch)
                 await progress.arrange(self._failed_keys)
                 await self._write(progress, started + within_s)
+                progress.check_postponed()
                 progress.check_rejections()
                 await self._judge_missing(progress)
                 self._count_batch(progress)
                 locked = len(progress.locked)  # settle() takes this map over and adds to it
             except BaseException as error:
                 self.counts.failed += 1
-                self._failed_keys = progress.under_way()
+                self._failed_keys = set(progress.postponed) or progress.under_way()
                 if isinstance(error, StoreError):
                     self._chunk_keys = progress.chunk_keys
                 raise
@@ -128,6 +135,13 @@ class Flusher:
                 result = await self._write_chunk(chunk)
             except (RowRejected, StoreTimeout) as error:
                 progress.divide(error)
+                continue
+            except StoreUnavailable as error:
+                # A trigger may raise any error for a single row. If it persists, see which it is.
+                if set(self._failed_keys).isdisjoint(chunk.keys):
+                    raise
+                await self._store.check()
+                progress.postpone(error)
                 continue
             advanced = self._count_chunk(chunk, result)
             progress.committed(result, advanced=advanced)

@@ -39,6 +39,7 @@ from api.fleet.listing import Listings
 from api.fleet.locations import Locations
 from api.handlers.devices import DeviceHandlers
 from api.handlers.exposition import Exposition
+from api.handlers.gateways import GatewayHandlers
 from api.handlers.groups import GroupHandlers
 from api.handlers.health import HealthHandlers
 from api.handlers.live import LiveHandlers
@@ -188,11 +189,15 @@ async def create_app(
             app[TRACKER] = tracker
             registry.register(TrackerCollector(tracker))
         pending = partial(tracker.pending, DEVICES) if tracker else no_touches
+        touch = partial(tracker.touch, DEVICES) if tracker else _no_touch
         app.add_routes(
             [
                 *_device_routes(database, pending, access, settings, limits),
                 *LocationHandlers(uploads or batch_commit, database, access, limits).routes(),
                 *GroupHandlers(database, limits).routes(),
+                *GatewayHandlers(
+                    touch, clock.now_or_host, uploads or batch_commit, access
+                ).routes(),
             ]
         )
         if settings.live.enabled:
@@ -260,6 +265,10 @@ async def _start_access(
     access = Access(keys, devices, devices_of_group, directory, clock)
     caches = CacheMetrics([keys, devices, devices_of_group, directory])
     return access, revocations, [caches, revocations, directory]
+
+
+def _no_touch(_device_id: str, _at: float | None) -> None:
+    """Do nothing: tracking is off."""
 
 
 def _device_routes(

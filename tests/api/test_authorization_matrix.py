@@ -53,6 +53,7 @@ class Route:
 LIST, ONE = "/api/v1/devices", "/api/v1/devices/{device_id}"
 LIVE = "/api/v1/live"
 REGISTER, BATCH = "/api/v1/devices/register", "/api/v1/locations/batch"
+TOUCHES, BULK = "/api/v1/touches", "/api/v1/locations/bulk"
 TRACK, GROUPS = "/api/v1/locations", "/api/v1/groups"
 ROUTES = {
     ("POST", REGISTER): Route(200, {"display_name": "Phone"}, {"display_name": ""}, writes=True),
@@ -64,6 +65,8 @@ ROUTES = {
     ("GET", TRACK): Route(200),
     ("POST", "/api/v1/locations"): Route(200, REPORT, {"latitude": 91}, writes=True),
     ("POST", BATCH): Route(200, {"locations": [REPORT]}, {"locations": []}, writes=True),
+    ("POST", TOUCHES): Route(200, {"touches": []}),
+    ("POST", BULK): Route(200, {"locations": []}, writes=True),
     ("GET", LIVE): Route(200),
     ("GET", "/"): Route(200, public=True),
     ("GET", "/page/{file}"): Route(200, public=True),
@@ -110,12 +113,26 @@ class Outcome:
     written: frozenset[str] = NOBODY
 
 
+def of_a_gateway(route: Route, key: str, device: str, *, broken: bool) -> Outcome:
+    """Return the outcome of a list with one device: what is wrong with it is in the response."""
+    if broken:
+        return Outcome(400)
+    reached = DEVICES[device] is not None and KEYS[key] in (DEVICES[device], "all")
+    named = frozenset({device}) if reached else NOBODY
+    return Outcome(200, named, named if route.writes else NOBODY)
+
+
 def expected(method: str, path: str, route: Route, key: str, way: str, device: str) -> Outcome:
     """Return what the rules say, from the names in the tables alone."""
-    if route.public:
-        return Outcome(route.status)
-    if KEYS[key] is None:
-        return Outcome(401)
+    if route.public or KEYS[key] is None:
+        return Outcome(route.status if route.public else 401)
+    if path in (TOUCHES, BULK) and way != "header":
+        return of_a_gateway(route, key, device, broken=way == "broken body")
+    return of_one_device(method, path, route, key, way, device)
+
+
+def of_one_device(method: str, path: str, route: Route, key: str, way: str, device: str) -> Outcome:
+    """Return the outcome of a request that is about one device."""
     reached = DEVICES[device] is not None and KEYS[key] in (DEVICES[device], "all")
     named, base = frozenset({device}), frozenset({"base"})
     if path == REGISTER and way.startswith("body"):
@@ -202,6 +219,10 @@ class World:
                 body["group_id"] = foreign if way.endswith("key's") else own_group
             if way == "broken body":
                 body |= route.broken or {}
+            if path in (TOUCHES, BULK):
+                one = {"device_id": body.pop("device_id")}
+                if way != "broken body":
+                    body = {"touches": [one], "locations": [{**one, **REPORT}]}
             if way == "a report of the batch":
                 body["locations"] = [REPORT, {**REPORT, "device_id": named}]
             options["json"] = body

@@ -1,0 +1,225 @@
+"""The routes of gateways: one request for many devices, each answered by its own outcome."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final
+
+import msgspec
+from aiohttp import web
+
+from api.access.authentication import Access
+from api.fleet.locations import END_OF_9999_MS, YEAR_2000_MS, NoSuchDevice, Report, Upload
+from api.handlers.bodies import expect_later, read_body
+from api.handlers.locations import Uploads
+from api.handlers.openapi import Operation
+from api.http.responses import ApiError, json_response
+from tracker import RowRejected
+from tracker.keys import uuid_key
+
+_MAX_TOUCHES: Final = 10_000
+_MAX_REPORTS: Final = 5_000
+_AT_ONCE: Final = 500
+"""After so many, other requests have their turn: each takes one to three microseconds."""
+
+
+class GatewayTouch(msgspec.Struct, frozen=True):
+    """That a device was active, now or at a time in milliseconds since the Unix epoch."""
+
+    device_id: str
+    at: Annotated[int, msgspec.Meta(ge=YEAR_2000_MS, le=END_OF_9999_MS)] | None = None
+
+
+class Touches(msgspec.Struct, frozen=True):
+    """Touches of any devices."""
+
+    touches: Annotated[list[GatewayTouch], msgspec.Meta(min_length=1, max_length=_MAX_TOUCHES)]
+
+
+class Touched(msgspec.Struct, frozen=True):
+    """How many touches were recorded, and the devices that are not known."""
+
+    touched: int
+    unknown: list[str]
+
+
+class BulkReports(msgspec.Struct, frozen=True):
+    """Reports of any devices."""
+
+    locations: Annotated[list[Upload], msgspec.Meta(min_length=1, max_length=_MAX_REPORTS)]
+
+
+class _RawReports(msgspec.Struct, frozen=True):
+    """The same, with the reports as they came: one that is wrong does not reject the others."""
+
+    locations: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=_MAX_REPORTS)]
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A report that was not stored: its place in the request, and why."""
+
+    index: int
+    error: str
+    message: str
+
+
+class BulkStored(msgspec.Struct, frozen=True):
+    """The outcome of all reports: stored, there already, or refused."""
+
+    stored: int
+    duplicates: int
+    refused: list[Refused]
+
+
+_TOUCHES: Final = msgspec.json.Decoder(Touches)
+_BULK: Final = msgspec.json.Decoder(BulkReports)
+_RAW: Final = msgspec.json.Decoder(_RawReports)
+_decode_report: Final = msgspec.json.Decoder(Upload).decode
+
+
+class GatewayHandlers:
+    """Handlers of /api/v1/touches and /api/v1/locations/bulk.
+
+    Args:
+        touch: records a touch of a device, by its id in canonical form, at a time in epoch
+            seconds; None is now.
+        now: the time in epoch seconds.
+        uploads: stores location reports.
+        access: which device an API key may access.
+    """
+
+    def __init__(
+        self,
+        touch: Callable[[str, float | None], None],
+        now: Callable[[], float],
+        uploads: Uploads,
+        access: Access,
+    ) -> None:
+        self._touch = touch
+        self._now = now
+        self._uploads = uploads
+        self._access = access
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.post("/api/v1/touches", self._touches, expect_handler=expect_later),
+            web.post("/api/v1/locations/bulk", self._bulk, expect_handler=expect_later),
+        ]
+
+    @Operation(body=_TOUCHES, answers={200: Touched})
+    async def _touches(self, request: web.Request) -> web.Response:
+        """Record touches of up to 10,000 devices, each at its own time."""
+        touches = (await read_body(request, _TOUCHES, self._access)).touches
+        device_ids = await _canonical([one.device_id for one in touches])
+        known = await self._access.find_many(request, device_ids)
+        now, touched = self._now(), 0
+        unknown: dict[str, None] = {}
+        for place, (device_id, one) in enumerate(zip(device_ids, touches, strict=True), start=1):
+            if device_id in known:
+                # The clock of a device may be ahead; it was active when the gateway heard it.
+                self._touch(device_id, None if one.at is None else min(one.at / 1000, now))
+                touched += 1
+            else:
+                unknown[device_id] = None
+            if not place % _AT_ONCE:
+                await asyncio.sleep(0)
+        return json_response(Touched(touched, list(unknown)))
+
+    @Operation(body=_BULK, answers={200: BulkStored})
+    async def _bulk(self, request: web.Request) -> web.Response:
+        """Store up to 5,000 reports of any devices; each is stored or refused for itself."""
+        raw = (await read_body(request, _RAW, self._access)).locations
+        reports, refused = await _decoded(raw)
+        known = await self._access.find_many(
+            request, list({str(one.device_id): None for one in reports.values()})
+        )
+        by_device: dict[str, list[int]] = {}
+        for place, report in reports.items():
+            device_id = str(report.device_id)
+            if device_id in known:
+                by_device.setdefault(device_id, []).append(place)
+            else:
+                refused.append(_unknown(place))
+        for number, device_id in enumerate(by_device, start=1):
+            self._touch(device_id, None)
+            if not number % _AT_ONCE:
+                await asyncio.sleep(0)
+        outcomes = await self._store(by_device, reports, [len(one) for one in raw])
+        stored = duplicates = 0
+        for places, outcome in outcomes:
+            if isinstance(outcome, int):
+                stored += len(places) - outcome
+                duplicates += outcome
+            else:
+                refused += [Refused(place, *outcome) for place in places]
+        refused.sort(key=lambda one: one.index)
+        return json_response(BulkStored(stored, duplicates, refused))
+
+    async def _store(
+        self,
+        by_device: dict[str, list[int]],
+        reports: dict[int, Upload],
+        sizes: Sequence[int],
+    ) -> list[tuple[list[int], int | tuple[str, str]]]:
+        """Store the reports of each device; return their places and how many were duplicates.
+
+        A rejected report rejects those of its device that come with it, so they are stored one by
+        one then. In place of the duplicates comes why nothing was stored.
+        """
+
+        async def store(device_id: str, places: list[int]) -> int | tuple[str, str]:
+            given: list[Report] = [reports[place] for place in places]
+            size_bytes = sum(sizes[place] for place in places)
+            try:
+                return await self._uploads.store(device_id, given, size_bytes=size_bytes)
+            except NoSuchDevice:
+                self._access.forget(device_id)
+                return "device_not_found", "no such device: register it first"
+            except RowRejected:
+                return "refused", "the database refuses this report"
+
+        outcomes: list[tuple[list[int], int | tuple[str, str]]] = []
+        devices = list(by_device.items())
+        while devices:
+            now, devices = devices[:_AT_ONCE], devices[_AT_ONCE:]
+            # If the database is unavailable for one, the request is, and is to be sent again.
+            found = await asyncio.gather(*(store(*one) for one in now))
+            for (device_id, places), outcome in zip(now, found, strict=True):
+                if isinstance(outcome, tuple) and outcome[0] == "refused" and len(places) > 1:
+                    devices += [(device_id, [place]) for place in places]
+                else:
+                    outcomes.append((places, outcome))
+        return outcomes
+
+
+async def _canonical(device_ids: Sequence[str]) -> list[str]:
+    found = []
+    for place, device_id in enumerate(device_ids):
+        try:
+            found.append(uuid_key(device_id))
+        except ValueError as error:
+            raise ApiError(
+                400, "invalid_body", f"Expected a uuid - at `touches[{place}].device_id`"
+            ) from error
+        if not place % _AT_ONCE:
+            await asyncio.sleep(0)
+    return found
+
+
+async def _decoded(raw: Sequence[msgspec.Raw]) -> tuple[dict[int, Upload], list[Refused]]:
+    """Return the valid reports by their places, and the others."""
+    reports: dict[int, Upload] = {}
+    refused: list[Refused] = []
+    for place, one in enumerate(raw):
+        try:
+            reports[place] = _decode_report(one)
+        except msgspec.ValidationError as error:
+            message = str(error).replace("`$.", "`")
+            refused.append(Refused(place, "invalid_report", message))
+        if not place % _AT_ONCE:
+            await asyncio.sleep(0)
+    return reports, refused
+
+
+def _unknown(place: int) -> Refused:
+    return Refused(place, "device_not_found", "no such device: register it first")

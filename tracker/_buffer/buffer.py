@@ -51,6 +51,7 @@ class Buffer:
         "_fresh",
         "_fresh_since",
         "_in_flight",
+        "_is_coarse",
         "_live",
         "_merged",
         "_monotonic",
@@ -83,6 +84,7 @@ class Buffer:
         self._canonical = CANONICAL[target.key_type]
         self._plain = PLAIN[target.key_type]
         self._resolution_s = target.resolution_s
+        self._is_coarse = target.resolution_s != 1
         self._clock = clock
         self._monotonic = monotonic
         self._newest = 0  # one int object that keys share, instead of 32 bytes for each
@@ -127,7 +129,7 @@ class Buffer:
             except Exception:  # noqa: BLE001 - a time zone may raise anything
                 self.dropped["invalid"] += 1
                 return
-        if self._resolution_s != 1:
+        if self._is_coarse:
             second -= second % self._resolution_s
         try:
             seen = self._live.get(key)  # type: ignore[call-overload]

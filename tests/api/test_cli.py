@@ -32,7 +32,7 @@ def test_an_unreachable_server_is_reported_in_one_line(command):
 def test_a_database_url_that_the_driver_rejects_is_a_wrong_setting(dsn):
     """Exit code 2, so that a supervisor does not restart the service."""
     url = f"{dsn}{'&' if '?' in dsn else '?'}sslmode=nope"
-    assert_one_line(run("serve", dsn=url), 2, "database.url", "sslmode")
+    assert_one_line(run("serve", dsn=url), 2, "database: url", "sslmode")
 
 
 async def test_keys_list_without_a_schema_names_the_command_that_makes_it(dsn, db):

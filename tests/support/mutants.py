@@ -76,8 +76,8 @@ MUTANTS = [
     Mutant(
         "touches are rounded up",
         "_buffer/buffer.py",
-        "            second -= second % self._resolution_s\n",
-        "            second += -second % self._resolution_s\n",
+        "second - second % self._resolution_s",
+        "second + -second % self._resolution_s",
         "later than any touch",
     ),
     Mutant(

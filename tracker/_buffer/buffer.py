@@ -129,16 +129,18 @@ class Buffer:
             except Exception:  # noqa: BLE001 - a time zone may raise anything
                 self.dropped["invalid"] += 1
                 return
-        if self._is_coarse:
-            second -= second % self._resolution_s
         try:
             seen = self._live.get(key)  # type: ignore[call-overload]
         except Exception:  # noqa: BLE001 - not hashable, or its __hash__ fails: no key
             self.dropped["invalid"] += 1
             return
         if seen is None or type(key) is not self._plain:  # True and 1.0 find the entry of 1, too
-            self._insert(key, second)
+            self._insert(key, second - second % self._resolution_s)
         elif seen < second:
+            if self._is_coarse:
+                second -= second % self._resolution_s
+                if second <= seen:
+                    return
             if second != self._newest:  # as _shared does, without the call
                 self._newest = second
             self._live[key] = self._newest

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Final
 from tracker._buffer.buffer import Buffer
 from tracker._buffer.view import View
 from tracker._flush.flusher import Flusher
-from tracker._flush.loop import FlushLoop
+from tracker._flush.loop import FlushLoop, flush_all
 from tracker._options import Options, make_buffers, warn_renamed
-from tracker.errors import FlushError
 from tracker.instrumentation import Log
 from tracker.postgres import Connections, Pool, connections, open_pool
 from tracker.postgres._identity import identity
@@ -198,19 +197,7 @@ class Tracker:
         """
         if not self._flush_loops:
             raise RuntimeError("the tracker is not running: use tracker.running() or .lifespan")
-        outcomes = await asyncio.gather(
-            *(loop.flush() for loop in self._flush_loops.values()), return_exceptions=True
-        )
-        problems: list[str] = []
-        cause: BaseException | None = None
-        for name, outcome in zip(self._flush_loops, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                cause = outcome
-                problems.append(f"{name}: {outcome}")
-            elif outcome:
-                problems.append(f"{name}: the rows of {outcome} keys are locked")
-        if problems:
-            raise FlushError("; ".join(problems)) from cause
+        await flush_all(self._flush_loops)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Tracker"]:

@@ -6,12 +6,12 @@ The loop survives every error. It waits for no request, and no request waits for
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from tracker._flush.backoff import Backoff
 from tracker._flush.flusher import Flusher
-from tracker.errors import StoreError, StoreMisconfigured
+from tracker.errors import FlushError, StoreError, StoreMisconfigured
 from tracker.instrumentation import Log, LogThrottle
 
 _JITTER: Final = 0.1
@@ -240,3 +240,27 @@ class FlushLoop:
             backoff_s = self._not_before - self._monotonic()
             if backoff_s > 0 or len(self._buffer) >= before:  # it failed, or rows are locked
                 await asyncio.sleep(max(backoff_s, _FINAL_BACKOFF.initial_s))
+
+
+async def flush_all(loops: Mapping[str, FlushLoop]) -> None:
+    """Flush several buffers at once, regardless of intervals and backoffs.
+
+    Args:
+        loops: the flush loop of each target, by name.
+
+    Raises:
+        FlushError: some of it could not be written; it is still pending.
+    """
+    outcomes = await asyncio.gather(
+        *(loop.flush() for loop in loops.values()), return_exceptions=True
+    )
+    problems: list[str] = []
+    cause: BaseException | None = None
+    for name, outcome in zip(loops, outcomes, strict=True):
+        if isinstance(outcome, BaseException):
+            cause = outcome
+            problems.append(f"{name}: {outcome}")
+        elif outcome:
+            problems.append(f"{name}: the rows of {outcome} keys are locked")
+    if problems:
+        raise FlushError("; ".join(problems)) from cause

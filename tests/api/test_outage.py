@@ -17,6 +17,7 @@ from api.access.revocations import Revocations
 from api.postgres.migrate import migrate
 from benchmarks.harness.server import BreakableServer, breakable_server
 from tests.conftest import with_database
+from tests.support.command_line import DEVICE, assert_one_line, run, serving
 from tests.support.sample_table import locking
 from tests.support.service import T0_MS, Service, running
 from tests.support.sse import live
@@ -339,3 +340,31 @@ async def test_a_process_that_starts_in_an_outage_knows_what_the_last_one_knew(s
     async with running(dsn, key=key, auth={"stale_limit_s": 0.001, "refresh_s": 0.001}) as service:
         assert (await service.heartbeat(device_id)).status == 503
     server.start()
+
+
+async def test_serve_starts_in_an_outage_with_what_the_last_process_knew(server):
+    """And ends with one line if there is nothing to know; after the outage it is as any other."""
+    dsn = await new_database(server)
+    async with serving(dsn) as (process, session):
+        async with session.post(f"/api/v1/devices/{DEVICE}/heartbeat") as response:
+            assert response.status == 204
+        process.terminate()
+        assert await process.wait() == 0
+        key = session.headers["X-API-Key"]
+    server.stop()
+    try:
+        assert_one_line(
+            run("serve", dsn=dsn, ACTIVITY__AUTH__KNOWN_FILE=""), 1, "no server listens"
+        )
+        async with serving(dsn, known_key=key) as (_, session), asyncio.timeout(GENEROUS_S):
+            while True:
+                async with session.post(f"/api/v1/devices/{DEVICE}/heartbeat") as response:
+                    if response.status == 204:
+                        break
+            server.start()
+            while True:
+                async with session.get("/api/health/ready") as response:
+                    if not (await response.json())["degraded"]:
+                        break
+    finally:
+        server.start()

@@ -154,7 +154,7 @@ def uploads() -> list[Panel]:
             Query("auth_revocation_lag_seconds{P}", "{{instance}}"),
             unit="s",
             limits=Limits(bad=60),
-            alert="ActivityRevocationsUnseen",
+            alert="ActivityDatabaseUnavailable",
         ),
         graph(
             "Clock ahead of the database's",

@@ -181,6 +181,7 @@ def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
     named = set(re.findall(r'"(Activity\w+)"', Path(thresholds.__file__).read_text()))
     assert rules.keys() - named == {
         "ActivityBooksUnbalanced",
+        "ActivityDatabaseUnavailable",
         "ActivityKnownDevicesNearlyFull",
         "ActivityRestartsOften",
         "ActivityRowsMissing",

@@ -255,11 +255,12 @@ async def _start_access(
         stale_limit_s=stale_limit_s,
         restore=known.restore,
     )
-    revocations = Revocations(database, keys, clock, every_s=every_s)
+    revocations = Revocations(database, keys, clock, every_s=every_s, on_change=known.keys_changed)
     for task, name in (
         (revocations.poll(), "revocations"),
         (feed.run(), "known-devices"),
-        (known.run(), "known"),
+        (known.follow_keys(), "known-keys"),
+        (known.save_regularly(), "known-file"),
     ):
         await stack.enter_async_context(background(task, name))
     access = Access(keys, devices, devices_of_group, directory, clock)

@@ -5,7 +5,8 @@ the changes of all transactions that were not over at the poll before, so a chan
 is not missed; to read one again does no harm. Polling works through a pooler in transaction mode.
 
 The directory is used while polls succeed. If the database is unavailable it is used until
-`stale_limit_s`. If only the polls fail, it is not used: a device may have moved.
+`stale_limit_s`, and loaded again afterwards. If only the polls fail, it is not used: a device may
+have moved.
 """
 
 import asyncio
@@ -163,6 +164,9 @@ class DeviceFeed:
         usable = isinstance(error, StoreUnavailable) and age_s <= self._stale_limit_s
         if usable and age_s > _GRACE_S + self._every_s:
             usable = not await self._is_available()
+            if usable:
+                # What answers after an outage may be a replica that lacks the last changes.
+                self._position = None
         self._directory.use(current=usable)
 
     async def _is_available(self) -> bool:

@@ -18,7 +18,7 @@ from api.postgres.database import Database
 from tracker import StoreError
 
 _SAVE_EVERY_S: Final = 300.0
-_RETRY_S: Final = 5.0
+_LOAD_KEYS_EVERY_S: Final = 1.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -52,6 +52,8 @@ class Known:
         self._file = file
         self._stale_limit_s = stale_limit_s
         self._failed = False
+        self._keys_are_due = asyncio.Event()
+        self._keys_are_due.set()
 
     async def restore(self) -> float | None:
         """Know what the last process knew; return its age in seconds, or None if there is nothing.
@@ -63,7 +65,9 @@ class Known:
             return None
         self._directory.replace(found.groups)
         for hashed, principal in found.keys.items():
-            self._keys.restore(hashed, principal, found.age_s)
+            self._keys.put_read(
+                hashed, principal, generation=self._keys.generation - 1, age_s=found.age_s
+            )
         log.warning(
             "directory.restored",
             devices=len(found.groups),
@@ -72,14 +76,24 @@ class Known:
         )
         return found.age_s
 
-    async def run(self) -> None:
-        """Load all API keys, then save again and again until the task is cancelled."""
-        loaded = False
+    def keys_changed(self) -> None:
+        """Note that API keys were changed, so that all are loaded again."""
+        self._keys_are_due.set()
+
+    async def follow_keys(self) -> None:
+        """Load all API keys, and again after each change, until the task is cancelled."""
         while True:
-            loaded = loaded or await self._load_keys()
-            if loaded:
-                await self.save()
-            await asyncio.sleep(_SAVE_EVERY_S if loaded else _RETRY_S)
+            await self._keys_are_due.wait()
+            self._keys_are_due.clear()
+            if not await self._load_keys():
+                self._keys_are_due.set()
+            await asyncio.sleep(_LOAD_KEYS_EVERY_S)
+
+    async def save_regularly(self) -> None:
+        """Save what is known again and again, until the task is cancelled."""
+        while True:
+            await asyncio.sleep(_SAVE_EVERY_S)
+            await self.save()
 
     async def save(self) -> None:
         """Save what is known, if it is current."""
@@ -95,9 +109,10 @@ class Known:
             self._failed = False
 
     async def _load_keys(self) -> bool:
+        generation = self._keys.generation  # what is invalidated meanwhile must stay so
         try:
             async for hashed, principal in load_all_principals(self._database, self._clock):
-                self._keys.put(hashed, principal)
+                self._keys.put_read(hashed, principal, generation=generation)
         except StoreError:
             return False
         return True

@@ -151,10 +151,26 @@ class CachedLookup(Generic[K, V]):
         self._negative.pop(key, None)
         self._entries.put(key, _Entry(value, self._monotonic(), self._generation))
 
-    def restore(self, key: K, value: V, age_s: float) -> None:
-        """Cache a row that was read some time ago, in seconds; it is queried again before use."""
-        entry = _Entry(value, self._monotonic() - age_s, self._generation - 1)
-        self._entries.put(key, entry)
+    @property
+    def generation(self) -> int:
+        """How often all entries were invalidated."""
+        return self._generation
+
+    def put_read(self, key: K, value: V, *, generation: int, age_s: float = 0.0) -> None:
+        """Cache a row that another query has read, unless the cache has a newer one.
+
+        Args:
+            key: of the row.
+            value: the row.
+            generation: that of the cache before the query was sent. If entries were invalidated
+                since, this one is invalid, too.
+            age_s: how long ago the query was sent, in seconds.
+        """
+        entry = _Entry(value, self._monotonic() - age_s, generation)
+        there = self._entries.peek(key)
+        if there is None or (there.generation, there.loaded_at) < (generation, entry.loaded_at):
+            self._negative.pop(key, None)
+            self._entries.put(key, entry)
 
     def rows(self) -> dict[K, V]:
         """Return all cached rows, fresh or stale."""

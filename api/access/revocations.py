@@ -7,7 +7,7 @@ connection that might be lost without notice. The query also returns the databas
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import structlog
@@ -33,6 +33,7 @@ class Revocations(Collector):
         keys: the cache of API keys.
         clock: receives the database's time.
         every_s: time between polls, in seconds.
+        on_change: called after API keys were changed.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class Revocations(Collector):
         clock: DatabaseClock,
         *,
         every_s: float,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_change = on_change
         self.error: StoreError | None = None
         """Why the last poll failed; None if it succeeded."""
         self._database = database
@@ -85,6 +88,7 @@ class Revocations(Collector):
                 if changed:
                     seen = revision
                     self._keys.invalidate()
+                    self._on_change()
             await asyncio.sleep(self._every_s)
 
     def collect(self) -> Iterator[Metric]:

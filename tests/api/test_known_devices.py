@@ -1,6 +1,7 @@
 """All active devices are known in memory: from the start, in every process, and in an outage."""
 
 import asyncio
+import time
 import uuid
 
 import asyncpg
@@ -9,7 +10,11 @@ from structlog.testing import capture_logs
 
 from api.access.directory import DeviceDirectory
 from api.access.known_file import KnownFile
+from api.access.lookup import CachedLookup
+from api.config import AuthSettings
+from api.postgres.database import Database
 from tests.support.service import Service, running
+from tracker import StoreUnavailable
 
 
 async def add(db, count: int, group_id: str = "family") -> list[str]:
@@ -165,3 +170,60 @@ def test_a_directory_is_used_only_while_it_is_current():
     directory.use(current=True)
     assert [directory.group_of(device) for device in "ab"] == ["two", None]
     assert (directory.hits, directory.misses) == (3, 4)
+
+
+async def test_all_devices_are_loaded_again_after_an_outage(dsn, db, service, monkeypatch):
+    """A replica that takes over may lack the last changes, and the notes of them."""
+    lost, kept = await add(db, 2)
+    await service.devices_are_known()
+    fetch = Database.fetch
+
+    async def away(*_arguments: object, **_options: object) -> None:
+        raise StoreUnavailable("it is away")
+
+    await service.keys_are_known()
+    with capture_logs() as logs:
+        monkeypatch.setattr(Database, "fetch", away)
+        async with asyncio.timeout(20):
+            while "directory.failed" not in [line["event"] for line in logs]:
+                await asyncio.sleep(0.01)
+            feed_failed_for_s = time.monotonic() + 2
+            while time.monotonic() < feed_failed_for_s:
+                answer = await service.heartbeat(lost)
+                assert answer.status == 204, (await answer.text(), logs)
+        await db.execute("ALTER TABLE devices DISABLE TRIGGER ALL")
+        await db.execute("DELETE FROM devices WHERE device_id = $1", lost)
+        monkeypatch.setattr(Database, "fetch", fetch)
+        await becomes(service, lost, 404)
+        assert (await service.heartbeat(kept)).status == 204
+
+
+async def test_an_api_key_that_no_request_has_used_is_known_in_an_outage(service, monkeypatch):
+    """Made before or after the start: all are loaded again when one is made or revoked."""
+    device_id = await service.register()
+    await service.devices_are_known()
+    service.key = await service.make_key()
+    await service.keys_are_known()
+
+    async def away(*_arguments: object, **_options: object) -> None:
+        raise StoreUnavailable("it is away")
+
+    with capture_logs():
+        monkeypatch.setattr(Database, "fetch", away)
+        assert (await service.heartbeat(device_id)).status == 204
+
+
+async def test_a_key_that_is_revoked_while_keys_are_loaded_stays_revoked():
+    """What was read before the cache was invalidated is read again before use."""
+    lookup: CachedLookup[str, str] = CachedLookup(
+        "keys", lambda _: asyncio.sleep(0, {}), AuthSettings()
+    )
+    generation = lookup.generation
+    lookup.invalidate()
+    lookup.put_read("key", "valid", generation=generation)
+    assert lookup.cached("key") is None
+    assert await lookup.get("key") is None
+    lookup.put("key", "newer")
+    lookup.put_read("key", "older", generation=lookup.generation, age_s=1)
+    assert lookup.cached("key") == "newer"
+    await lookup.close()

@@ -12,7 +12,7 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
 from api.access.authentication import Access
-from api.access.keys import create_key
+from api.access.keys import create_key, hash_key
 from api.app import TRACKER, create_app
 from api.config import Settings
 from api.postgres.database import open_database
@@ -86,6 +86,13 @@ class Service:
             async with open_database(self.dsn, self.settings.database, connections=1) as database:
                 ((there,),) = await database.fetch(count)
             while (await self.metrics()).total("auth_known_devices") != there:
+                await asyncio.sleep(0.01)
+
+    async def keys_are_known(self) -> None:
+        """Return when the API key of the service is in memory, without a request that has it."""
+        lookup = self.access._keys
+        async with asyncio.timeout(30):
+            while (hash_key(self.key) or b"") not in lookup.rows():
                 await asyncio.sleep(0.01)
 
     async def clock_is_known(self) -> None:

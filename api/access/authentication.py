@@ -163,11 +163,7 @@ class Access:
         known_group = self._directory.group_of(device_id)
         if known_group is not None and group_id in (None, known_group):
             return KnownDevice(device_id, known_group)
-        device = self._devices.cached(device_id)
-        if group_id is None:
-            device = device or await self._devices.get(device_id)
-        elif device is None or device.group_id != group_id:
-            device = await self._find_in_group(device_id, group_id)
+        device = await self._look_up(device_id, group_id)
         if device is None:
             raise device_not_found()
         return device
@@ -194,19 +190,37 @@ class Access:
             if not place % _AT_ONCE:
                 await asyncio.sleep(0)
 
-        async def find(device_id: str) -> KnownDevice | None:
-            if group_id is None:
-                return await self._devices.get(device_id)
+        left = list(others)
+        for start in range(0, len(left), _AT_ONCE):
+            devices = await asyncio.gather(
+                *(self._look_up(one, group_id) for one in left[start : start + _AT_ONCE])
+            )
+            found.update(device.device_id for device in devices if device is not None)
+        return found
+
+    async def _look_up(self, device_id: str, group_id: str | None) -> KnownDevice | None:
+        """Return a device that the directory does not have as current; None if there is none.
+
+        Args:
+            device_id: in canonical form.
+            group_id: the group of the API key; None for all.
+
+        Raises:
+            StoreError: it is not cached, the database is unavailable, and the directory does not
+                have it either.
+        """
+        try:
             device = self._devices.cached(device_id)
+            if group_id is None:
+                return device or await self._devices.get(device_id)
             if device is not None and device.group_id == group_id:
                 return device
             return await self._find_in_group(device_id, group_id)
-
-        left = list(others)
-        for start in range(0, len(left), _AT_ONCE):
-            devices = await asyncio.gather(*map(find, left[start : start + _AT_ONCE]))
-            found.update(device.device_id for device in devices if device is not None)
-        return found
+        except StoreError:
+            last_group = self._directory.last_group_of(device_id)
+            if last_group is None or group_id not in (None, last_group):
+                raise
+            return KnownDevice(device_id, last_group)
 
     async def _find_in_group(self, device_id: str, group_id: str) -> KnownDevice | None:
         """Look up a device that the cache does not have in a group.

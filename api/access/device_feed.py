@@ -5,8 +5,8 @@ the changes of all transactions that were not over at the poll before, so a chan
 is not missed; to read one again does no harm. Polling works through a pooler in transaction mode.
 
 The directory is used while polls succeed. If the database is unavailable it is used until
-`stale_limit_s`, and loaded again afterwards. If only the polls fail, it is not used: a device may
-have moved.
+`stale_limit_s`, and loaded again afterwards. If only the polls fail, devices are looked up, for
+they may have moved; the directory then serves those that cannot be looked up.
 """
 
 import asyncio
@@ -167,7 +167,7 @@ class DeviceFeed:
             if usable:
                 # What answers after an outage may be a replica that lacks the last changes.
                 self._position = None
-        self._directory.use(current=usable)
+        self._directory.use(current=usable, bridging=age_s <= self._stale_limit_s)
 
     async def _is_available(self) -> bool:
         try:

@@ -33,6 +33,7 @@ class DeviceDirectory(Collector):
         self._groups: dict[str, str] = {}
         self._names: dict[str, str] = {}  # one string for each group, shared by its devices
         self._served: Mapping[str, str] = {}  # the devices, or nothing while they are not current
+        self._bridging = False  # whether they are used where a lookup fails
 
     def __len__(self) -> int:
         """Return how many devices it holds."""
@@ -55,6 +56,16 @@ class DeviceDirectory(Collector):
         else:
             self.hits += 1
         return group_id
+
+    def last_group_of(self, device_id: str) -> str | None:
+        """Return the group of a device as it was last known, if that is not too long ago.
+
+        For a device that should be looked up, and cannot be.
+
+        Args:
+            device_id: in canonical form.
+        """
+        return self._groups.get(device_id) if self._bridging else None
 
     def put(self, device_id: str, group_id: str) -> None:
         """Add a device, or move it to a group; it is left out if there is no room."""
@@ -80,9 +91,15 @@ class DeviceDirectory(Collector):
         if was_current:
             self._served = groups
 
-    def use(self, *, current: bool) -> None:
-        """Say whether the devices are current, so that they are used."""
+    def use(self, *, current: bool, bridging: bool = True) -> None:
+        """Say how the devices are to be used.
+
+        Args:
+            current: whether they are current, so that none of them is looked up.
+            bridging: whether they are recent enough for `last_group_of`.
+        """
         self._served = self._groups if current else {}
+        self._bridging = bridging
 
     def copy(self) -> dict[str, str]:
         """Return a copy of all devices."""

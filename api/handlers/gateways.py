@@ -25,7 +25,7 @@ _AT_ONCE: Final = 500
 class GatewayTouch(msgspec.Struct, frozen=True):
     """That a device was active, now or at a time in milliseconds since the Unix epoch."""
 
-    device_id: str
+    device_id: Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
     at: Annotated[int, msgspec.Meta(ge=YEAR_2000_MS, le=END_OF_9999_MS)] | None = None
 
 

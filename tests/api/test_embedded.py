@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import psutil
 import pytest
+import structlog
 
 from api.postgres import embedded_program
 from api.postgres.embedded import EmbeddedServer, EmbeddedServerError, embedded_server
@@ -269,6 +270,16 @@ def test_a_dead_server_that_is_still_a_child_of_this_process_is_started_again(da
     server.close()
 
 
+@pytest.fixture
+def unconfigured_logs():
+    """The state of every command but `serve`, which alone configures its logs."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.usefixtures("unconfigured_logs")
 def test_waiting_for_another_process_is_said_and_ends(data_dir, capfd):
     """Once, on stderr, and then in the error."""
     with (data_dir / ".lock").open("w") as held:

@@ -227,3 +227,23 @@ async def test_a_key_that_is_revoked_while_keys_are_loaded_stays_revoked():
     lookup.put_read("key", "older", generation=lookup.generation, age_s=1)
     assert lookup.cached("key") == "newer"
     await lookup.close()
+
+
+async def test_devices_are_served_while_their_table_cannot_be_read(db, service):
+    """They can be neither followed nor looked up, and are as they were; another group's are not."""
+    mine, theirs = await service.register("family"), await service.register("theirs")
+    of_group = await service.make_key("family")
+    await service.devices_are_known()
+    await service.heartbeat(mine, key=of_group)
+    with capture_logs() as logs:
+        await db.execute("ALTER TABLE devices RENAME TO elsewhere")
+        await db.execute("DELETE FROM elsewhere")  # a change, so that the feed reads the table
+        async with asyncio.timeout(10):
+            while "directory.failed" not in [line["event"] for line in logs]:
+                assert (await service.heartbeat(mine)).status == 204
+        for _ in range(5):
+            assert (await service.heartbeat(mine)).status == 204
+            assert (await service.heartbeat(theirs)).status == 204
+            assert (await service.heartbeat(mine, key=of_group)).status == 204
+            assert (await service.heartbeat(theirs, key=of_group)).status == 503
+        await db.execute("ALTER TABLE elsewhere RENAME TO devices")

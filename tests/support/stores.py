@@ -95,6 +95,15 @@ def raising(*errors: Exception | None):
     return step
 
 
+def always_raising(error: Exception):
+    """Return a function that raises an error each time."""
+
+    def step() -> None:
+        raise error
+
+    return step
+
+
 @contextmanager
 def unwritable_logs() -> Iterator[None]:
     """Let every line of the log raise while the block runs, as a closed pipe does."""

@@ -8,7 +8,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from tests.support.stores import FlushRig, raising
+from tests.support.stores import FlushRig, always_raising, raising
 from tracker import StoreUnavailable
 from tracker._journal.format import SEGMENT_BYTES, Segment, read
 from tracker._journal.journal import MIN_SEGMENTS, Journal
@@ -137,7 +137,7 @@ async def test_a_commit_frees_what_was_written_before_the_drain(rig):
 async def test_a_failed_flush_keeps_every_touch_in_the_journal(rig):
     """Before, during and after it."""
     rig.touch(*range(10))
-    rig.store.before = raising(StoreUnavailable("away"))
+    rig.store.before = always_raising(StoreUnavailable("away"))
     with pytest.raises(StoreUnavailable):
         await rig.flush()
     assert rig.covered()
@@ -170,7 +170,7 @@ async def test_an_outage_makes_the_journal_no_longer_than_what_is_pending(
     for _ in range(100):
         rig.clock.now += 1
         rig.touch(*range(ROOM))
-        rig.store.before = raising(StoreUnavailable("away"))
+        rig.store.before = always_raising(StoreUnavailable("away"))
         with pytest.raises(StoreUnavailable):
             await rig.flush()
         assert rig.covered()
@@ -208,7 +208,7 @@ async def test_a_full_disk_degrades_to_memory_and_recovers(rig, monkeypatch):
         assert rig.journal.degraded
         assert rig.journal.missed == 100 - 3 * ROOM
         assert len(rig.buffer) == 100
-        rig.store.before = raising(StoreUnavailable("away"), StoreUnavailable("away"))
+        rig.store.before = always_raising(StoreUnavailable("away"))
         with pytest.raises(StoreUnavailable):
             await rig.flush()
         assert rig.journal.degraded
@@ -433,7 +433,7 @@ async def test_a_journal_that_is_lost_while_it_is_rewritten_stays_degraded(rig, 
     monkeypatch.setattr("tracker._journal.journal._FEW_KEYS", 0)
     monkeypatch.setattr("tracker._journal.journal._SLICE_KEYS", 2)
     rig.touch(*range(100, 100 + 2 * ROOM))
-    rig.store.before = raising(StoreUnavailable("away"))
+    rig.store.before = always_raising(StoreUnavailable("away"))
     with pytest.raises(StoreUnavailable):
         await rig.flush()
     rig.disk.segments.clear()
@@ -449,7 +449,7 @@ async def test_a_journal_that_is_lost_while_it_is_rewritten_stays_degraded(rig, 
     await rewriting
     assert rig.journal.degraded
     rig.buffer.settle(batch)
-    rig.store.before = raising(StoreUnavailable("away"))
+    rig.store.before = always_raising(StoreUnavailable("away"))
     with pytest.raises(StoreUnavailable):
         await rig.flush()
     assert not rig.journal.degraded

@@ -26,7 +26,11 @@ class GatewayTouch(msgspec.Struct, frozen=True):
     """That a device was active, now or at a time in milliseconds since the Unix epoch."""
 
     device_id: Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
-    at: Annotated[int, msgspec.Meta(ge=YEAR_2000_MS, le=END_OF_9999_MS)] | None = None
+    at: (
+        Annotated[int, msgspec.Meta(ge=YEAR_2000_MS, le=END_OF_9999_MS)]
+        | Annotated[float, msgspec.Meta(ge=YEAR_2000_MS, le=END_OF_9999_MS)]
+        | None
+    ) = None
 
 
 class Touches(msgspec.Struct, frozen=True):

@@ -46,7 +46,7 @@ async def test_each_device_is_touched_at_its_own_time(service, db):
     before = int(time.time())
     given = (
         {"device_id": ids["now"]},
-        {"device_id": ids["past"].upper(), "at": 1_700_000_000_999},
+        {"device_id": ids["past"].upper(), "at": 1_700_000_000_999.0},
         {"device_id": ids["ahead"], "at": (before + 86_400) * 1000},
     )
     assert await touches(service, *given) == {"touched": 3, "unknown": []}

@@ -1,12 +1,10 @@
-"""The composition root: the only place where the parts of the service are wired together."""
+"""The composition root: here, and in `app_access`, the parts of the service are wired together."""
 
-import gc
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from platform import python_version
 from typing import Final
 
@@ -21,20 +19,13 @@ from prometheus_client import (
 from prometheus_client.registry import Collector
 
 from api.access.authentication import Access, active_keys
-from api.access.cache_metrics import CacheMetrics
-from api.access.device_feed import DeviceFeed
-from api.access.directory import DeviceDirectory
-from api.access.keys import load_principals
-from api.access.known import Known
-from api.access.known_file import KnownFile
-from api.access.lookup import CachedLookup
 from api.access.quotas import quotas_of
-from api.access.revocations import Revocations
+from api.app_access import start_access
 from api.background import background
-from api.config import AuthSettings, JournalSettings, ServerSettings, Settings, TrackerSettings
+from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
 from api.fleet.batch_commit import BatchCommit
 from api.fleet.batch_metrics import BatchMetrics
-from api.fleet.devices import Devices, load_devices, load_devices_of_groups
+from api.fleet.devices import Devices
 from api.fleet.listing import Listings
 from api.fleet.locations import Locations
 from api.handlers.devices import DeviceHandlers
@@ -146,7 +137,7 @@ async def create_app(
         if tracker is not None:
             await stack.enter_async_context(tracker.running())
 
-        access, revocations, access_metrics = await _start_access(
+        access, revocations, access_metrics = await start_access(
             stack, settings.auth, dsn, access_database, clock
         )
         loop_lag = LoopLag()
@@ -222,50 +213,6 @@ async def create_app(
 
         app.on_cleanup.append(stop)
         return app
-
-
-async def _start_access(
-    stack: AsyncExitStack,
-    settings: AuthSettings,
-    dsn: str,
-    database: Database,
-    clock: DatabaseClock,
-) -> tuple[Access, Revocations, list[Collector]]:
-    """Start what authenticates requests and finds devices; return it and its metrics."""
-    keys = CachedLookup("keys", partial(load_principals, database, clock), settings)
-    devices = CachedLookup(
-        "devices",
-        partial(load_devices, database),
-        settings,
-        owner_of=lambda device: device.group_id,
-    )
-    devices_of_group = CachedLookup(
-        "devices_of_group", partial(load_devices_of_groups, database), settings
-    )
-    for lookup in (keys, devices, devices_of_group):
-        stack.push_async_callback(lookup.close)
-    directory = DeviceDirectory(settings.known_devices)
-    stale_limit_s, every_s = settings.stale_limit_s, settings.revocation_poll_s
-    file = KnownFile(Path(settings.known_file), dsn) if settings.known_file else None
-    known = Known(database, clock, directory, keys, file=file, stale_limit_s=stale_limit_s)
-    stack.push_async_callback(known.save)
-    feed = DeviceFeed(
-        *(database, directory),
-        every_s=every_s,
-        stale_limit_s=stale_limit_s,
-        restore=known.restore,
-    )
-    revocations = Revocations(database, keys, clock, every_s=every_s, on_change=known.keys_changed)
-    for task, name in (
-        (revocations.poll(), "revocations"),
-        (feed.run(), "known-devices"),
-        (known.follow_keys(), "known-keys"),
-        (known.save_regularly(), "known-file"),
-    ):
-        await stack.enter_async_context(background(task, name))
-    access = Access(keys, devices, devices_of_group, directory, clock)
-    caches = CacheMetrics([keys, devices, devices_of_group, directory])
-    return access, revocations, [caches, revocations, directory]
 
 
 def _no_touch(_device_id: str, _at: float | None) -> None:
@@ -357,13 +304,3 @@ def _add_listeners(
     )
     monitor.add_routes(health.monitor_routes(monitor[LISTENER].name))
     return [app[LISTENER], monitor[LISTENER]]
-
-
-def freeze_garbage_collector() -> None:
-    """Exclude all objects that exist now from garbage collection; call it once, before serving.
-
-    Modules, routes and settings live as long as the process. Scanning them again and again would
-    stop every request for tens of milliseconds.
-    """
-    gc.collect()
-    gc.freeze()

@@ -32,13 +32,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from api.access.authentication import active_keys
-from api.app import TRACKER, create_app, freeze_garbage_collector
+from api.app import TRACKER, create_app
 from api.config import Settings
 from api.fleet.locations import Report
 from api.handlers.locations import Uploads
 from api.load_settings import load_settings
 from api.postgres.database import Database, open_database
-from api.serving import open_listeners
+from api.serving import freeze_garbage_collector, open_listeners
 from api.targets import DEVICES, TRACKED
 from tracker import StoreError, Tracker
 from tracker.postgres import Pool, open_pool

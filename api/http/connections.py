@@ -2,7 +2,8 @@
 
 aiohttp limits lines, the number of headers, idle connections and pipelined requests. This adds a
 limit for the size of all headers, and timeouts for the header, the body, and a client that does not
-read its response. A client that is fast enough costs only the first timer.
+read its response. A client that is fast enough costs only the first timer. Which request is the
+last of a connection is decided in `last_request`.
 """
 
 import asyncio
@@ -11,12 +12,12 @@ from typing import Any, Final, cast
 
 import structlog
 from aiohttp import hdrs, web
-from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.payload import Payload
 from aiohttp.streams import StreamReader
 
 from api.config import ServerSettings
+from api.http.last_request import LastRequestHandler
 from api.http.listener import Listener
 from api.http.middleware import RequestMiddleware
 from api.http.pieces import PIECE_BYTES
@@ -26,8 +27,6 @@ _LINGER_S: Final = 5.0
 """How long an unwanted body is read, so that the client gets to read the response."""
 _UNREAD_BYTES: Final = 65_536
 """How much of a body is buffered before a handler reads it; many bodies are never read."""
-_CHUNKED_END: Final = b"\r\n0\r\n\r\n"
-"""The end of a chunked body that has no trailers, with the line break before it."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -36,7 +35,7 @@ class BodyTooSlow(web.RequestPayloadError):
     """A body has not come within its time."""
 
 
-class Connection(web.RequestHandler):
+class Connection(LastRequestHandler):
     """A connection of a client.
 
     Args:
@@ -57,9 +56,6 @@ class Connection(web.RequestHandler):
             "_sent_due",
             "_wire",
             "_streams",
-            "_suspect",
-            "_received_end",
-            "_last",
         ),
     )
 
@@ -73,7 +69,7 @@ class Connection(web.RequestHandler):
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type] # which is how aiohttp is told to keep none
+            access_log=None,  # which is how aiohttp is told to keep none
             keepalive_timeout=limits.keepalive_timeout_s,
             lingering_time=_LINGER_S,
             max_line_size=limits.max_header_line_bytes,
@@ -92,10 +88,6 @@ class Connection(web.RequestHandler):
         self._sent_due: asyncio.TimerHandle | None = None
         self._wire: asyncio.Transport | None = None  # aiohttp lets go of it before all is sent
         self._streams = False  # an answer without an end is being sent
-        # A request whose body is not complete, and that may leave something behind in the parser.
-        self._suspect: tuple[RawRequestMessage, StreamReader] | None = None
-        self._received_end = b""  # the last bytes that came since then
-        self._last: RawRequestMessage | None = None  # the request after which nothing is read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection, and start the timeout of its first header."""
@@ -130,67 +122,25 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Process received bytes: a part of a header or a body, or several requests."""
-        if self._close or self._force_close or self._last is not None:
+        if self._close or self._force_close or self.has_last_request:
             return
         is_head = not (self._request_in_progress or self._messages) and (
             self._body is None or self._body.is_eof()
         )
         room = self._most_head_bytes - self._head_bytes
         if is_head and len(data) > room:
-            self._parse(data[:room])
+            self.parse(data[:room])
             if not self._messages:
                 self._refuse(431, "headers_too_large", "the request's head is too large")
                 return
             data = data[room:]
-        self._parse(data)
+        self.parse(data)
         if self._messages:
             self._requests_came()
         elif is_head and data:
             self._head_bytes += len(data)
             if self._head_due is None:
                 self._await_head()
-
-    def _parse(self, data: bytes) -> None:
-        """Read requests, and nothing more after one that leaves something behind in the parser.
-
-        The parser of aiohttp takes the last trailer of a chunked body for a header of the next
-        request, which is another client's where a proxy shares its connections. It also drops
-        what follows a request to change to a protocol that it does not know.
-        """
-        if self._last is not None:
-            return
-        known = len(self._messages)
-        super().data_received(data)
-        suspects = [] if self._suspect is None else [(known, *self._suspect)]
-        for index in range(known, len(self._messages)):
-            message, body = self._messages[index]
-            # What could not be read is in the queue, too, and ends the connection as it is.
-            if isinstance(message, RawRequestMessage) and (message.chunked or message.upgrade):
-                suspects.append((index + 1, message, body))
-        if suspects:
-            self._received_end = (self._received_end + data)[-len(_CHUNKED_END) :]
-            self._end_after(*suspects[0])
-
-    def _end_after(self, place: int, message: RawRequestMessage, body: StreamReader) -> None:
-        """Make a request the last one of its connection unless it surely leaves nothing behind.
-
-        Args:
-            place: how many requests are in the queue up to this one.
-            message: its head.
-            body: its body, as far as it has come.
-        """
-        self._suspect = None
-        if place == len(self._messages):
-            if not body.is_eof():
-                self._suspect = (message, body)
-                return
-            # A parser that is paused may hold a part of the next request.
-            clean = self._received_end == _CHUNKED_END and not self._buffer_paused
-            if clean and not message.upgrade:
-                return
-        self._last = message
-        while len(self._messages) > place:
-            self._messages.pop()
 
     def _requests_came(self) -> None:
         if not self._paused:  # who does not read has no claim to its place, whatever it asks
@@ -295,7 +245,7 @@ class Connection(web.RequestHandler):
                 resp.force_close()  # it may never come, and the next request be taken for it
             self._forget_body()
         message = request._message  # noqa: SLF001 - two requests may share an empty body
-        if message is self._last or (self._suspect is not None and message is self._suspect[0]):
+        if self.may_be_last(message):
             resp.force_close()
         if isinstance(resp, web.Response) and isinstance(resp.body, Payload):
             return self._stream(request, resp, start_time)

@@ -17,7 +17,7 @@ from api.access.lookup import CachedLookup
 from api.access.revocations import Revocations
 from api.background import background
 from api.config import AuthSettings
-from api.fleet.devices import load_devices, load_devices_of_groups
+from api.fleet.known_devices import load_devices, load_devices_of_groups
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database
 

@@ -15,7 +15,7 @@ from api.access.directory import DeviceDirectory
 from api.access.keys import Principal, hash_key
 from api.access.lookup import CachedLookup
 from api.access.rate_limit import RateLimiter
-from api.fleet.devices import KnownDevice
+from api.fleet.known_devices import KnownDevice
 from api.http.responses import ApiError
 from api.postgres.clock import DatabaseClock
 from api.targets import DEVICES, keys_of_principal

@@ -11,7 +11,8 @@ from api.access.authentication import PRINCIPAL, Access, device_not_found, note_
 from api.access.quotas import Quotas
 from api.durations import seconds
 from api.fleet.cursors import from_cursor
-from api.fleet.devices import DeviceAnswer, Devices, KnownDevice, Registration
+from api.fleet.devices import DeviceAnswer, Devices, Registration
+from api.fleet.known_devices import KnownDevice
 from api.fleet.listing import Ages, Listed, Listing, Listings
 from api.handlers.bodies import expect_later, read_body
 from api.handlers.openapi import Operation

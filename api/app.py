@@ -186,9 +186,7 @@ async def create_app(
                 *_device_routes(database, pending, access, settings, limits),
                 *LocationHandlers(uploads or batch_commit, database, access, limits).routes(),
                 *GroupHandlers(database, limits).routes(),
-                *GatewayHandlers(
-                    touch, clock.now_or_host, uploads or batch_commit, access
-                ).routes(),
+                *GatewayHandlers(touch, clock.now_or_host, batch_commit, access).routes(),
             ]
         )
         if settings.live.enabled:

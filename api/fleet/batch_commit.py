@@ -26,13 +26,13 @@ from api.fleet.locations import Locations, NoSuchDevice, Report
 from tracker import RowRejected, StoreError, StoreMisconfigured, StoreUnavailable
 from tracker.instrumentation import LogThrottle
 
-_PATIENCE: Final = 0.1
-"""Share of the deadline after which the cheap write counts as stuck behind a lock."""
-_CAREFUL_FOR_S: Final = 10.0
-"""How long groups are written carefully after one was stuck: the lock may still be held."""
+_FAST_PATH_SHARE: Final = 0.1
+"""Share of the deadline after which the fast path counts as blocked by a lock."""
+_SKIP_LOCKED_FOR_S: Final = 10.0
+"""How long batches take the SKIP LOCKED path after one was blocked: the lock may still be held."""
 _LOCKED_RETRY_S: Final = 0.05
 _EXPIRE_EVERY_S: Final = 0.1
-"""All that wait are looked at, so not for each of them: an answer may be so much late."""
+"""How often expired uploads are searched for among all that wait; a 503 may be so much late."""
 _LOG_EVERY_S: Final = 10.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -40,7 +40,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Upload:
-    """An upload whose sender waits."""
+    """An upload whose client waits for the response."""
 
     device_id: str
     reports: Sequence[Report]
@@ -72,23 +72,33 @@ class BatchCommit:
         self._deadline_s = deadline_s
         self._monotonic = monotonic
         self._waiting: deque[_Upload] = deque()
-        self._locked: list[_Upload] = []  # wait for somebody to let go of their devices' rows
+        self._locked: list[_Upload] = []  # their devices' rows are locked by other transactions
         self.stats = BatchStats(settings)
         self._in_flight: list[list[_Upload]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers = 0  # that have not yet found nothing to do; a task's end is noticed later
         self._closed = False
-        self._starting = False  # a writer that has not taken its first group yet
-        self._careful_until = float("-inf")
+        self._starting = False  # a writer that has not taken its first batch yet
+        self._skip_locked_until = float("-inf")
         self._crashes = LogThrottle(_LOG_EVERY_S, monotonic)
         self._expiry: asyncio.TimerHandle | None = None
 
     async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> int:
         """See `Uploads.store`."""
+        return await self.submit(device_id, reports, size_bytes=size_bytes)
+
+    def submit(
+        self, device_id: str, reports: Sequence[Report], *, size_bytes: int
+    ) -> "asyncio.Future[int]":
+        """Do the same as `store`, and return its result as a future.
+
+        Raises:
+            StoreUnavailable: too many uploads wait, or the service is stopping.
+        """
         settings = self._settings
         if self._closed:
             raise StoreUnavailable("the service is stopping")
-        if self.stats.waiting_rows and (  # one alone is let in, however large
+        if self.stats.waiting_rows and (  # one alone is accepted, however large
             self.stats.waiting_rows + len(reports) > settings.waiting_rows
             or self.stats.waiting_bytes + size_bytes > settings.waiting_bytes
         ):
@@ -102,10 +112,10 @@ class BatchCommit:
         self._start_writer()
         if self._expiry is None:
             self._expiry = loop.call_later(self._deadline_s, self._expire)
-        return await upload.answer
+        return upload.answer
 
     async def close(self) -> None:
-        """Break off what is under way; its senders are told to try again."""
+        """Cancel what is being written; its clients get 503."""
         self._closed = True
         for task in self._tasks:
             task.cancel()
@@ -121,7 +131,7 @@ class BatchCommit:
 
     def _start_writer(self) -> None:
         # At most one that has not begun: what else arrives in this turn of the loop goes with it.
-        # And a further one only for a full group: small ones side by side cost more than they save.
+        # And a further one only for a full batch: small ones side by side cost more than they save.
         full = self.stats.waiting_rows >= self._settings.batch_rows
         most = self._settings.batches_in_flight if full else 1
         if not self._closed and not self._starting and self._writers < most:
@@ -134,60 +144,60 @@ class BatchCommit:
 
     async def _write(self) -> None:
         self._starting = False
-        while group := self._take():
-            self._in_flight.append(group)
+        while batch := self._take():
+            self._in_flight.append(batch)
             started = self._monotonic()
             try:
-                await self._commit(group)
+                await self._commit(batch)
             except asyncio.CancelledError:
-                self._fail(group, StoreUnavailable("the service is stopping"))
+                self._fail(batch, StoreUnavailable("the service is stopping"))
                 raise
             except Exception as error:
-                self._fail(group, StoreUnavailable(f"{type(error).__name__}: {error}"))
+                self._fail(batch, StoreUnavailable(f"{type(error).__name__}: {error}"))
                 if times := self._crashes.due():
                     with suppress(Exception):  # a log that cannot be written stops no writer
                         log.exception("ingest.crashed", times=times)
             finally:
-                self._in_flight.remove(group)
+                self._in_flight.remove(batch)
                 self.stats.write_s.observe(self._monotonic() - started)
         self._writers -= 1
 
     def _take(self) -> list[_Upload]:
-        """Return the uploads that waited longest, as many as go into one group."""
-        group: list[_Upload] = []
+        """Return the uploads that waited longest, as many as go into one batch."""
+        batch: list[_Upload] = []
         rows_left, bytes_left = self._settings.batch_rows, self._settings.batch_bytes
         while self._waiting:
             upload = self._waiting[0]
             rows_left -= len(upload.reports)
             bytes_left -= upload.size_bytes
-            if group and (rows_left < 0 or bytes_left < 0):
+            if batch and (rows_left < 0 or bytes_left < 0):
                 break
             self._count(self._waiting.popleft(), -1)
             if not upload.answer.done():
-                group.append(upload)
-        return group
+                batch.append(upload)
+        return batch
 
-    async def _commit(self, group: list[_Upload]) -> None:
-        self.stats.batch_rows.observe(sum(len(upload.reports) for upload in group))
-        if self._monotonic() >= self._careful_until:
+    async def _commit(self, batch: list[_Upload]) -> None:
+        self.stats.batch_rows.observe(sum(len(upload.reports) for upload in batch))
+        if self._monotonic() >= self._skip_locked_until:
             try:
                 duplicates = await self._locations.insert(
-                    _rows(group), deadline_s=_PATIENCE * self._deadline_s
+                    _rows(batch), deadline_s=_FAST_PATH_SHARE * self._deadline_s
                 )
             except RowRejected:
                 pass
             except StoreUnavailable:
-                self._careful_until = self._monotonic() + _CAREFUL_FOR_S
+                self._skip_locked_until = self._monotonic() + _SKIP_LOCKED_FOR_S
             except StoreMisconfigured as error:
-                self._fail(group, error)
+                self._fail(batch, error)
                 return
             else:
-                self._succeed(group, _counted(group, duplicates))
+                self._succeed(batch, _counted(batch, duplicates))
                 return
-        await self._commit_carefully(group)
+        await self._commit_skipping_locked(batch)
 
-    async def _commit_carefully(self, group: list[_Upload]) -> None:
-        parts = [group]
+    async def _commit_skipping_locked(self, batch: list[_Upload]) -> None:
+        parts = [batch]
         while parts:
             part = [upload for upload in parts.pop() if not upload.answer.done()]
             if not part:
@@ -219,7 +229,7 @@ class BatchCommit:
         self._fail(gone, NoSuchDevice("the device has no row"))
         locked = [upload for upload in part if left.get(upload.device_id) is True]
         if locked:
-            self._careful_until = self._monotonic() + _CAREFUL_FOR_S
+            self._skip_locked_until = self._monotonic() + _SKIP_LOCKED_FOR_S
             if not self._locked:
                 loop = asyncio.get_running_loop()
                 loop.call_later(_LOCKED_RETRY_S, self._retry_locked)
@@ -234,7 +244,7 @@ class BatchCommit:
 
     def _succeed(self, uploads: list[_Upload], duplicates: Counter[_Upload]) -> None:
         for upload in uploads:
-            if not upload.answer.done():  # its sender may have left, or been told to try again
+            if not upload.answer.done():  # its client may have left, or have got 503
                 self.stats.outcomes["stored"] += 1
                 upload.answer.set_result(duplicates[upload])
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import msgspec
 from aiohttp import web
@@ -10,10 +10,9 @@ from aiohttp import web
 from api.access.authentication import Access
 from api.fleet.locations import END_OF_9999_MS, YEAR_2000_MS, NoSuchDevice, Report, Upload
 from api.handlers.bodies import expect_later, read_body
-from api.handlers.locations import Uploads
 from api.handlers.openapi import Operation
 from api.http.responses import ApiError, json_response
-from tracker import RowRejected
+from tracker import RowRejected, StoreUnavailable
 from tracker.keys import uuid_key
 
 _MAX_TOUCHES: Final = 10_000
@@ -80,6 +79,16 @@ _RAW: Final = msgspec.json.Decoder(_RawReports)
 _decode_report: Final = msgspec.json.Decoder(Upload).decode
 
 
+class BulkUploads(Protocol):
+    """Stores the uploads of many devices."""
+
+    def submit(
+        self, device_id: str, reports: Sequence[Report], *, size_bytes: int
+    ) -> "asyncio.Future[int]":
+        """Do the same as `Uploads.store`, and return its result as a future."""
+        ...
+
+
 class GatewayHandlers:
     """Handlers of /api/v1/touches and /api/v1/locations/bulk.
 
@@ -95,7 +104,7 @@ class GatewayHandlers:
         self,
         touch: Callable[[str, float | None], None],
         now: Callable[[], float],
-        uploads: Uploads,
+        uploads: BulkUploads,
         access: Access,
     ) -> None:
         self._touch = touch
@@ -170,30 +179,51 @@ class GatewayHandlers:
         A rejected report rejects those of its device that come with it, so they are stored one by
         one then. In place of the duplicates comes why nothing was stored.
         """
-
-        async def store(device_id: str, places: list[int]) -> int | tuple[str, str]:
-            given: list[Report] = [reports[place] for place in places]
-            size_bytes = sum(sizes[place] for place in places)
-            try:
-                return await self._uploads.store(device_id, given, size_bytes=size_bytes)
-            except NoSuchDevice:
-                self._access.forget(device_id)
-                return "device_not_found", "no such device: register it first"
-            except RowRejected:
-                return "refused", "the database refuses this report"
-
         outcomes: list[tuple[list[int], int | tuple[str, str]]] = []
         devices = list(by_device.items())
         while devices:
             now, devices = devices[:_AT_ONCE], devices[_AT_ONCE:]
-            # If the database is unavailable for one, the request is, and is to be sent again.
-            found = await asyncio.gather(*(store(*one) for one in now))
+            submitted, error = self._submit(now, reports, sizes)
+            results = await asyncio.gather(*submitted, return_exceptions=True)
+            if error is not None:
+                raise error
+            found = [
+                self._outcome(device_id, result)
+                for (device_id, _), result in zip(now, results, strict=True)
+            ]
             for (device_id, places), outcome in zip(now, found, strict=True):
                 if isinstance(outcome, tuple) and outcome[0] == "refused" and len(places) > 1:
                     devices += [(device_id, [place]) for place in places]
                 else:
                     outcomes.append((places, outcome))
         return outcomes
+
+    def _submit(
+        self,
+        by_device: Sequence[tuple[str, list[int]]],
+        reports: dict[int, Upload],
+        sizes: Sequence[int],
+    ) -> tuple[list["asyncio.Future[int]"], StoreUnavailable | None]:
+        """Submit the reports of some devices, up to the first that finds no room, and its error."""
+        submitted = []
+        for device_id, places in by_device:
+            given = [reports[place] for place in places]
+            size_bytes = sum(sizes[place] for place in places)
+            try:
+                submitted.append(self._uploads.submit(device_id, given, size_bytes=size_bytes))
+            except StoreUnavailable as error:
+                return submitted, error
+        return submitted, None
+
+    def _outcome(self, device_id: str, result: int | BaseException) -> int | tuple[str, str]:
+        if isinstance(result, NoSuchDevice):
+            self._access.forget(device_id)
+            return "device_not_found", "no such device: register it first"
+        if isinstance(result, RowRejected):
+            return "refused", "the database refuses this report"
+        if isinstance(result, BaseException):  # the whole request gets 503, and is to be sent again
+            raise result
+        return result
 
 
 async def _canonical(device_ids: Sequence[str]) -> list[str]:

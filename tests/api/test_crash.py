@@ -25,6 +25,8 @@ ROUNDS = 20
 DEVICES = 50
 """In each round others, so that no later touch hides one that was lost."""
 CLIENTS = 12
+SKEW_S = 0.05
+"""The service goes by the database's clock, which may be milliseconds behind that of this test."""
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Claims:
 
     def acknowledged(self, key: str, since: float) -> None:
         self.answered += 1
-        self.least[key] = max(self.least.get(key, 0), int(since))
+        self.least[key] = max(self.least.get(key, 0), int(since - SKEW_S))
 
 
 async def beat(url: str, key: str, devices: list[str], claims: Claims) -> None:

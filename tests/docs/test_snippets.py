@@ -31,6 +31,7 @@ NOT_RUN = {
     "gunicorn --chdir docs/examples --workers 4 --worker-class aiohttp.GunicornWebWorker "
     "gunicorn_app:create_app": "until it is stopped: see tests/docs/test_examples.py",
     "make constraints": "it downloads newer versions",
+    "make audit": "it asks a database of vulnerabilities",
     "pip install .": "it downloads packages; tests/tracker/test_tracker.py builds the package",
     ".venv/bin/python -m benchmarks touch": "a minute",
     ".venv/bin/python -m benchmarks flush --dsn postgresql://...": "minutes, on a server",
@@ -41,7 +42,9 @@ NOT_RUN = {
     "python -m benchmarks faults --seconds 10 --sequence 20 --seed 7": "minutes",
     ".venv/bin/python -m benchmarks screenshots": "minutes, and it makes the pictures anew",
     "/usr/bin/python3 -m venv .venv": "for root: see tests/docs/test_deployment.py",
-    '.venv/bin/python -m pip install -c constraints.txt -e ".[service]"': "it downloads packages",
+    ".venv/bin/python -m pip install --no-deps --require-hashes "
+    "-r api/deployment/requirements.txt": "it downloads packages",
+    ".venv/bin/python -m pip install --no-deps --no-build-isolation -e .": "it changes it",
     "install -m 0600 api/deployment/activity-tracker.env /etc/activity-tracker.env": "for root",
     "install -m 0644 api/deployment/activity-tracker.service /etc/systemd/system/": "for root",
     'export "$(grep ^ACTIVITY__DATABASE__URL= /etc/activity-tracker.env)"': "no such file here",

@@ -131,8 +131,8 @@ constraints: ## Pin the newest versions that pyproject.toml admits, with hashes
 audit: ## Compare the pinned versions with a database of known vulnerabilities
 	rm -rf $(VENV)/audit && $(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
-	$(VENV)/audit/bin/pip-audit --require-hashes --disable-pip -r constraints.txt || \
-	  { echo "not passed: a version above is vulnerable, or the database cannot be reached"; exit 1; }
+	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip -r constraints.txt || \
+	  { echo "not passed: a version above is vulnerable, or the database of vulnerabilities does not know it or cannot be reached"; exit 1; }
 	rm -rf $(VENV)/audit
 
 clean: ## Remove everything that make created, and the data of the embedded server

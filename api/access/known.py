@@ -110,9 +110,13 @@ class Known:
 
     async def _load_keys(self) -> bool:
         generation = self._keys.generation  # what is invalidated meanwhile must stay so
+        started, found = self._clock.monotonic(), set()
         try:
             async for hashed, principal in load_all_principals(self._database, self._clock):
-                self._keys.put_read(hashed, principal, generation=generation)
+                age_s = self._clock.monotonic() - started
+                self._keys.put_read(hashed, principal, generation=generation, age_s=age_s)
+                found.add(hashed)
         except StoreError:
             return False
+        self._keys.discard_unread(found, older_than_s=self._clock.monotonic() - started)
         return True

@@ -17,7 +17,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Container, Hashable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
@@ -171,6 +171,22 @@ class CachedLookup(Generic[K, V]):
         if there is None or (there.generation, there.loaded_at) < (generation, entry.loaded_at):
             self._negative.pop(key, None)
             self._entries.put(key, entry)
+
+    def discard_unread(self, found: Container[K], *, older_than_s: float) -> None:
+        """Remove the entries that a query of all rows did not find.
+
+        Args:
+            found: the keys that it found.
+            older_than_s: how long ago it was sent, in seconds; what was cached since then stays.
+        """
+        sent_at = self._monotonic() - older_than_s
+        gone = [
+            key
+            for key, entry in self._entries.items()
+            if entry.loaded_at < sent_at and key not in found
+        ]
+        for key in gone:
+            self.discard(key)
 
     def rows(self) -> dict[K, V]:
         """Return all cached rows, fresh or stale."""

@@ -78,16 +78,17 @@ class Revocations(Collector):
             else:
                 self.polled_at = time.monotonic()
                 deadline_s = 2 * self._every_s
-                # What responds after a failure may be a restored backup, in which other changes
-                # have brought the counter to the same number.
-                changed = revision != seen or self.error is not None
-                if self.error is not None:
-                    self.error = None
+                has_recovered, self.error = self.error is not None, None
+                if has_recovered:
                     log.info("revocations.healthy")
                 self._keys.note_available()
-                if changed:
+                if revision != seen:
                     seen = revision
                     self._keys.invalidate()
+                    self._on_change()
+                elif has_recovered:
+                    # It may be a restored backup, in which other changes have brought the counter
+                    # to the same number. Requests do not wait until all API keys are read again.
                     self._on_change()
             await asyncio.sleep(self._every_s)
 

@@ -110,7 +110,7 @@ class Access:
         hashed = hash_key(keys[0])
         principal = hashed and (self._keys.cached(hashed) or await self._keys.get(hashed))
         # A stale entry may have expired since: the clock advances without the database, too.
-        if not principal or principal.expires_at <= self._clock.now_or_host():
+        if not principal or self._clock.has_passed(principal.expires_at):
             raise ApiError(401, "unauthorized", "this API key is unknown, revoked or expired")
         return principal
 

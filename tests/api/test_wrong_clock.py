@@ -59,3 +59,25 @@ def test_before_the_database_was_asked_the_hosts_clock_serves():
     clock.set(9000.0, asked_at=1000.0)
     wall.now, ours.now = 0.0, 1001.0
     assert (clock.now_or_host(), clock.offset_s()) == (9001.0, -9001.0)
+
+
+def test_a_host_whose_clock_agrees_is_believed():
+    """What the database says is late by up to as long as the query took, and jumps with each."""
+    ours, wall = Clock(1000.0), Clock(5001.0)
+    clock = DatabaseClock(ours, wall)
+    clock.set(5000.0, asked_at=1000.0)
+    assert clock.now_or_host() == 5001.0
+    clock.set(5000.0, asked_at=990.0)  # a slow query: 5000 to 5010
+    assert clock.now_or_host() == 5001.0
+    wall.now = 5030.0
+    assert clock.now_or_host() == 5010.0
+
+
+def test_a_key_expires_by_the_database_and_before_that_by_the_host():
+    """A process that starts in an outage does not accept an expired key."""
+    ours, wall = Clock(1000.0), Clock(5000.0)
+    clock = DatabaseClock(ours, wall)
+    assert (clock.has_passed(4999.0), clock.has_passed(5001.0)) == (True, False)
+    clock.set(4000.0, asked_at=1000.0)
+    assert (clock.has_passed(3999.0), clock.has_passed(4001.0)) == (True, False)
+    assert not clock.has_passed(float("inf"))

@@ -46,13 +46,7 @@ class Touched(msgspec.Struct, frozen=True):
 
 
 class BulkReports(msgspec.Struct, frozen=True):
-    """Reports of any devices."""
-
-    locations: Annotated[list[Upload], msgspec.Meta(min_length=1, max_length=_MAX_REPORTS)]
-
-
-class _RawReports(msgspec.Struct, frozen=True):
-    """The same, with the reports as they came: one that is wrong does not reject the others."""
+    """Reports of any devices, as they came: one that is wrong does not reject the others."""
 
     locations: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=_MAX_REPORTS)]
 
@@ -74,8 +68,7 @@ class BulkStored(msgspec.Struct, frozen=True):
 
 
 _TOUCHES: Final = msgspec.json.Decoder(Touches)
-_BULK: Final = msgspec.json.Decoder(BulkReports)
-_RAW: Final = msgspec.json.Decoder(_RawReports)
+_RAW: Final = msgspec.json.Decoder(BulkReports)
 _decode_report: Final = msgspec.json.Decoder(Upload).decode
 
 
@@ -138,7 +131,7 @@ class GatewayHandlers:
                 await asyncio.sleep(0)
         return json_response(Touched(touched, list(unknown)))
 
-    @Operation(body=_BULK, answers={200: BulkStored})
+    @Operation(body=_RAW, answers={200: BulkStored})
     async def _bulk(self, request: web.Request) -> web.Response:
         """Store up to 5,000 reports of any devices; each is stored or refused for itself."""
         raw = (await read_body(request, _RAW, self._access)).locations

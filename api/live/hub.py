@@ -14,7 +14,7 @@ from api.live.group import Group
 from api.live.queries import GroupQueries
 from api.live.tracker_stats import TrackerStats
 from tracker import StoreError, StoreUnavailable
-from tracker.instrumentation import LogThrottle
+from tracker.instrumentation import Family, LogThrottle, families
 
 _LOAD_TIMEOUT_S: Final = 5.0
 """Deadline for the first snapshot of a group; a large group behind several takes a second."""
@@ -74,9 +74,9 @@ class Hub(Collector):
         self.stopping = False
         self._queries = queries
         self._stats = stats
-        self._max_streams = max_streams
+        self.max_streams = max_streams
         self._streams_per_key = min(streams_per_key, max(1, max_streams // 2))
-        self._denied = Counter(dict.fromkeys(("max_streams", "streams_per_key"), 0))
+        self.denied = Counter(dict.fromkeys(("max_streams", "streams_per_key"), 0))
         self._groups: dict[str | None, Group] = {}
         self._tasks: dict[Group, asyncio.Task[None]] = {}
         self._crashes = LogThrottle(_LOG_EVERY_S)
@@ -93,12 +93,12 @@ class Hub(Collector):
             LimitReached: a limit of streams is reached; the message names it.
         """
         open_streams = [stream for stream in self.streams if stream.is_open]
-        if len(open_streams) >= self._max_streams:
-            self._denied["max_streams"] += 1
+        if len(open_streams) >= self.max_streams:
+            self.denied["max_streams"] += 1
             raise LimitReached("as many live streams are open as live.max_streams allows")
         own = [stream for stream in open_streams if stream.key_id == key_id]
         if len(own) >= self._streams_per_key:
-            self._denied["streams_per_key"] += 1
+            self.denied["streams_per_key"] += 1
             raise LimitReached(
                 "this API key has as many live streams open as limits.streams_per_key allows, or "
                 "half of live.max_streams"
@@ -144,7 +144,7 @@ class Hub(Collector):
 
     def _evict_idle(self) -> None:
         """Cancel a group without subscribers if the limit of groups is reached."""
-        if len(self._tasks) < self._max_streams:
+        if len(self._tasks) < self.max_streams:
             return
         for group, task in self._tasks.items():
             if not group.subscribers and group.loaded.done() and not task.cancelling():
@@ -183,20 +183,33 @@ class Hub(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
-        yield GaugeMetricFamily(
-            "live_streams", "Live streams that are open.", value=len(self.streams)
-        )
-        yield GaugeMetricFamily(
-            "live_capacity_streams", "The most live streams.", value=self._max_streams
-        )
-        denied = CounterMetricFamily(
-            "live_denied_streams",
-            "Live streams that were not opened, by the setting that forbids them.",
-            labels=["limit"],
-        )
-        for limit, count in self._denied.items():
-            denied.add_metric([limit], count)
-        yield denied
-        yield CounterMetricFamily(
-            "live_sent_bytes", "Bytes of events handed to live streams.", value=self.sent_bytes
-        )
+        yield from families(_FAMILIES, {"": self})
+
+
+_FAMILIES: Final[tuple[Family[Hub], ...]] = (
+    Family(
+        GaugeMetricFamily,
+        "live_streams",
+        "Live streams that are open.",
+        lambda hub: len(hub.streams),
+    ),
+    Family(
+        GaugeMetricFamily,
+        "live_capacity_streams",
+        "The most live streams.",
+        lambda hub: hub.max_streams,
+    ),
+    Family(
+        CounterMetricFamily,
+        "live_denied_streams",
+        "Live streams that were not opened, by the setting that forbids them.",
+        lambda hub: hub.denied,
+        by="limit",
+    ),
+    Family(
+        CounterMetricFamily,
+        "live_sent_bytes",
+        "Bytes of events handed to live streams.",
+        lambda hub: hub.sent_bytes,
+    ),
+)

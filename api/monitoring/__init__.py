@@ -1,1 +1,1 @@
-"""For whoever watches the service: alerts, their runbook, log events, and a dashboard."""
+"""What operators need to watch the service: alerts, their runbook, log events, and a dashboard."""

@@ -44,8 +44,8 @@ def at_a_glance() -> list[stat.Panel]:
         ),
         number(
             "Nothing written for",
-            "Time since the last success of whoever has had something to write for half a minute; a"
-            " day at most.",
+            "Time since the last successful flush, of trackers whose lag is above 30 s; a day at"
+            " most.",
             "max(clamp_max(time() - activity_last_flush_success_timestamp_seconds{T}, 86400)"
             " and activity_lag_seconds{T} > 30) or vector(0)",
             unit="s",
@@ -54,29 +54,29 @@ def at_a_glance() -> list[stat.Panel]:
         ),
         number(
             "Failed flushes in a row",
-            "Everything is kept and tried again.",
+            "All touches are kept, and the flush is retried.",
             "max(activity_flush_consecutive_failures{T})",
             limits=Limits(1, 3),
             alert="ActivityFlushFailing",
         ),
         number(
             "Permanent errors",
-            "Flushes that fail until somebody changes a table, a column or a permission.",
+            "Flushes that fail until a table, a column or a permission is changed.",
             "sum(activity_flush_permanent_error{T})",
             limits=_ANY,
             alert="ActivityFlushPermanentError",
         ),
         number(
             "Touches dropped",
-            "Lost for want of room, as invalid or at a shutdown, in all of the time shown.",
+            "Lost at capacity, as invalid or at shutdown, in all of the time shown.",
             "sum(increase(activity_touches_dropped_total{T}[$__range]))",
             limits=_ANY,
             alert="ActivityTouchesDropped",
             decimals=0,
         ),
         number(
-            "Rows refused",
-            "Touches let go, as Postgres refuses their rows, in all of the time shown.",
+            "Rows rejected",
+            "Touches dropped because Postgres rejects their rows, in all of the time shown.",
             'sum(increase(activity_flush_keys_total{T, outcome="rejected"}[$__range]))',
             limits=_ANY,
             alert="ActivityRowsRejected",

@@ -26,8 +26,8 @@ def requests() -> list[Panel]:
             alert="ActivityEventLoopLag",
         ),
         graph(
-            "Answers by status",
-            "499 is a client that left before its answer.",
+            "Responses by status",
+            "499: the client disconnected before the response.",
             rate(f"{duration}_count{{P}}", "status", "{{status}}"),
             unit="reqps",
             stacked=True,
@@ -47,13 +47,13 @@ def requests() -> list[Panel]:
         ),
         graph(
             "Open connections",
-            "Beyond server.max_connections newcomers take the place of those who wait.",
+            "At server.max_connections a new connection replaces one that waits for a request.",
             Query("sum by (instance, listener) (http_connections{P})", "{{instance}} {{listener}}"),
             alert="ActivityConnectionLimitReached",
         ),
         graph(
-            "Connections that we closed",
-            "For newcomers, as newcomers, or as they were too slow.",
+            "Connections that the service closed",
+            "To make room for a new one, because no room was left, or because they were too slow.",
             rate("http_connections_closed_total{P}", "reason", "{{reason}}"),
             unit="ops",
             alert="ActivityConnectionLimitReached",
@@ -128,8 +128,8 @@ def uploads() -> list[Panel]:
             *quantiles("ingest_batch_rows", "{P}", "", ""),
         ),
         graph(
-            "Look-ups of keys and devices that memory answers",
-            "The others ask the database.",
+            "Cache hits of API keys and devices",
+            "Share of lookups; each cache miss is a query.",
             Query(
                 "sum by (cache) (rate(auth_cache_hits_total{P}[$__rate_interval])) / ("
                 "sum by (cache) (rate(auth_cache_hits_total{P}[$__rate_interval]))"
@@ -141,7 +141,7 @@ def uploads() -> list[Panel]:
         ),
         graph(
             "Known devices, of those that fit",
-            "Active devices in memory; others are looked up.",
+            "Active devices in memory; any other device is looked up.",
             Query("auth_known_devices{P} / auth_known_devices_capacity{P}", "{{instance}}"),
             unit="percentunit",
             most=1,
@@ -217,7 +217,7 @@ def process() -> list[Panel]:
         ),
         graph(
             "Running since, and versions",
-            "A line that begins anew is a restart.",
+            "A line that starts again at 0 is a restart.",
             Query(
                 "(time() - process_start_time_seconds{P})"
                 " * on (job, instance) group_left (version, python) activity_build_info{P}",

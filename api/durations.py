@@ -12,7 +12,7 @@ _LONGEST_S: Final = 100 * 365 * 86_400
 Duration: TypeAlias = Annotated[
     str, msgspec.Meta(extra_json_schema={"pattern": _PATTERN, "examples": ["7d"]})
 ]
-"""For declarations, which document its shape; `seconds` tells in words what is wrong with one."""
+"""For declarations, which document the format; `seconds` reports what is wrong with a value."""
 
 
 def seconds(duration: str) -> int:

@@ -50,7 +50,7 @@ class Access:
         keys: principals by the hash of their API key.
         devices: active devices by their id.
         devices_of_group: active devices by group and id, for API keys of one group.
-        directory: all active devices, while it is current; the caches are for the others.
+        directory: all active devices, used while it is current; else the caches are used.
         clock: decides which API keys have expired.
     """
 

@@ -19,7 +19,7 @@ class DeviceDirectory(Collector):
     """A mapping of device ids to group ids, which is used only while it is current.
 
     Args:
-        capacity: the most devices; others are looked up.
+        capacity: the most devices it holds; any other device is looked up.
     """
 
     name: Final = "known_devices"
@@ -120,7 +120,7 @@ _FAMILIES: Final[tuple[Family[DeviceDirectory], ...]] = (
     Family(
         GaugeMetricFamily,
         "auth_known_devices_capacity",
-        "The most devices that are known in memory; others are looked up.",
+        "The most devices that are known in memory; any other device is looked up.",
         lambda directory: directory.capacity,
     ),
 )

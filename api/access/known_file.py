@@ -78,7 +78,7 @@ class KnownFile:
         self._database = _digest(dsn)
 
     async def save(self, groups: Mapping[str, str], keys: Mapping[bytes, Principal]) -> None:
-        """Write the file anew.
+        """Replace the file.
 
         Args:
             groups: the group of each device; not changed meanwhile.

@@ -59,7 +59,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="python -m api", complete_var=ASKED_BY)
-    except OSError as error:  # of the output: all others are told where they happen
+    except OSError as error:  # of the output: any other error is reported where it happens
         typer.echo(f"error: cannot write the output: {error.strerror or error}", err=True)
         give_up_output()
         sys.exit(1)

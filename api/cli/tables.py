@@ -1,4 +1,4 @@
-"""Lists, for people and for programs: a table of which nothing is cut, or a JSON array."""
+"""Lists of rows: a table without truncated cells for people, or a JSON array for programs."""
 
 import sys
 from collections.abc import Iterable

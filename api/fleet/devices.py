@@ -110,7 +110,7 @@ def join_newest(ahead_s: float) -> str:
 
 
 class Devices:
-    """Reads and writes devices; every time that is shown has the pending touches laid over it.
+    """Reads and writes devices; times include the overlay of pending touches.
 
     Args:
         database: where devices are stored.

@@ -2,8 +2,9 @@
 
 No index helps with when a device was last seen: it would make every touch an index update, and the
 latest touches are in memory alone. So the group is read in the order of its index by name, a
-bounded slice at a time, and the pending touches are laid over each row before it is decided
-whether it belongs to the page. The statement leaves out only rows that no pending touch can admit.
+bounded slice at a time, and the overlay of pending touches is applied to each row before
+the row is compared with the page. The statement leaves out only rows that no pending touch can
+admit.
 """
 
 import asyncio

@@ -203,8 +203,8 @@ class Locations:
             already or comes before it: their places among all reports of the uploads, from 0.
 
         Raises:
-            RowRejected: a row is refused; it may be that a device has no row any more.
-            StoreError: the database is away, slow, or somebody holds a lock; whether the uploads
+            RowRejected: a row is rejected; a device may have no row any more.
+            StoreError: the database is unavailable or slow, or a lock is held; whether the uploads
                 were stored is unknown, so store them again.
         """
         if len(uploads) == 1 and len(uploads[0][1]) == 1:
@@ -229,8 +229,8 @@ class Locations:
 
         Returns:
             The devices whose uploads were not stored: False for one that has no row, True for one
-            whose row another transaction has locked. And the duplicates of the others, as `insert`
-            returns them.
+            whose row another transaction has locked. And the duplicates among the stored
+            uploads, as `insert` returns them.
 
         Raises:
             RowRejected: a report is refused; none was stored.

@@ -46,7 +46,7 @@ class Touched(msgspec.Struct, frozen=True):
 
 
 class BulkReports(msgspec.Struct, frozen=True):
-    """Reports of any devices, as they came: one that is wrong does not reject the others."""
+    """Reports of any devices, as they came: an invalid report does not affect the rest."""
 
     locations: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=_MAX_REPORTS)]
 
@@ -234,7 +234,7 @@ async def _canonical(device_ids: Sequence[str]) -> list[str]:
 
 
 async def _decoded(raw: Sequence[msgspec.Raw]) -> tuple[dict[int, Upload], list[Refused]]:
-    """Return the valid reports by their places, and the others."""
+    """Return the valid reports by their places, and the invalid ones."""
     reports: dict[int, Upload] = {}
     refused: list[Refused] = []
     for place, one in enumerate(raw):

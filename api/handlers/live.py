@@ -63,7 +63,7 @@ class LiveHandlers:
         try:
             self._hub.find_room(principal.key_id)
             await self._hub.group(reached)
-            self._hub.find_room(principal.key_id)  # others may have been faster
+            self._hub.find_room(principal.key_id)  # another stream may have opened meanwhile
         except LimitReached as error:
             raise _no_room(str(error)) from error
 

@@ -69,7 +69,7 @@ class Connection(LastRequestHandler):
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # which is how aiohttp is told to keep none
+            access_log=None,  # aiohttp then writes no access log
             keepalive_timeout=limits.keepalive_timeout_s,
             lingering_time=_LINGER_S,
             max_line_size=limits.max_header_line_bytes,
@@ -131,7 +131,7 @@ class Connection(LastRequestHandler):
         if is_head and len(data) > room:
             self.parse(data[:room])
             if not self._messages:
-                self._refuse(431, "headers_too_large", "the request's head is too large")
+                self._refuse(431, "headers_too_large", "the request's headers are too large")
                 return
             data = data[room:]
         self.parse(data)
@@ -167,7 +167,7 @@ class Connection(LastRequestHandler):
         self._head_due = None
         self._listener.closed["slow_header"] += 1
         if self._head_bytes:
-            self._refuse(408, "request_timeout", "the request's head took too long")
+            self._refuse(408, "request_timeout", "the request's headers took too long")
         else:
             self.force_close()  # an answer to no request would be taken for that to the next one
 

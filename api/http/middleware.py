@@ -131,10 +131,10 @@ class RequestMiddleware:
 
 
 def _forbid_caching(request: web.Request, response: web.StreamResponse) -> None:
-    """Let no cache on the way keep a response, unless a handler says that it may.
+    """Forbid caches to store a response, unless its handler allows it.
 
-    A response to one API key is not for another one. Some proxies keep what they are told to keep
-    by their own configuration, unless the response forbids it.
+    A response to one API key is not for another one. Some proxies are configured to cache
+    responses unless the response forbids it.
     """
     headers = response.headers
     if hdrs.CACHE_CONTROL not in headers:

@@ -6,8 +6,8 @@ from typing import Final
 import structlog
 
 _SPARE_FILES: Final = 1536
-"""For connections that are accepted before others are closed for them, for logs and libraries: so
-many, or half of all if that is less."""
+"""Files kept free for logs, libraries, and connections accepted before older ones are closed; half
+of the limit if that is less."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 

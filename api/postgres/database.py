@@ -20,7 +20,7 @@ class Database:
     """Runs single statements, each in a transaction of its own.
 
     Args:
-        pool: connections for requests; the tracker has others.
+        pool: connections for requests; the tracker has its own.
         deadline_s: how long a statement may take, waiting for a connection included, in seconds.
     """
 

@@ -1,6 +1,6 @@
 """When a device was deactivated, so that its id can be released; and a key for `key_revision`.
 
-Without a primary key the table could not be updated once somebody publishes all tables, and no
+Without a primary key the table could not be updated once a publication includes all tables, and no
 API key could be revoked any more.
 """
 

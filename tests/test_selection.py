@@ -24,12 +24,12 @@ def summary(plugin, stats):
 
 def test_a_folder_of_the_list_holds_its_files_and_no_others():
     """A path that merely begins like an entry is not slow."""
-    assert slow_entry(ROOT / "tests/page/test_page.py") == "tests/page"
+    assert slow_entry(ROOT / "tests/page/test_sign_in.py") == "tests/page"
     assert slow_entry(ROOT / "tests/api/test_faults.py") == "tests/api/test_faults.py"
     assert slow_entry(ROOT / "tests/pages/test_page.py") is None
     assert slow_entry(ROOT / "tests/api/test_config.py") is None
     assert slow_entry(ROOT / "tests") is None
-    assert slow_entry(ROOT.parent / "tests/page/test_page.py") is None
+    assert slow_entry(ROOT.parent / "tests/page/test_sign_in.py") is None
 
 
 def test_a_fast_run_ignores_slow_files_alone():

@@ -140,7 +140,7 @@ function go(route) {
 }
 
 async function signIn(key) {
-  if (!canBeKey(key)) return askForKey("That is not an API key: it starts with ak_.");
+  if (!canBeKey(key)) return askForKey("That is not an API key. API keys start with ak_.");
   state.busy = true;
   refresh();
   try {

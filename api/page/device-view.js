@@ -27,7 +27,7 @@ export function deviceView(snapshot, route, track) {
     >← All devices of ${snapshot.group}</a>`;
   if (!device) {
     return html`<main class="device">${back}
-      <div class="empty panel"><h1 tabindex="-1">Not here</h1>
+      <div class="empty panel"><h1 tabindex="-1">Device not found</h1>
         <p>No active device of this group has the id <code class="long">${route.device}</code>${
           snapshot.of > snapshot.size ? ", or it is not among the first 10,000" : ""}.</p></div>
     </main>`;
@@ -50,7 +50,7 @@ export function deviceView(snapshot, route, track) {
 
 function trackView(track) {
   const { reports, problem, more, busy } = track;
-  const label = `Track of the last ${countText(reports.length)} reports; the table has the same`;
+  const label = `Track of the last ${countText(reports.length)} reports; the table lists them`;
   return html`<div class="columns">
     <section class="panel map" aria-labelledby="track-title">
       <h2 id="track-title">Track <span class="muted">${span(reports)}</span></h2>
@@ -72,7 +72,7 @@ function trackView(track) {
 
 /**
  * Return a table of reports, which are newest first.
- * @param {?object} device whose they are.
+ * @param {?object} device the device that sent the reports.
  * @param {object[]} reports
  */
 export function reportTable(device, reports) {

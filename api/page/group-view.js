@@ -44,8 +44,8 @@ function listView({ snapshot, route, selected, hold }, on) {
           autocomplete="off" spellcheck="false" @input=${(event) => on.onSearch(event.target.value)}>
       </label>
       <button class="hold" aria-pressed=${hold.isPinned} @click=${on.onPin}
-        title="Rows also keep their places while you point at them, or the focus is among them">
-        ${hold.isActive && !hold.isPinned ? "Order held" : "OrderHold order"}
+        title="Rows also stay in place while the pointer or the keyboard focus is on them">
+        ${hold.isActive && !hold.isPinned ? "Order held" : "Hold order"}
       </button>
     </div>
     ${devices.length
@@ -68,7 +68,7 @@ function mapView(devices) {
   const located = devices.reduce((count, device) => count + (device.location ? 1 : 0), 0);
   const label =
     `Map of the last positions of ${countText(located)} of the ${countText(devices.length)} ` +
-    "devices that are listed; each device's page has the same";
+    "devices that are listed; each device's page has its position as text";
   return html`<section class="panel map" aria-labelledby="map-title">
     <h2 id="map-title">Last positions</h2>
     <div class="sheet">
@@ -81,9 +81,9 @@ function mapView(devices) {
 function noDevices(snapshot) {
   return html`<div class="empty panel">
     <h2>No devices</h2>
-    <p>Nothing is registered in <b>${snapshot.group}</b>${
-      snapshot.allGroups ? "" : ", or this key may not see it"}.
-      A device appears here by itself once it registers, with
+    <p>No device is registered in <b>${snapshot.group}</b>${
+      snapshot.allGroups ? "" : ", or this API key may not read the group"}.
+      A device appears here as soon as it is registered with
       <code>POST /api/v1/devices/register</code>.</p>
   </div>`;
 }

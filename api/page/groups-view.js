@@ -25,7 +25,7 @@ function list(groups, search, onSearch) {
   if (!groups.length) {
     return html`<div class="empty">
       <h2>No groups yet</h2>
-      <p>A group is there as soon as a device is registered in it, with
+      <p>A group appears as soon as a device is registered in it with
         <code>POST /api/v1/devices/register</code>.</p>
     </div>`;
   }
@@ -39,7 +39,7 @@ function list(groups, search, onSearch) {
     <ul class="group-list panel">${shown.map(item)}</ul>
     ${shown.length ? nothing : html`<p class="empty">No group matches.</p>`}
     ${found.length > MAX_SHOWN ? html`<p class="hint">These are the first ${countText(MAX_SHOWN)} of
-      ${countText(found.length)}, by id. Search for part of an id to see others.</p>` : nothing}`;
+      ${countText(found.length)}, by id. Search for part of an id to find more.</p>` : nothing}`;
 }
 
 function item({ group_id: id, devices, last_seen_at }) {

@@ -22,13 +22,13 @@ function connection({ status, snapshot }) {
   if (status.state === "live") {
     return snapshot?.stale
       ? html`<p class="connection away"><i></i>Live, but stale: the service cannot reach its database
-          and shows only what is reported to it directly.</p>`
+          and shows only the activity that it receives itself.</p>`
       : html`<p class="connection live"><i></i>Live</p>`;
   }
   if (status.state === "connecting") return html`<p class="connection"><i></i>Connecting …</p>`;
   const seconds = status.retryAt === null ? 0 : Math.ceil((status.retryAt - performance.now()) / 1000);
   return html`<p class="connection away"><i></i>
     <span>${status.reason} ${seconds > 0 ? `Reconnecting in ${seconds} s.` : "Reconnecting …"}
-      ${snapshot ? `Shown is what was known at ${clockText(snapshot.now)}.` : ""}</span>
+      ${snapshot ? `Showing what was known at ${clockText(snapshot.now)}.` : ""}</span>
   </p>`;
 }

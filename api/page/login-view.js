@@ -28,7 +28,8 @@ export function loginView(problem, busy, onKey) {
       <p id="key-problem" class="problem" role="alert">${problem || nothing}</p>
       <button class="primary" ?disabled=${busy}>${busy ? "Signing in …" : "Sign in"}</button>
       <p id="key-hint" class="hint">
-        You see what this key may see. It stays in this tab, until you close it or sign out.
+        The page shows what this key may read. The key is stored in this tab only, until you close it
+        or sign out.
       </p>
     </form>
   </main>`;

@@ -1,6 +1,6 @@
 /**
- * Where the visitor is, as the part of the address after "#": it outlives a reload, can be gone back
- * to and sent on. It never holds the key.
+ * The route: the view and its options, stored in the part of the address after "#". It survives a
+ * reload, and works with the back button and in links. It never contains the API key.
  */
 
 const SORTS = { seen: "descending", name: "ascending", state: "ascending" };
@@ -8,7 +8,7 @@ const GROUP_ID = /^[A-Za-z0-9_-]{2,50}$/;
 const STATES = ["online", "idle", "silent"];
 
 /**
- * Return what an address's hash stands for; whatever is wrong in it is left out.
+ * Return the route of an address's hash; invalid parts are ignored.
  * @returns {{view: "start"|"groups"|"group"|"device", group: string, device: string,
  *   search: string, sort: string, order: string, state: string, page: number}}
  */

@@ -108,7 +108,7 @@ function byeOf(reason) {
 
 function reasonOf(error) {
   if (error instanceof EndedError) return error.message;
-  return error.name === "AbortError" ? "The service sends nothing any more." : "The service does not respond.";
+  return error.name === "AbortError" ? "The service has stopped sending data." : "The service does not respond.";
 }
 
 /** Return a signal that aborts once the tab has been hidden for `ms`, unless `over` aborts first. */

@@ -31,7 +31,7 @@ async def test_every_answer_keeps_the_page_to_itself(service, method, path, stat
 
 
 async def test_a_file_that_has_not_changed_is_not_sent_again(service):
-    """A browser that has it is told so; one that has another is sent it."""
+    """A browser with the current version receives 304, one with another version the file."""
     first = await service.call("GET", "/", key="")
     tag = first.headers["ETag"]
     for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):

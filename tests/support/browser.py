@@ -1,4 +1,4 @@
-"""Somebody who looks at the live page, in a real browser that notes whatever goes wrong."""
+"""Opens the live page in a real browser, and records every problem in it."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -25,32 +25,33 @@ ARGUMENTS = [
 PATIENCE_MS = 20_000
 PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1366, "height": 860}
-HEAR = """
-window.heard = "";
-const ask = window.fetch;
+RECORD = """
+window.received = "";
+const send = window.fetch;
 window.fetch = async (...request) => {
-  const answer = await ask(...request);
-  if (!answer.body) return answer;
-  const [one, other] = answer.body.tee();
-  const listen = async () => {
-    const chunks = one.pipeThrough(new TextDecoderStream()).getReader();
+  const response = await send(...request);
+  if (!response.body) return response;
+  const [copy, original] = response.body.tee();
+  const record = async () => {
+    const chunks = copy.pipeThrough(new TextDecoderStream()).getReader();
     for (let { done, value } = await chunks.read(); !done; { done, value } = await chunks.read()) {
-      window.heard += value;
+      window.received += value;
     }
   };
-  listen().catch(() => {});
-  return new Response(other, answer);
+  record().catch(() => {});
+  return new Response(original, response);
 };
 window.slowest = 0;
 new PerformanceObserver((list) => {
   for (const task of list.getEntries()) window.slowest = Math.max(window.slowest, task.duration);
 }).observe({ type: "longtask", buffered: true });
 """
-"""Keeps all that the page is told, and how long it was busy at most."""
+"""Keeps every response body that the page receives, and the duration of its longest task in ms."""
 TOO_WIDE = """
 document.documentElement.scrollWidth <= innerWidth ? [] :
   [...document.querySelectorAll("body *")]
-    .filter((one) => one.getBoundingClientRect().right > innerWidth).map((one) => one.outerHTML)
+    .filter((element) => element.getBoundingClientRect().right > innerWidth)
+    .map((element) => element.outerHTML)
 """
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -58,7 +59,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 @dataclass
 class Visitor:
-    """One tab of a browser of its own, and what went wrong in it."""
+    """One tab with a browser profile of its own, and the problems that occurred in it."""
 
     page: Page
     url: str
@@ -69,13 +70,13 @@ class Visitor:
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.problems.append(f"uncaught: {error}"))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("response", self._answered)
+        self.page.on("response", self._response)
 
     def _console(self, message: Any) -> None:
         if message.type in {"error", "warning"}:
             self.problems.append(f"console: {message.text}")
 
-    def _answered(self, response: Any) -> None:
+    def _response(self, response: Any) -> None:
         if response.status >= 400:
             self.problems.append(f"{response.status}: {urlsplit(response.url).path}")
 
@@ -83,7 +84,7 @@ class Visitor:
         await self.page.goto(self.url + where)
 
     async def sign_in(self, key: str, where: str = "/") -> None:
-        """Open a place with a key."""
+        """Open an address, and sign in with an API key."""
         await self.open(where)
         await self.page.get_by_label("API key").fill(key)
         await self.page.get_by_role("button", name="Sign in").click()
@@ -109,12 +110,12 @@ class Visitor:
     async def shows(self, names: list[str]) -> None:
         await expect(self.page.locator(".devices tbody th a")).to_have_text(names)
 
-    async def heard(self) -> str:
-        """Return all that the page was answered since it was loaded."""
-        return await self.page.evaluate("window.heard")
+    async def received(self) -> str:
+        """Return all response bodies that the page received since it was loaded."""
+        return await self.page.evaluate("window.received")
 
     async def module(self, name: str, expression: str) -> Any:
-        """Return what an expression makes of `m`, one of the page's modules."""
+        """Evaluate an expression in which `m` is one of the page's modules."""
         return await self.page.evaluate(f"import('/page/{name}.js').then((m) => {expression})")
 
     async def check_accessible(self) -> None:
@@ -125,7 +126,7 @@ class Visitor:
         assert not too_wide, too_wide
 
     def check_well(self) -> None:
-        """Fail on errors of scripts, of requests or of the policy, and on strangers' hosts."""
+        """Fail on script errors, failed requests, policy violations and requests to other hosts."""
         assert not self.problems
         assert {urlsplit(url).netloc for url in self.requests} == {urlsplit(self.url).netloc}
 
@@ -143,18 +144,18 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def visiting(browser: Browser, url: str, **options: Any) -> AsyncIterator[Visitor]:
-    """Come with a profile of one's own.
+    """Open a tab with a new browser profile.
 
     Args:
         browser: the browser.
-        url: the service.
-        options: how the visitor likes it: `color_scheme`, `viewport`, ...
+        url: the service's address.
+        options: Playwright's options of a context, such as `color_scheme` or `viewport`.
     """
     context = await browser.new_context(
         **{"viewport": DESKTOP, "locale": "en-GB", "timezone_id": "UTC", **options}
     )
     context.set_default_timeout(PATIENCE_MS)
-    await context.add_init_script(HEAR)
+    await context.add_init_script(RECORD)
     try:
         yield Visitor(await context.new_page(), url)
     finally:

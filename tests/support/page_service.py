@@ -1,4 +1,4 @@
-"""The service as a process of its own, with the live page, and what a test puts into its tables."""
+"""Runs the service in a process of its own for the page's tests, and fills its tables."""
 
 import random
 import string
@@ -19,7 +19,20 @@ from benchmarks.harness.service import running_service
 from tests.support.raw_client import free_port
 
 ONLINE_WITHIN_S, SILENT_AFTER_S = 200.0, 2000.0
-"""Not the defaults, so that a page which had its own would show."""
+"""The service's thresholds; not the defaults, so that a page with its own thresholds fails."""
+IDLE_S, SILENT_S = 300.0, 3000.0
+"""Ages that are well beyond each threshold."""
+HOSTILE_NAMES = {
+    "<img src=x onerror=alert(1)>": 0,
+    "\u202egnihton ekil": IDLE_S,
+    "W" * 50: SILENT_S,
+    "{{7*7}}${7*7}</script>": None,
+    "\u200b\u2066\u200b": None,
+    "\u2800\u3164": None,
+    "Z" + "\u0351\u0352\u0353\u0354" * 12: 0,
+    "\u0645\u0631\u0643\u0628\u0629 \u0667": 0,
+}
+"""Names that try to inject markup, reverse text, be invisible or be too wide, with ages."""
 
 
 class Host:
@@ -59,7 +72,7 @@ class Host:
             return (await scrape(session, self.url)).total("live_streams")
 
     async def make_key(self, group_id: str | None = None) -> str:
-        """Return a new key, of the tests' own making: a browser's driver may speak of it."""
+        """Create an API key without the service's generator: the browser's driver may log it."""
         key = "ak_" + "".join(random.choices(string.ascii_letters, k=43))
         await self.db.execute(
             "INSERT INTO api_keys (key_hash, prefix, name, group_id) VALUES ($1, $2, 'page', $3)",
@@ -73,7 +86,7 @@ class Host:
         )
 
     async def add(self, group_id: str, ages_s: Mapping[str, float | None]) -> dict[str, str]:
-        """Make devices that were seen so long ago, and return their ids by name."""
+        """Create devices by name with the age of their last activity; return their ids by name."""
         ids = {name: str(uuid.uuid4()) for name in ages_s}
         await self.db.executemany(
             "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
@@ -83,7 +96,7 @@ class Host:
         return ids
 
     async def move(self, device_id: str, *places: tuple[float, float]) -> None:
-        """Store where a device has been, a second apart, the last one just now."""
+        """Store a device's positions, one second apart; the last one is captured now."""
         now = int(time.time())
         await self.db.executemany(
             "INSERT INTO locations (device_id, captured_at, latitude, longitude, accuracy) "
@@ -95,9 +108,9 @@ class Host:
         headers = {"X-API-Key": key}
         async with (
             aiohttp.ClientSession(self.url, headers=headers) as session,
-            session.post(path, json=body or None) as answer,
+            session.post(path, json=body or None) as response,
         ):
-            assert answer.ok, await answer.text()
+            assert response.ok, await response.text()
 
     async def heartbeat(self, key: str, device_id: str) -> None:
         await self.post(key, f"/api/v1/devices/{device_id}/heartbeat")

@@ -1,0 +1,52 @@
+"""Gives the page's tests one browser and one service per test process: starting them is slow."""
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
+
+from tests.conftest import with_database
+from tests.support.browser import Visitor, chromium, visiting
+from tests.support.page_service import Host, hosting
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def browser() -> AsyncIterator[Browser]:
+    """Run one browser for all tests of the folder."""
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def host(
+    browser: Browser, server_dsn: str, template_dsn: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Host]:
+    """Run one service for all tests of the folder; each test uses a group of its own."""
+    name = f"activity_{uuid.uuid4().hex[:12]}"
+    admin = await asyncpg.connect(server_dsn)
+    template = urlsplit(template_dsn).path.lstrip("/")
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    folder: Path = tmp_path_factory.mktemp("page")
+    async with hosting(with_database(server_dsn, name), folder) as host:
+        yield host
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def visitor(browser: Browser, host: Host) -> AsyncIterator[Visitor]:
+    """Open a tab, and fail on each problem in it that the test has not cleared."""
+    async with visiting(browser, host.url) as visitor:
+        yield visitor
+        visitor.check_well()
+
+
+@pytest.fixture
+def group() -> str:
+    """Return the id of a group that no other test uses."""
+    return f"g-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,69 @@
+"""Shows that every view is accessible in every display mode, whatever devices are called."""
+
+import re
+
+import pytest
+from playwright.async_api import expect
+
+from tests.support.browser import PHONE, visiting
+from tests.support.page_service import HOSTILE_NAMES
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+
+LOOKS = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark", "reduced_motion": "reduce"},
+    "forced colours": {"forced_colors": "active"},
+    "phone": {"viewport": PHONE, "has_touch": True, "is_mobile": True},
+    "zoomed to 400 %": {"viewport": {"width": 320, "height": 256}},
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS.keys())
+async def test_every_view_is_accessible_and_as_narrow_as_the_screen(browser, host, group, look):
+    """axe-core finds no violation in any display mode, also with hostile names."""
+    ids = await host.add(group, HOSTILE_NAMES)
+    await host.add("another", {"Another": 0})
+    for device_id in ids.values():
+        await host.move(device_id, (48, 2), (48.5, 2.2))
+    async with visiting(browser, host.url, **look) as visitor:
+        page = visitor.page
+        await visitor.open()
+        await expect(page.get_by_label("API key")).to_be_visible()
+        paper = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", paper))) < 200) == (
+            look.get("color_scheme") == "dark"
+        )
+        await visitor.check_accessible()
+        await visitor.sign_in(await host.make_key())
+        await expect(page.locator(".group-list")).to_contain_text(group)
+        await visitor.check_accessible()
+        await page.locator(".group-list a").filter(has_text=group).click()
+        await visitor.live()
+        await expect(visitor.rows()).to_have_count(len(HOSTILE_NAMES))
+        await visitor.check_accessible()
+        await page.get_by_label("Search by name or id").fill("nobody")
+        await expect(page.get_by_role("heading", name="No device matches")).to_be_visible()
+        await visitor.check_accessible()
+        await page.get_by_role("link", name="Show all devices").click()
+        await page.get_by_role("link", name="W" * 50).click()
+        await expect(page.get_by_role("region", name="Reports", exact=True)).to_be_visible()
+        await visitor.check_accessible()
+        visitor.check_well()
+
+
+async def test_hostile_names_are_shown_as_text(visitor, host, group):
+    """They run no script, hide nothing, and change the direction of no other text."""
+    ids = await host.add(group, HOSTILE_NAMES)
+    await visitor.watch(await host.make_key(group), group, "?sort=name")
+    names = await visitor.names()
+    assert "<img src=x onerror=alert(1)>" in names
+    assert "{{7*7}}${7*7}</script>" in names
+    assert "gnihton ekil" in names
+    assert names.count("(no name)") == 2
+    heights = await visitor.rows().evaluate_all("rows => rows.map(row => row.offsetHeight)")
+    assert len(set(heights)) <= 2  # the first has no line above it
+    assert await visitor.page.locator(".devices img, .devices script").count() == 0
+    await visitor.open(f"/#/group/{group}/device/{ids['<img src=x onerror=alert(1)>']}")
+    await expect(visitor.page.get_by_role("heading", name="<img")).to_be_visible()

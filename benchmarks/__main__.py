@@ -34,7 +34,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 
 @app.callback()
 def options() -> None:
-    """Load on the service, and what it makes of it."""
+    """Demo, tests under load and benchmarks of the service."""
 
 
 @app.command()
@@ -43,7 +43,7 @@ def demo(
     leave: Annotated[bool, typer.Option("--exit", help="End when done.")] = False,
     config: Annotated[Path | None, typer.Option(help="The service's settings.")] = None,
 ) -> None:
-    """Replay the sample fleet through the service and show what became of it."""
+    """Replay the sample fleet through the service, and show the result."""
     try:
         settings = load_settings(config)
         code = uvloop.run(run_demo(settings, Console(), leave=leave))
@@ -61,15 +61,16 @@ def demo(
 @app.command()
 def fuzz(
     *,
-    requests: Annotated[int, typer.Option(min=1, help="At least how many.")] = 100_000,
+    requests: Annotated[int, typer.Option(min=1, help="The minimum number of requests.")] = 100_000,
     seed: Annotated[
-        int | None, typer.Option(help="Of the first round; by default a random one.")
+        int | None, typer.Option(help="The seed of the first round; random by default.")
     ] = None,
     dsn: Annotated[
-        str, typer.Option(help="A server to make a database on; by default an embedded one.")
+        str,
+        typer.Option(help="The server on which a database is created; an embedded one by default."),
     ] = "",
 ) -> None:
-    """Send the service what its document says, and what it does not, and see that it copes."""
+    """Send valid, invalid and malformed requests to the service, and check each response."""
     from benchmarks.fuzzing.fuzz import fuzz as run_fuzz  # noqa: PLC0415 - imports Schemathesis
 
     first = random.randrange(1 << 32) if seed is None else seed
@@ -91,14 +92,21 @@ def faults(
     only: Annotated[
         list[str] | None, typer.Option(help="One fault; may be given more than once.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each lasts.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="How long each fault lasts, in seconds.")
+    ] = 10.0,
     sequence: Annotated[
-        int, typer.Option(min=0, help="How many to draw in the end, one right after the other.")
+        int,
+        typer.Option(
+            min=0, help="The number of random faults at the end, without a recovery in between."
+        ),
     ] = 20,
-    seed: Annotated[int | None, typer.Option(help="What to draw by, to repeat a sequence.")] = None,
-    write: Annotated[Path | None, typer.Option(help="A page to write the table to.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of the random faults.")] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="A Markdown file to write the table to.")
+    ] = None,
 ) -> None:
-    """Break what is around the service, under load, and see that nothing is lost."""
+    """Run faults in the service's environment, under load, and check that nothing is lost."""
     unknown = set(only or ()) - FAULTS.keys()
     if unknown:
         known = ", ".join(FAULTS)
@@ -126,14 +134,16 @@ def faults(
 @app.command()
 def simulate(
     *,
-    flushes: Annotated[int, typer.Option(min=1, help="How many, at least.")] = 100_000,
-    seed: Annotated[int | None, typer.Option(help="Of the first history; any when left out.")] = (
-        None
-    ),
-    processes: Annotated[int, typer.Option(min=1, help="How many work at once.")] = 2,
-    trace: Annotated[bool, typer.Option("--trace", help="One history, with all steps.")] = False,
+    flushes: Annotated[int, typer.Option(min=1, help="The minimum number of flushes.")] = 100_000,
+    seed: Annotated[
+        int | None, typer.Option(help="The seed of the first history; random by default.")
+    ] = (None),
+    processes: Annotated[int, typer.Option(min=1, help="The number of processes.")] = 2,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Run one history, and print all of its steps.")
+    ] = False,
 ) -> None:
-    """Let everything fail in virtual time, and see that the tracker keeps its laws."""
+    """Simulate faults of every kind in virtual time, and check the tracker's invariants."""
     first = random.randrange(1_000_000_000) if seed is None else seed
     if trace:
         raise typer.Exit(replay(first, Console()))
@@ -145,9 +155,11 @@ def simulate(
 @app.command()
 def screenshots(
     *,
-    seconds: Annotated[int, typer.Option(min=5, help="How much to replay at its pace.")] = 300,
+    seconds: Annotated[
+        int, typer.Option(min=5, help="How many seconds to replay at their original pace.")
+    ] = 300,
 ) -> None:
-    """Take the pictures of the live page that are in docs/images/, of the sample fleet."""
+    """Take the screenshots of the live page in docs/images/, with the sample fleet."""
     from benchmarks.demo.screenshots import NoBrowserError  # noqa: PLC0415 - imports Playwright
     from benchmarks.demo.screenshots import screenshots as take_screenshots  # noqa: PLC0415
 
@@ -169,7 +181,10 @@ def _command(name: str, documentation: str) -> None:
     def run_benchmark(
         *,
         dsn: Annotated[
-            str, typer.Option(help="A server to make databases on; by default an embedded one.")
+            str,
+            typer.Option(
+                help="The server on which databases are created; an embedded one by default."
+            ),
         ] = "",
         compare: Annotated[
             Path | None, typer.Option(help="An earlier results.json to print this run against.")
@@ -191,21 +206,21 @@ def _command(name: str, documentation: str) -> None:
 
 
 def _width() -> int | None:
-    """Return what the table needs, where there is no terminal to say how much there is."""
+    """Return the width that the table needs, for output that is no terminal."""
     return None if sys.stdout.isatty() else 200
 
 
 for _name, _documentation in {
-    "touch": "What a touch costs, in time and in memory.",
-    "flush": "How fast rows are written, and at what cost.",
-    "http": "What tracking costs requests, against other ways to track.",
-    "ingest": "Uploads in groups, against an INSERT for each.",
-    "flood": "What valid clients notice of a flood of wrong keys.",
-    "live": "What open live pages cost the heartbeats.",
-    "scale": "From a thousand keys to a million.",
-    "scrape": "What Prometheus costs, with a million keys pending.",
-    "slow": "What other clients notice of one API key that takes all it can.",
-    "peers": "Other systems that track activity in batches.",
+    "touch": "The cost of a touch, in time and in memory.",
+    "flush": "The throughput of flushes, and their cost.",
+    "http": "The cost of tracking for requests, compared with other designs.",
+    "ingest": "Batch commits of uploads, compared with an INSERT for each.",
+    "flood": "The effect of a flood of wrong API keys on valid clients.",
+    "live": "The cost of live streams for heartbeats.",
+    "scale": "The cost of a row, with a thousand to a million keys.",
+    "scrape": "The cost of a scrape, with a million keys pending.",
+    "slow": "The effect of an abusive API key on other clients.",
+    "peers": "Comparison with other systems that track activity in batches.",
     "all": "Every benchmark, in under ten minutes.",
 }.items():
     _command(_name, _documentation)

@@ -1,4 +1,4 @@
-"""The demo: the whole service on the sample fleet's real reports, and what became of them.
+"""The demo: sends the sample fleet's real reports to the service, and checks the result.
 
 Every report is posted on its own, as the fleet would; the service runs in a process of its own, on
 an embedded server or on the one that ACTIVITY__DATABASE__URL names.
@@ -41,7 +41,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Replay:
-    """What the service answered to the replayed reports."""
+    """The responses to the replayed reports."""
 
     reports: int
     started_at: int = field(default_factory=lambda: int(time.time()))
@@ -55,8 +55,8 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
 
     Args:
         settings: the service's settings; its server and its database.
-        console: where to show what happens.
-        leave: end when done, instead of staying up until Ctrl-C.
+        console: where progress is shown.
+        leave: whether to end when done, instead of staying up until Ctrl-C.
 
     Returns:
         0 if every report was accepted, every aircraft is listed as seen, and the counters balance;
@@ -82,7 +82,7 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
             _lent_key(settings, dsn) as key,
             aiohttp.ClientSession(url, headers={"X-API-Key": key}) as session,
         ):
-            console.print(f"the service answers at {url}, its log is {folder / 'demo.log'}")
+            console.print(f"the service listens at {url}, its log is {folder / 'demo.log'}")
             await _register(session, fleet)
             replay = await _replay(session, reports, console)
             metrics = await _settled(session)
@@ -100,7 +100,7 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
 
 @asynccontextmanager
 async def _lent_key(settings: Settings, dsn: str) -> AsyncIterator[str]:
-    """Give a key that is revoked in the end; if there is none, it expires within a day."""
+    """Yield an API key that is revoked at the end, and expires after a day in any case."""
     async with open_database(dsn, settings.database, connections=1) as database:
         key = await create_key(database, _KEY_NAME, None, valid_s=_KEY_VALID_S)
         try:
@@ -112,8 +112,8 @@ async def _lent_key(settings: Settings, dsn: str) -> AsyncIterator[str]:
 
 async def _register(session: aiohttp.ClientSession, fleet: Sequence[Aircraft]) -> None:
     for aircraft in fleet:
-        async with session.post("/api/v1/devices/register", json=aircraft.registration) as answer:
-            answer.raise_for_status()
+        async with session.post("/api/v1/devices/register", json=aircraft.registration) as response:
+            response.raise_for_status()
 
 
 async def _replay(
@@ -125,9 +125,9 @@ async def _replay(
 
     async def client() -> None:
         for body in bodies:  # shared by all clients: each takes the next one
-            async with session.post("/api/v1/locations", data=body, headers=headers) as answer:
-                await answer.read()
-                replay.statuses[answer.status] += 1
+            async with session.post("/api/v1/locations", data=body, headers=headers) as response:
+                await response.read()
+                replay.statuses[response.status] += 1
 
     async def watch() -> None:
         columns = ("replaying", BarColumn(), MofNCompleteColumn(), "reports", TimeRemainingColumn())
@@ -151,7 +151,7 @@ async def _replay(
 
 
 async def _settled(session: aiohttp.ClientSession) -> Metrics:
-    """Wait until everything is in the table, or long enough; the last scrape either way."""
+    """Wait until everything is in the table, or for the timeout; return the last scrape."""
     deadline = time.monotonic() + _SETTLED_WITHIN_S
     while True:
         metrics = await scrape(session, "")
@@ -161,9 +161,9 @@ async def _settled(session: aiohttp.ClientSession) -> Metrics:
 
 
 async def _listing(session: aiohttp.ClientSession) -> list[dict[str, Any]]:
-    async with session.get("/api/v1/devices", params={"group_id": GROUP}) as answer:
-        answer.raise_for_status()
-        devices: list[dict[str, Any]] = (await answer.json())["devices"]
+    async with session.get("/api/v1/devices", params={"group_id": GROUP}) as response:
+        response.raise_for_status()
+        devices: list[dict[str, Any]] = (await response.json())["devices"]
         return devices
 
 
@@ -173,13 +173,13 @@ def find_problems(
     listing: Sequence[dict[str, Any]],
     metrics: Metrics,
 ) -> list[str]:
-    """Return what is not as it should be after a replay, in words; nothing if all is well.
+    """Return the checks that fail after a replay, as text.
 
     Args:
-        replay: what the service answered.
+        replay: the service's responses.
         fleet: the aircraft that were replayed.
         listing: the devices that the service lists.
-        metrics: the service's own numbers, when nothing should be pending.
+        metrics: the service's metrics, when nothing should be pending.
     """
     problems = []
     if replay.statuses.keys() != {_OK} or replay.statuses[_OK] != replay.reports:

@@ -1,6 +1,6 @@
 """The sample fleet: one hour of real position reports of 91 aircraft over Paris, as uploads.
 
-Where the data comes from is in data/README.md.
+data/README.md names the source of the data.
 """
 
 import csv
@@ -16,7 +16,7 @@ _FILE: Final = Path(__file__).parent / "data" / "adsb_one_hour.csv.gz"
 _METRES_PER_FOOT: Final = 0.3048
 _METRES_A_SECOND_PER_KNOT: Final = 1852 / 3600
 _ACCURACY_M: Final = 30.0
-"""The data has none; aircraft are required to know their position about this well."""
+"""Accuracy in metres. The data has none; this is about what aircraft are required to have."""
 
 
 @dataclass(frozen=True, slots=True)

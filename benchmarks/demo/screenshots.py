@@ -1,7 +1,7 @@
-"""Pictures of the live page for the documentation: the sample fleet, as its hour ends.
+"""Takes screenshots of the live page for the documentation, with the sample fleet.
 
-All of the hour but its last minutes is uploaded at once, and the devices are said to have been seen
-when their last reports were captured. The last minutes are replayed at the pace at which they came.
+All of the hour but its last minutes is uploaded at once, and each device's activity is set to the
+time of its last report. The last minutes are replayed at their original pace.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from benchmarks.harness.service import running_service
 
 FOLDER: Final = Path(__file__).parents[2] / "docs" / "images"
 _SHOWN: Final = "AFR45FG"
-"""The device whose page is shown: one that has just taken off."""
+"""The device whose page is shown: an aircraft that has just taken off."""
 _BATCH: Final = 50
 _UPLOADS: Final = 8
 _DESKTOP: Final = {"width": 1400, "height": 900}
@@ -47,15 +47,15 @@ Reports = Sequence[dict[str, Any]]
 
 
 class NoBrowserError(Exception):
-    """There is no browser to take pictures with."""
+    """There is no browser to take screenshots with."""
 
 
 async def screenshots(console: Console, *, seconds: int) -> None:
-    """Take the pictures, and write them to docs/images/.
+    """Take the screenshots, and write them to docs/images/.
 
     Args:
-        console: where to say what happens.
-        seconds: how much of the hour to replay at its own pace.
+        console: where progress is printed.
+        seconds: how many seconds at the end of the hour are replayed at their original pace.
 
     Raises:
         NoBrowserError: chromium is not installed.
@@ -115,8 +115,8 @@ async def _chromium() -> AsyncIterator[Browser]:
 
 
 async def _post(session: aiohttp.ClientSession, path: str, body: object) -> None:
-    async with session.post(path, json=body) as answer:
-        answer.raise_for_status()
+    async with session.post(path, json=body) as response:
+        response.raise_for_status()
 
 
 async def _upload(session: aiohttp.ClientSession, reports: Reports) -> None:
@@ -140,7 +140,7 @@ async def _upload(session: aiohttp.ClientSession, reports: Reports) -> None:
 async def _backdate(
     session: aiohttp.ClientSession, dsn: str, reports: Reports, now_ms: int
 ) -> None:
-    """Let devices have been seen when they were, once nothing is pending that says otherwise."""
+    """Set each device's activity to the time of its last report, when no touch is pending."""
     while (await scrape(session, "")).total("activity_buffer_keys", target="devices"):
         await asyncio.sleep(0.2)
     last: dict[str, int] = {}
@@ -169,7 +169,7 @@ async def _watch(browser: Browser, url: str, key: str, look: str) -> Page:
 
 
 async def _replay(session: aiohttp.ClientSession, reports: Reports, start_ms: int) -> None:
-    """Post reports when they are due: spread over their second, as devices keep no common beat."""
+    """Post reports when they are due, spread over their second, as devices are not synchronized."""
     started = time.monotonic()
     for second, due in itertools.groupby(
         reports, key=lambda report: (report["timestamp"] - start_ms) // 1000

@@ -1,4 +1,4 @@
-"""What can go wrong around the service, one by one: each begins, lasts a while, and is mended."""
+"""The faults in the service's environment. Each begins, lasts some seconds, and is undone."""
 
 from benchmarks.faults import network, process, server, tables
 from benchmarks.faults.fault import FAULTS, Fault

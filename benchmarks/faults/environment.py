@@ -1,4 +1,4 @@
-"""The environment of the faults: a server, a proxy before it, the service, and load on it."""
+"""The environment of the faults: a database server, a proxy, the service, and load on it."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ from benchmarks.harness.service import running_service
 from benchmarks.harness.testbed import Fleet, Testbed, connected
 
 ROLE: Final = "service"
-"""The role of the service: no superuser, so that limits and permissions hold for it."""
+"""The service's database role. It is no superuser, so limits and permissions apply to it."""
 _DEVICES: Final = 50
 _MAX_CONNECTIONS: Final = 40
 _STORED: Final = """
@@ -32,12 +32,12 @@ SELECT device_id::text, (extract(epoch FROM captured_at) * 1000)::bigint FROM lo
 
 
 class Service:
-    """The service as a process that may be ended and started again.
+    """The service as a process that a fault may stop and start again.
 
     Args:
-        url: where it answers.
-        settings: its environment.
-        folder: for its logs.
+        url: its address.
+        settings: its environment variables.
+        folder: where its logs are written.
     """
 
     def __init__(self, url: str, settings: Mapping[str, str], folder: Path) -> None:
@@ -58,26 +58,26 @@ class Service:
         )
 
     async def stop(self) -> None:
-        """Stop it gently, if it runs."""
+        """Stop it with SIGTERM, if it runs."""
         await self._stack.aclose()
 
 
 @dataclass(slots=True)
 class Environment:
-    """What a fault may break, and what is watched meanwhile.
+    """What faults act on and checks read.
 
     Attributes:
         server: the database server.
-        proxy: what is between the service and the server.
+        proxy: the TCP proxy between the service and the server.
         service: the service.
-        settings: the service's.
-        fleet: its database, past the proxy and as superuser, and who is in it.
-        load: what is sent to it.
-        invariants: what the table showed, and which invariants were broken.
+        settings: the service's settings.
+        fleet: the database, as superuser and without the proxy, with its devices and API keys.
+        load: the requests that are sent to the service.
+        invariants: the checker that polls the tables.
         session: for requests to the service.
-        seconds: how long a fault lasts.
-        victim: the device that suffers, where a fault is about one.
-        problems: what should not have happened, as text.
+        seconds: how long a fault lasts, in seconds.
+        victim: the device that a fault of a single row affects.
+        problems: failed checks, as text.
     """
 
     server: BreakableServer
@@ -99,7 +99,7 @@ class Environment:
                 await connection.execute(statement)
 
     async def disconnect(self) -> None:
-        """End all sessions of the service, from within the server."""
+        """End all database sessions of the service, with `pg_terminate_backend`."""
         await self.execute(
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'"
         )
@@ -108,18 +108,18 @@ class Environment:
         """Return what was acknowledged and is not in the table, as text.
 
         Args:
-            owed: what the load was owed at a time at which all should be written.
+            owed: `Steady.owed` at a time by which all of it should be written.
         """
-        answered = self.load.stored.copy()
+        acknowledged = self.load.stored.copy()
         async with connected(self.fleet.dsn) as connection:
             seen = {row[0]: row[1] for row in await connection.fetch(TRACKED_TIMES)}
             stored = await connection.fetch(_STORED)
         late = [key for key, at in owed.items() if seen.get(key, 0) < at]
-        gone = answered - {(row[0], row[1]) for row in stored}
+        gone = acknowledged - {(row[0], row[1]) for row in stored}
         return [
             *(f"{key} was seen at {owed[key]}, the table has {seen.get(key)}" for key in late[:3]),
             *([f"... and {len(late) - 3} more"] if len(late) > 3 else ()),
-            *([f"{len(gone)} uploads that were answered 200 are not stored"] if gone else ()),
+            *([f"{len(gone)} uploads with the response 200 are not stored"] if gone else ()),
         ]
 
     async def metrics(self) -> Metrics:
@@ -129,11 +129,11 @@ class Environment:
 
 @asynccontextmanager
 async def running_environment(settings: Settings, *, seconds: float) -> AsyncIterator[Environment]:
-    """Set everything up, with the load running, while the block runs.
+    """Run the environment, with load on the service, while the block runs.
 
     Args:
-        settings: the service's; where it listens and its database are ours to say.
-        seconds: how long a fault lasts.
+        settings: the service's settings; its port, database and directories are replaced.
+        seconds: how long a fault lasts, in seconds.
     """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="activity-faults-")))

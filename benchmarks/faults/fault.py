@@ -1,4 +1,4 @@
-"""What a fault is, and the register of all of them."""
+"""Defines what a fault is, and registers all faults by name."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,20 +10,19 @@ from benchmarks.faults.environment import Environment
 _Happening = Callable[[Environment], AsyncIterator[None]]
 
 SOON_S: Final = 60.0
-"""For what a fault itself waits for, which is done in a moment unless something is broken."""
+"""Timeout for what a fault itself waits for; it takes a moment unless something is broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that goes wrong.
+    """A fault in the service's environment.
 
     Attributes:
-        name: what it is called on the command line.
-        what: what happens, in a line.
-        happen: begins it, and mends it when the block ends.
-        requests_suffer: the service itself is stopped or gone, so that requests wait or find
-            nobody; without it, no heartbeat may.
-        times: how many times as long as others it lasts.
+        name: its name on the command line.
+        what: a description in one line.
+        happen: begins the fault, and undoes it when the block ends.
+        requests_suffer: whether heartbeats may wait or fail, because the service itself is stopped.
+        times: the multiple of the usual duration that it lasts.
     """
 
     name: str
@@ -34,15 +33,15 @@ class Fault:
 
 
 FAULTS: Final[dict[str, Fault]] = {}
-"""All of them by name."""
+"""All faults by name."""
 
 
 def fault(*, requests_suffer: bool = False, times: int = 1) -> Callable[[_Happening], _Happening]:
-    """Register a fault, whose name and description are those of the function.
+    """Register a fault. Its name and description are those of the decorated function.
 
     Args:
-        requests_suffer: as of `Fault`.
-        times: likewise.
+        requests_suffer: see `Fault`.
+        times: see `Fault`.
     """
 
     def register(happen: _Happening) -> _Happening:

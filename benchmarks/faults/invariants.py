@@ -1,4 +1,4 @@
-"""Polls the tracked columns, to see whether any time moves backwards or is in the future."""
+"""Polls the tracked columns, and reports each time that moves backwards or is in the future."""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import Final
 import asyncpg
 
 KEYS: Final = "all API keys"
-"""Under what name the latest use of any key is kept, beside the devices."""
+"""The name under which the latest use of any API key is kept, beside the devices."""
 _EVERY_S: Final = 0.1
 _PATIENCE_S: Final = 1.0
 TRACKED_TIMES: Final = f"""
@@ -17,20 +17,20 @@ SELECT key, extract(epoch FROM at)::bigint, at > clock_timestamp() FROM (
 ) AS seen (key, at)
 WHERE at IS NOT NULL
 """
-"""Each device, and the latest use of any key: when, and whether that is in the future."""
+"""The time of each device and of the latest use of any API key, and whether it is in the future."""
 
 _UNSEEN: Final = (
     *(OSError, TimeoutError, asyncpg.PostgresError),
     *(asyncpg.InterfaceError, asyncpg.InternalClientError),
 )
-"""The server is away, slow or cut off, the table is locked, renamed or changed."""
+"""Errors of a poll while the server is unreachable or slow, or the table is locked or altered."""
 
 
 class InvariantChecker:
-    """Polls by a connection of its own, which does not pass the proxy.
+    """Polls on a connection of its own, which does not go through the proxy.
 
     Args:
-        dsn: the database, as a user who may see everything.
+        dsn: the database, as a role that may read all of it.
 
     Attributes:
         table: the latest second of each device at the last poll.
@@ -45,7 +45,7 @@ class InvariantChecker:
         self._dsn = dsn
 
     async def watch(self) -> None:
-        """Poll until cancelled; polls that fail are tried again."""
+        """Poll until cancelled; polls that fail are retried."""
         while True:
             with suppress(*_UNSEEN):
                 await self._poll_until_it_fails()

@@ -1,4 +1,4 @@
-"""Heartbeats and uploads at a steady rate, and what the service acknowledged of them."""
+"""Sends heartbeats and uploads at a steady rate, and records what the service acknowledged."""
 
 import asyncio
 import math
@@ -16,20 +16,21 @@ from benchmarks.harness.testbed import Fleet
 HEARTBEATS_PER_S: Final = 100
 UPLOADS_PER_S: Final = 25
 _PATIENCE_S: Final = 20.0
-"""Far beyond what the service lets anybody wait."""
+"""Timeout of a request; far longer than the service's own timeouts."""
 _FIRST_CAPTURE_MS: Final = 1_700_000_000_000
 UNREACHABLE: Final = "unreachable"
-"""What became of a request that nobody answered."""
+"""The outcome of a request without a response."""
 
 
 @dataclass(slots=True)
 class Phase:
-    """What became of the requests that were sent in one phase.
+    """The outcomes of the requests that were sent in one phase.
 
     Attributes:
-        heartbeats: how many, by status.
-        uploads: likewise; a 503 that is not as promised is under what is wrong with it.
-        latencies_s: of heartbeats that were answered, from when they were due.
+        heartbeats: the number of heartbeats by status.
+        uploads: the number of uploads by status. A 503 without the promised body and header is
+            counted under a text that says what is wrong with it.
+        latencies_s: latencies of heartbeats with a response, from when they were due, in seconds.
     """
 
     heartbeats: Counter[int | str] = field(default_factory=Counter)
@@ -44,18 +45,19 @@ class Phase:
 
 
 class Steady:
-    """The load. A request is sent when it is due, whatever became of those before.
+    """The load. Each request is sent when it is due, whether or not those before have a response.
 
     Args:
-        session: for the service, with its URL.
-        fleet: who sends; all share the first API key.
+        session: a client session with the service's URL.
+        fleet: the devices that send; all share the first API key.
 
     Attributes:
-        phase: where requests that are sent from now on are counted.
-        trusting: whether the service's clock is right, so that what it acknowledges must be seen.
+        phase: counts the requests that are sent from now on.
+        trusting: whether the service's clock is right, so that the table must show each
+            acknowledged heartbeat.
         seen: the second in which the last acknowledged heartbeat of each device was sent.
-        heard_at: when a request of each device last ended, whatever became of it, in seconds since
-            the epoch.
+        heard_at: when the last request of each device ended, with or without success, in epoch
+            seconds.
         silent: devices that send nothing.
         stored: acknowledged uploads, by device and capture time in milliseconds.
     """
@@ -72,7 +74,7 @@ class Steady:
         self._headers = {"X-API-Key": fleet.keys[0]}
 
     async def run(self) -> None:
-        """Send until cancelled; what is under way then is broken off."""
+        """Send until cancelled. Requests in flight are cancelled, too."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         async with asyncio.TaskGroup() as requests:
@@ -92,8 +94,8 @@ class Steady:
         """Send a heartbeat.
 
         Args:
-            device: whose.
-            due: when it was to be sent, by the loop's clock; now when left out.
+            device: the id of the device.
+            due: when it was due, by the loop's clock; None means now.
         """
         loop = asyncio.get_running_loop()
         due = loop.time() if due is None else due
@@ -106,7 +108,7 @@ class Steady:
             self.seen[device] = max(sent_at, self.seen.get(device, 0))
 
     def owed(self) -> dict[str, int]:
-        """Return what the table must show: a second, or a later one, of each device and the key."""
+        """Return the earliest time that the table must show for each device and the key."""
         return {**self.seen, KEYS: max(self.seen.values(), default=0)}
 
     async def _upload(self, device: str, captured_ms: int) -> None:
@@ -119,7 +121,7 @@ class Steady:
         if status == 200:
             self.stored.add((device, captured_ms))
         elif status == 503 and (body.get("error") != "unavailable" or not retry_after):
-            status = "503 without a word" if not body else f"503 {body}, {retry_after}"
+            status = "503 without a body" if not body else f"503 {body}, {retry_after}"
         phase.uploads[status] += 1
 
     async def _post(
@@ -130,11 +132,11 @@ class Steady:
         try:
             async with self._session.post(
                 path, json=json, headers=self._headers, timeout=patience
-            ) as answer:
-                is_json = answer.content_type == "application/json"
-                body: dict[str, object] = await answer.json() if is_json else {}
+            ) as response:
+                is_json = response.content_type == "application/json"
+                body: dict[str, object] = await response.json() if is_json else {}
         except (aiohttp.ClientError, OSError, TimeoutError):
             return UNREACHABLE, {}, None
         finally:
             self.heard_at[device] = time.time()
-        return answer.status, body, answer.headers.get("Retry-After")
+        return response.status, body, response.headers.get("Retry-After")

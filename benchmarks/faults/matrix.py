@@ -1,4 +1,4 @@
-"""The fault matrix: every fault alone, then some in a row, as a table and as a page."""
+"""Runs the fault matrix: every fault alone, then some in a row. Shows it as table and page."""
 
 import random
 from collections.abc import Sequence
@@ -25,45 +25,49 @@ _MB: Final = 1_000_000
 _PAGE: Final = """\
 # Faults
 
-The service, as shipped, with {heartbeats} heartbeats and {uploads} uploads a second on it, while
-things go wrong around it. Written by a run:
+The service, as shipped, with {heartbeats} heartbeats and {uploads} uploads a second on it, during
+faults in its environment. This page is written by a run:
 
 ```sh
 {command}
 ```
 
-{at:%Y-%m-%d}; {machine}. Each fault lasts {seconds:g} s, unless it says otherwise, and the service
-recovers before the next.
+{at:%Y-%m-%d}; {machine}. Each fault lasts {seconds:g} s, unless its description says
+otherwise, and the service recovers before the next one.
 
 {table}
 
-- **heartbeats**: how many were answered 204 during the fault. Any other answer is in the verdict.
-- **p99**: of their latency, against the seconds before the fault. The machine is noisy: a ratio
-  of 2 says nothing. Nobody waited for the database, or the verdict would say so.
-- **uploads stored**, **503**: answered 200, or 503 with JSON and `Retry-After`; likewise.
-- **unanswered**: heartbeats and uploads that found nobody, where the service itself was stopped.
-- **memory**: what the process grew by.
-- **recovered**: from the end of the fault until all that had been acknowledged was in the table
-  and uploads were stored again. Two flush intervals and the longest backoff, {limit:g} s, may pass.
-- **verdict**: *held* means that besides all of this no acknowledged heartbeat or upload is missing,
-  no time is in the future or later than the request, none moved backwards while the table was
-  watched, nothing was dropped, and the counters balance. Some devices
-  fall silent before a fault ends, so that no later heartbeat hides a lost one.
+- **heartbeats**: how many had the response 204 during the fault. The verdict lists
+  any other response.
+- **p99**: the 99th percentile of their latency, as a ratio to that of the seconds before the fault.
+  The machine is noisy: a ratio of 2 means nothing. If a request had waited for the database, the
+  verdict would say so.
+- **uploads stored**, **503**: uploads with the response 200, or 503 with JSON and
+  `Retry-After`. The verdict lists any other response.
+- **unanswered**: heartbeats and uploads without a response, while the service itself was stopped.
+- **memory**: the growth of the process.
+- **recovered**: from the end of the fault until the table had everything that was acknowledged,
+  and uploads were stored again. The limit is two flush intervals and the longest backoff:
+  {limit:g} s.
+- **verdict**: *held* means that the above is as it should be, and these invariants hold: no
+  acknowledged heartbeat or upload is missing, no time is in the future or later than its request,
+  no time moved backwards, no touch was dropped, and the counters balance. Some devices stop sending
+  before a fault ends, so that no later heartbeat hides a lost one.
 {in_a_row}"""
 _IN_A_ROW: Final = """
-*In a row*, drawn with seed {seed}, without a rest between them: {names}.
+*In a row*, drawn with seed {seed}, without a recovery between them: {names}.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to happen.
+    """Which faults to run.
 
     Attributes:
-        seconds: how long each fault lasts.
-        alone: faults that happen one by one, the service recovering after each.
-        seed: of what is drawn.
-        in_a_row: how many faults to draw, which happen one right after the other.
+        seconds: how long each fault lasts, in seconds.
+        alone: faults that are run one by one; the service recovers after each.
+        seed: the seed of the random choice of faults.
+        in_a_row: how many faults to choose at random, and to run without a recovery between them.
     """
 
     seconds: float
@@ -72,18 +76,18 @@ class Plan:
     in_a_row: int = 0
 
     def drawn(self) -> list[str]:
-        """Return the faults that happen in a row, the same ones for the same seed."""
+        """Return the faults to run in a row. They depend only on the seed."""
         return random.Random(self.seed).choices(list(FAULTS), k=self.in_a_row)
 
 
 @dataclass(slots=True)
 class Matrix:
-    """What became of a plan.
+    """The outcomes of a plan.
 
     Attributes:
         plan: the plan.
         limit_s: how long a recovery may take, in seconds.
-        outcomes: by the name of the fault.
+        outcomes: each fault's outcome, by the name of the fault.
     """
 
     plan: Plan
@@ -92,16 +96,16 @@ class Matrix:
 
     @property
     def held(self) -> bool:
-        """Whether nothing happened that should not."""
+        """Whether every check succeeded."""
         return not any(outcome.problems for outcome in self.outcomes.values())
 
 
 async def carry_out(plan: Plan, settings: Settings, console: Console) -> Matrix:
-    """Put the service through a plan.
+    """Run the faults of a plan against the service.
 
     Args:
-        plan: what is to happen.
-        settings: the service's.
+        plan: which faults to run.
+        settings: the service's settings.
         console: where progress is shown.
     """
     matrix, drawn = Matrix(plan), plan.drawn()
@@ -124,8 +128,8 @@ def show(matrix: Matrix, console: Console) -> None:
     """Print the table.
 
     Args:
-        matrix: what became of a plan.
-        console: where to.
+        matrix: the outcomes.
+        console: where to print.
     """
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("fault")
@@ -144,8 +148,8 @@ def page(matrix: Matrix, command: str) -> str:
     """Return the page of a run in Markdown.
 
     Args:
-        matrix: what became of a plan.
-        command: by which it can be repeated.
+        matrix: the outcomes.
+        command: the command that repeats the run.
     """
     plan, results = matrix.plan, Report().results
     drawn = plan.drawn()

@@ -1,4 +1,4 @@
-"""What goes wrong between the service and the database server."""
+"""Faults of the network between the service and the database server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def black_hole(environment: Environment) -> AsyncIterator[None]:
 
 @fault()
 async def latency(environment: Environment) -> AsyncIterator[None]:
-    """Each answer of the server is two seconds late."""
+    """Each response of the server is two seconds late."""
     environment.proxy.delay_s = _LATE_S
     try:
         yield
@@ -49,7 +49,7 @@ async def latency(environment: Environment) -> AsyncIterator[None]:
 
 @fault()
 async def narrow_network(environment: Environment) -> AsyncIterator[None]:
-    """10 kB pass in a second, for all connections together."""
+    """All connections together transfer at most 10 kB a second."""
     environment.proxy.bytes_per_s = _SLOW_BYTES_PER_S
     try:
         yield
@@ -59,7 +59,7 @@ async def narrow_network(environment: Environment) -> AsyncIterator[None]:
 
 @fault()
 async def half_a_reply(environment: Environment) -> AsyncIterator[None]:
-    """Whatever is committed, the connection is cut in the middle of the server saying so."""
+    """The connection is cut in the middle of each response that confirms a commit."""
     environment.proxy.halving = True
     try:
         yield

@@ -1,4 +1,4 @@
-"""What goes wrong with the service's own process and its host."""
+"""Faults of the service's own process and its host."""
 
 import asyncio
 import signal
@@ -20,28 +20,29 @@ async def clock_ahead(environment: Environment) -> AsyncIterator[None]:
         yield
     finally:
         environment.service.process.send_signal(signal.SIGUSR2)
-        # What is pending is stored as of its flush, by the server's clock: never in the future,
-        # but later than it was.
+        # Pending touches are stored with the database server's time of the flush: never in the
+        # future, but later than the requests.
         environment.load.heard_at.update(dict.fromkeys(environment.fleet.devices, float("inf")))
 
 
 @fault()
 async def clock_back(environment: Environment) -> AsyncIterator[None]:
     """The clock of the service's host is an hour back."""
-    # What is acknowledged meanwhile is an hour older by the service's clock: it moves nothing.
+    # Heartbeats acknowledged meanwhile are an hour older by the service's clock, so the table
+    # does not change.
     environment.load.trusting = False
     environment.service.process.send_signal(signal.SIGUSR2)
     try:
         yield
     finally:
         environment.service.process.send_signal(signal.SIGUSR1)
-        async with environment.session.get("/api/health/live"):  # answered by the right clock
+        async with environment.session.get("/api/health/live"):  # a response by the right clock
             environment.load.trusting = True
 
 
 @fault(requests_suffer=True)
 async def event_loop_blocked(environment: Environment) -> AsyncIterator[None]:
-    """The service does nothing at all for three seconds (SIGSTOP)."""
+    """The service's process is stopped for three seconds (SIGSTOP)."""
     process = environment.service.process
     process.send_signal(signal.SIGSTOP)
     try:
@@ -53,7 +54,7 @@ async def event_loop_blocked(environment: Environment) -> AsyncIterator[None]:
 
 @fault(requests_suffer=True)
 async def sigterm(environment: Environment) -> AsyncIterator[None]:
-    """The service is told to stop under load, and started again."""
+    """The service receives SIGTERM under load, and is started again."""
     await _end(environment, signal.SIGTERM)
     environment.problems += await environment.unwritten(environment.load.owed())
     yield
@@ -62,8 +63,8 @@ async def sigterm(environment: Environment) -> AsyncIterator[None]:
 
 @fault(requests_suffer=True)
 async def sigterm_twice(environment: Environment) -> AsyncIterator[None]:
-    """The service is told to stop twice under load, and started again."""
-    environment.proxy.delay_s = _SLOWLY_S  # so that it has not ended when it is told again
+    """The service receives SIGTERM twice under load, and is started again."""
+    environment.proxy.delay_s = _SLOWLY_S  # so that it still runs at the second signal
     await _end(environment, signal.SIGTERM, signal.SIGTERM)
     environment.proxy.delay_s = 0.0
     environment.problems += await environment.unwritten(environment.load.owed())
@@ -73,7 +74,7 @@ async def sigterm_twice(environment: Environment) -> AsyncIterator[None]:
 
 @fault(requests_suffer=True)
 async def sigterm_without_database(environment: Environment) -> AsyncIterator[None]:
-    """The server is stopped, then the service is told to stop; both are started again."""
+    """The server is stopped, then the service receives SIGTERM; both are started again."""
     await asyncio.to_thread(environment.server.stop)
     try:
         yield
@@ -84,7 +85,7 @@ async def sigterm_without_database(environment: Environment) -> AsyncIterator[No
 
 
 async def _start(environment: Environment) -> None:
-    """Start the service, and let it know who is there: of strangers it has to ask the server."""
+    """Start the service, and fill its cache of devices, which saves later lookups."""
     await environment.service.start()
     for device in set(environment.fleet.devices) - environment.load.silent:
         await environment.load.heartbeat(device)

@@ -1,4 +1,4 @@
-"""A TCP proxy before a database, to do to its connections what networks do."""
+"""A TCP proxy before a database server that delays, throttles, holds and cuts connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,22 +7,23 @@ from typing import Final, TypeAlias
 
 _CHUNK_BYTES: Final = 16_384
 _COMMITTED: Final = (b"COMMIT\0", b"INSERT 0 ")
-"""In how a server says that it has committed: a transaction, or a single statement's upload."""
+"""Parts of responses that confirm a commit: of a transaction, or of a single INSERT."""
 
 _Queue: TypeAlias = "asyncio.Queue[tuple[float, bytes]]"
 
 
 class Proxy:
-    """Passes on what clients and the server say to each other, unless told otherwise.
+    """Forwards data between clients and the server, with the faults that its attributes set.
 
     Args:
         upstream: the server's Unix socket.
 
     Attributes:
         port: where it listens on 127.0.0.1.
-        delay_s: how much later answers arrive, in seconds.
-        bytes_per_s: what passes in a second, all connections taken together; None is no limit.
-        halving: of each answer that says that something is committed pass on half, and cut.
+        delay_s: delay of the server's responses, in seconds.
+        bytes_per_s: throughput limit of all connections together; None is no limit.
+        halving: whether to forward only half of each response that confirms a commit, and then
+            cut the connection.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -38,26 +39,26 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
 
     def swallow(self) -> None:
-        """Let nothing through; as by TCP, what is sent meanwhile is sent again in the end."""
+        """Hold all data back. As TCP retransmits, it is delivered after `restore`."""
         self._open.clear()
 
     def restore(self) -> None:
-        """Let everything through again."""
+        """Forward data again."""
         self._open.set()
 
     def cut(self) -> None:
-        """Cut all connections that there are."""
+        """Abort all open connections."""
         for writer in self._writers:
             writer.transport.abort()
 
     def accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        """Carry a connection in a task of its own."""
+        """Forward a connection in a task of its own."""
         task = asyncio.create_task(self._carry(client, to_client), name="proxy")
         self._carrying.add(task)
         task.add_done_callback(self._carrying.discard)
 
     async def close(self) -> None:
-        """Cut all connections, and end what carries them."""
+        """Abort all connections, and cancel their tasks."""
         for task in self._carrying:
             task.cancel()
         if self._carrying:
@@ -71,25 +72,27 @@ class Proxy:
             server, to_server = await asyncio.open_unix_connection(self._upstream)
             writers.append(to_server)
             self._writers.add(to_server)
-            asked: _Queue = asyncio.Queue()
-            answered: _Queue = asyncio.Queue()
+            requests: _Queue = asyncio.Queue()
+            responses: _Queue = asyncio.Queue()
             async with asyncio.TaskGroup() as both_ways:
-                both_ways.create_task(self._receive(client, asked, answers=False))
-                both_ways.create_task(self._receive(server, answered, answers=True))
-                both_ways.create_task(self._send(asked, to_server))
-                both_ways.create_task(self._send(answered, to_client))
+                both_ways.create_task(self._receive(client, requests, responses=False))
+                both_ways.create_task(self._receive(server, responses, responses=True))
+                both_ways.create_task(self._send(requests, to_server))
+                both_ways.create_task(self._send(responses, to_client))
         except* OSError:
-            pass  # one end is gone; the other is told by the cut
+            pass  # one end has closed; aborting the other end informs it
         finally:
             self._writers.difference_update(writers)
             for writer in writers:
                 writer.transport.abort()
 
-    async def _receive(self, reader: asyncio.StreamReader, queue: _Queue, *, answers: bool) -> None:
+    async def _receive(
+        self, reader: asyncio.StreamReader, queue: _Queue, *, responses: bool
+    ) -> None:
         loop = asyncio.get_running_loop()
         while data := await reader.read(_CHUNK_BYTES):
-            halved = answers and self.halving and any(said in data for said in _COMMITTED)
-            queue.put_nowait((loop.time() + self.delay_s * answers, data[: len(data) >> halved]))
+            halved = responses and self.halving and any(part in data for part in _COMMITTED)
+            queue.put_nowait((loop.time() + self.delay_s * responses, data[: len(data) >> halved]))
             if halved:
                 break
         queue.put_nowait((loop.time(), b""))

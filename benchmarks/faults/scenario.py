@@ -14,12 +14,12 @@ from benchmarks.faults.environment import Environment
 from benchmarks.faults.load import HEARTBEATS_PER_S, UNREACHABLE, Phase
 
 _NOISE_S: Final = 5.0
-"""What a busy machine may add to any wait."""
+"""Allowance for a busy machine in any wait."""
 _SOON_S: Final = 60.0
 _MOST_GROWTH_BYTES: Final = 50_000_000
 _ROUNDING_S: Final = 1
 _WAITED: Final = 0.75
-"""Share of a fault's time. A request that waits for the database waits for the rest of it."""
+"""Share of a fault's duration. A request that waits for the database waits until the fault ends."""
 _TARGETS: Final = tuple(target.name for target in targets(TrackerSettings()))
 
 
@@ -28,15 +28,16 @@ class Outcome:
     """What a scenario measured and which checks failed.
 
     Attributes:
-        heartbeats: how many were answered 204 meanwhile.
-        p99_ratio: of their latency to that before; None if the service itself was stopped.
-        stored: uploads that were answered 200 meanwhile.
-        unavailable: uploads that were answered 503.
+        heartbeats: heartbeats with the response 204 during the faults.
+        p99_ratio: 99th percentile of their latency, relative to that before; None if the service
+            itself was stopped.
+        stored: uploads with the response 200 during the faults.
+        unavailable: uploads with the response 503.
         unreachable: requests without a response.
-        growth_bytes: what the service's memory grew by; None if it was started again.
-        recovered_s: from the end of the fault until all that was acknowledged was in the table and
+        growth_bytes: growth of the service's memory; None if it was started again.
+        recovered_s: from the end of the fault until everything acknowledged was in the table and
             uploads were stored, in seconds.
-        problems: what should not have happened, as text.
+        problems: failed checks, as text.
     """
 
     heartbeats: int = 0
@@ -56,14 +57,14 @@ def recovery_limit_s(environment: Environment) -> float:
 
 
 async def run_scenario(environment: Environment, *faults: Fault) -> Outcome:
-    """Run a scenario: faults, each right after the one before, and then the recovery.
+    """Run faults one right after another, wait for the recovery, and run the checks.
 
-    Some devices fall silent at the end of each fault, so that no later heartbeat makes up for one
-    that was lost.
+    Some devices stop sending at the end of each fault, so that no later heartbeat hides a lost
+    one.
 
     Args:
-        environment: where all is well.
-        faults: what goes wrong, in this order.
+        environment: a healthy environment.
+        faults: the faults, in order.
     """
     outcome = Outcome()
     environment.problems = outcome.problems
@@ -104,7 +105,7 @@ async def _before_faults(environment: Environment) -> Phase:
 
 
 async def _recover(environment: Environment, outcome: Outcome) -> None:
-    """Wait until all that was acknowledged is in the table and uploads are stored again."""
+    """Wait until everything acknowledged is in the table and uploads are stored again."""
     after = environment.load.phase = Phase()
     ended = time.monotonic()
     limit_s = recovery_limit_s(environment) + _NOISE_S
@@ -120,7 +121,7 @@ async def _recover(environment: Environment, outcome: Outcome) -> None:
         outcome.problems.append(f"not recovered within {limit_s:.0f} s: {dict(after.uploads)}")
     outcome.problems += await environment.unwritten(owed)
     outcome.problems += [
-        f"{device} was last heard of at {heard_at:.1f}, the table "
+        f"{device} sent its last request at {heard_at:.1f}, the table "
         f"has {environment.invariants.table[device]}"
         for device, heard_at in environment.load.heard_at.items()
         if device in environment.load.silent

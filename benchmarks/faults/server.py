@@ -1,4 +1,4 @@
-"""What goes wrong with the database server."""
+"""Faults of the database server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ async def server_killed(environment: Environment) -> AsyncIterator[None]:
 
 @fault()
 async def server_paused(environment: Environment) -> AsyncIterator[None]:
-    """The server takes connections and answers nothing (SIGSTOP)."""
+    """The server accepts connections and sends no response (SIGSTOP)."""
     with environment.server.paused():
         yield
 
@@ -57,7 +57,7 @@ async def too_many_connections(environment: Environment) -> AsyncIterator[None]:
 
 @fault()
 async def role_limit_reached(environment: Environment) -> AsyncIterator[None]:
-    """The service's role may have no more connections, and loses those that it has."""
+    """The connection limit of the service's role is zero, and its open connections are ended."""
     await environment.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 0")
     await environment.disconnect()
     try:
@@ -68,7 +68,7 @@ async def role_limit_reached(environment: Environment) -> AsyncIterator[None]:
 
 @fault()
 async def read_only(environment: Environment) -> AsyncIterator[None]:
-    """A fail-over leads to a server that takes no writes, and another one back."""
+    """A failover leads to a read-only server, and a second one back."""
     await environment.execute(f"ALTER ROLE {ROLE} SET default_transaction_read_only = on")
     await environment.disconnect()
     try:

@@ -1,7 +1,7 @@
-"""The service with a wall clock that can be wrong: `python -m benchmarks.faults.skewed serve`.
+"""Runs the service with a wall clock that can be wrong: `python -m benchmarks.faults.skewed serve`.
 
-SIGUSR1 puts it an hour ahead, SIGUSR2 an hour back, each as often as it comes. The monotonic clock
-is left alone, as it is when somebody sets a machine's time.
+Each SIGUSR1 puts it an hour ahead, each SIGUSR2 an hour back. The monotonic clock does not change,
+as when a machine's time is set.
 """
 
 import signal
@@ -25,11 +25,11 @@ def _move(number: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the service's command line by that clock."""
+    """Run the service's command line with that clock."""
     time.time = _time
     signal.signal(signal.SIGUSR1, _move)
     signal.signal(signal.SIGUSR2, _move)
-    from api.cli import main as run  # noqa: PLC0415 - what it imports keeps the clock it finds
+    from api.cli import main as run  # noqa: PLC0415 - imports bind the clock
 
     run()
 

@@ -1,4 +1,4 @@
-"""What goes wrong with the tables and their rows."""
+"""Faults of the tables and their rows."""
 
 import asyncio
 import uuid
@@ -16,7 +16,7 @@ CREATE FUNCTION reject() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RET
 
 @fault(times=6)
 async def row_locked(environment: Environment) -> AsyncIterator[None]:
-    """For six times as long, somebody's open transaction has locked the row of one device."""
+    """An open transaction has locked the row of one device, for six times as long."""
     row = "devices WHERE device_id = $1"
     async with connected(environment.fleet.dsn) as connection, connection.transaction():
         await connection.execute(f"SELECT FROM {row} FOR UPDATE", environment.victim)
@@ -25,7 +25,7 @@ async def row_locked(environment: Environment) -> AsyncIterator[None]:
 
 @fault()
 async def table_locked(environment: Environment) -> AsyncIterator[None]:
-    """Somebody's migration has locked the table of devices."""
+    """A migration has locked the table of devices."""
     async with connected(environment.fleet.dsn) as connection, connection.transaction():
         await connection.execute("LOCK TABLE devices IN ACCESS EXCLUSIVE MODE")
         yield
@@ -54,7 +54,7 @@ async def column_type_changed(environment: Environment) -> AsyncIterator[None]:
 
 @fault()
 async def permission_revoked(environment: Environment) -> AsyncIterator[None]:
-    """The service may not use its tables any more."""
+    """The service's role has lost its permissions on the tables."""
     tables = "ON devices, api_keys, locations"
     await environment.execute(f"REVOKE ALL {tables} FROM {ROLE}")
     try:
@@ -65,7 +65,7 @@ async def permission_revoked(environment: Environment) -> AsyncIterator[None]:
 
 @fault()
 async def disk_full(environment: Environment) -> AsyncIterator[None]:
-    """The server has no room for any row, new or changed."""
+    """The server's disk is full: it rejects each new or changed row."""
     body = "RAISE 'could not extend file: No space left on device' USING ERRCODE = '53100';"
     tables = ("devices", "api_keys", "locations")
     await environment.execute(
@@ -97,7 +97,7 @@ async def row_rejected(environment: Environment) -> AsyncIterator[None]:
         yield
     finally:
         await environment.execute("DROP TRIGGER reject ON devices", "DROP FUNCTION reject")
-        # What a row itself is to blame for is counted as rejected, and let go.
+        # The tracker counts the touch as rejected, and drops it.
         environment.load.seen.pop(environment.victim, None)
 
 
@@ -121,13 +121,13 @@ async def _register(environment: Environment, device: str) -> None:
     body = {"device_id": device, "display_name": "short-lived", "group_id": "fleet"}
     headers = {"X-API-Key": environment.fleet.keys[0]}
     status = 503
-    while status == 503:  # of the fault before
+    while status == 503:  # as long as the fault before has an effect
         async with environment.session.post(
             "/api/v1/devices/register", json=body, headers=headers
-        ) as answer:
-            status = answer.status
+        ) as response:
+            status = response.status
     if status != 200:
-        environment.problems.append(f"a registration was answered {status}")
+        environment.problems.append(f"a registration had the response {status}")
 
 
 async def _missing(environment: Environment) -> float:

@@ -1,1 +1,1 @@
-"""Requests that nobody in their right mind would send, by the service's own document."""
+"""Fuzzing of the service with requests from its OpenAPI document."""

@@ -1,7 +1,7 @@
-"""Requests made of the service's own OpenAPI document, right and wrong, and each answer checked.
+"""Sends valid and invalid requests from the OpenAPI document, and checks each response.
 
-Schemathesis makes them: all corners of each schema, then random values, then chains in which a
-device is registered, used and removed. It holds every answer against the document.
+Schemathesis generates them: boundary values of each schema, then random values, then sequences in
+which a device is registered, used and removed. It checks every response against the document.
 """
 
 from collections import Counter
@@ -26,18 +26,18 @@ _BEYOND_A_SCHEMA: Final = (
     b"Expected `int`, got `float`",  # to JSON Schema 5.0 is an integer
     b"a batch is of one device",  # two fields that must be equal
     b"100 years at most",  # in a unit of its own
-    b"Expected a next_cursor",  # no pattern tells one from others
+    b"Expected a next_cursor",  # no pattern describes a valid cursor
 )
 STREAM: Final = "text/event-stream"
-"""The content type of what is read no further than to its beginning."""
+"""The content type of responses of which only the beginning is read."""
 _STREAM_BYTES: Final = 64
 _ALSO_A_DEVICE: Final = "/api/v1/devices/register"
-"""To the router this is the path of a device as well, whose id is no uuid."""
+"""The router takes this for the path of a device whose id is no uuid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request as it was sent, and where in the document it belongs."""
+    """A request as it was sent, and its operation in the document."""
 
     operation: str
     method: str
@@ -48,29 +48,29 @@ class Sent:
 
 @dataclass(slots=True)
 class Found:
-    """What a run sent, what was answered, and what was wrong with it."""
+    """The result of a run: the requests, the statuses and the failures."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
-    """What failed, each kind once, and how to do it again."""
+    """The failures, one of each kind, each with a command that repeats it."""
 
     def add(self, other: "Found") -> None:
-        """Add what another run found."""
+        """Add the result of another run."""
         self.statuses.update(other.statuses)
         self.failures = other.failures | self.failures
 
 
 def explore(url: str, key: str, *, seed: int, examples: int) -> tuple[Found, list[Sent]]:
-    """Send requests as the document says, and others; it blocks.
+    """Send valid and invalid requests; it blocks.
 
     Args:
-        url: where the service answers.
+        url: the service's address.
         key: a valid API key; some requests are sent without one, or with a wrong one.
-        seed: the same seed makes the same requests, as far as answers are the same.
-        examples: the most random requests for each operation.
+        seed: the same seed makes the same requests, as far as the responses are the same.
+        examples: the maximum number of random requests for each operation.
 
     Returns:
-        What was found, and those requests that were accepted.
+        The result, and the requests that were accepted.
     """
     found, accepted = Found(), list[Sent]()
     for event in from_schema(_schema(url, key, seed, examples)).execute():
@@ -102,7 +102,7 @@ def _schema(url: str, key: str, seed: int, examples: int) -> Any:
 
 @schemathesis.hook("before_call")
 def _leave_streams(_context: Any, _case: Case[Any], kwargs: dict[str, Any]) -> None:
-    """Take the beginning of a stream for an answer: it has no end."""
+    """Read only the beginning of a stream, which has no end."""
 
     def leave(response: requests.Response, **_: Any) -> None:
         if response.headers.get("Content-Type", "").startswith(STREAM):
@@ -113,11 +113,11 @@ def _leave_streams(_context: Any, _case: Case[Any], kwargs: dict[str, Any]) -> N
 
 
 def _is_none_of_ours(_context: Any, failure: Failure, case: Case[Any], response: Response) -> bool:
-    """Return whether a failure counts: a schema cannot say all that we mean."""
+    """Return whether a failure counts; some rules cannot be expressed in a schema."""
     if isinstance(failure, RejectedPositiveData):
         return not any(reason in response.content for reason in _BEYOND_A_SCHEMA)
     if isinstance(failure, UnsupportedMethodResponse | AllowHeaderMismatch):
-        # What is refused for its X-Device-ID is looked at no further.
+        # A request denied for its X-Device-ID is not validated further.
         return case.path != _ALSO_A_DEVICE and b"device_not_found" not in response.content
     return True
 

@@ -1,7 +1,7 @@
-"""Fuzzing: requests by the hundred thousand, right, wrong and broken, against the real service.
+"""Fuzzing: sends valid, invalid and malformed requests to the real service.
 
-Each round makes requests of the service's own document, and breaks those that were accepted. A
-round's seed is all it takes to do it again. Afterwards the counters must balance.
+Each round sends requests from the OpenAPI document, and mutates those that were accepted. The seed
+repeats a round. At the end the counters must balance.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ from benchmarks.harness.service import running_service
 from benchmarks.harness.testbed import Testbed
 
 LOG: Final = Path(".activity/benchmarks/fuzz.log")
-"""What the service said."""
+"""The log file of the service."""
 EXAMPLES: Final = 200
-"""The most random requests of the document for each operation in a round."""
+"""The maximum number of random requests for each operation in a round."""
 _BROKEN_FROM_EACH: Final = 15
 _AT_ONCE: Final = 1000
-"""How many are broken before progress is shown."""
+"""The number of mutated requests between two lines of progress."""
 _SETTLED_WITHIN_S: Final = 60
 _DEVICES: Final = 50
 
@@ -55,11 +55,11 @@ async def fuzz(
     """Fuzz the service.
 
     Args:
-        testbed: where its database is made.
-        console: where progress and the summary go.
-        requests: at least how many to send.
-        seed: of the first round; the next one has the next.
-        examples: the most random requests of the document for each operation in a round.
+        testbed: where its database is created.
+        console: where progress and the summary are printed.
+        requests: the minimum number of requests.
+        seed: the seed of the first round; each next round has the next seed.
+        examples: the maximum number of random requests for each operation in a round.
 
     Returns:
         0 if nothing failed, the service is ready and its counters balance; else 1.
@@ -70,7 +70,7 @@ async def fuzz(
     started, found = time.monotonic(), Found()
     async with target(testbed) as (url, key):
         for number in itertools.count(seed):
-            console.print(f"seed {number}: making requests of the document")
+            console.print(f"seed {number}: sending requests from the document")
             explored, accepted = await asyncio.to_thread(
                 explore, url, key, seed=number, examples=examples
             )
@@ -95,14 +95,17 @@ async def _break(url: str, accepted: list[Sent], seed: int, most: int, console: 
     while some := list(itertools.islice(left, _AT_ONCE)):
         found.add(await attack(url, some, documented))
         if found.statuses.total() % (10 * _AT_ONCE) == 0:
-            console.print(f"seed {seed}: {found.statuses.total():,} broken requests")
+            console.print(f"seed {seed}: {found.statuses.total():,} malformed requests")
     return found
 
 
 async def documented_statuses(url: str) -> dict[str, set[int]]:
-    """Return the statuses that the document of a service names, by operation."""
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/api/openapi.json") as answer:
-        document: dict[str, Any] = await answer.json()
+    """Return the documented statuses of each operation."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{url}/api/openapi.json") as response,
+    ):
+        document: dict[str, Any] = await response.json()
     return {
         f"{method.upper()} {path}": set(map(int, operation["responses"]))
         for path, item in document["paths"].items()
@@ -111,8 +114,8 @@ async def documented_statuses(url: str) -> dict[str, set[int]]:
 
 
 async def settled(url: str) -> list[str]:
-    """Wait until all touches are written, and return what is wrong then: nothing, it is hoped."""
-    problems = ["the service does not answer"]
+    """Wait until all touches are written, and return the checks that fail then."""
+    problems = ["the service does not respond"]
     deadline = time.monotonic() + _SETTLED_WITHIN_S
     async with aiohttp.ClientSession() as session:
         while problems and time.monotonic() < deadline:
@@ -120,7 +123,7 @@ async def settled(url: str) -> list[str]:
             try:
                 problems = await _problems(session, url)
             except (aiohttp.ClientError, TimeoutError) as error:
-                problems = [f"the service does not answer: {error}"]
+                problems = [f"the service does not respond: {error}"]
     return problems
 
 
@@ -132,9 +135,9 @@ async def _problems(session: aiohttp.ClientSession, url: str) -> list[str]:
             problems.append(f"the counters of {name} are {balance:+.0f} out of balance")
         if pending := metrics.total("activity_buffer_keys", target=name):
             problems.append(f"{pending:.0f} touches of {name} were not written")
-    async with session.get(f"{url}/api/health/ready") as answer:
-        if answer.status != 200:
-            problems.append(f"the service is not ready: {await answer.text()}")
+    async with session.get(f"{url}/api/health/ready") as response:
+        if response.status != 200:
+            problems.append(f"the service is not ready: {await response.text()}")
     return problems
 
 
@@ -142,7 +145,7 @@ def _show(found: Found, seconds: float, console: Console) -> None:
     total = found.statuses.total()
     console.print(f"{total:,} requests in {seconds:.0f} s, by status:")
     for status, count in sorted(found.statuses.items()):
-        console.print(f"  {status or 'no answer'}  {count:>9,}")
+        console.print(f"  {status or 'no response'}  {count:>9,}")
     for what, how in found.failures.items():
         console.print(f"[red]failed:[/red] {escape(what)}\n{escape(how)}", soft_wrap=True)
     if not found.failures:

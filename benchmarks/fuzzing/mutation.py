@@ -1,7 +1,7 @@
-"""Requests with something broken in them, as no schema would make them, and what must hold even so.
+"""Sends malformed requests, which no schema describes, and checks what every response must have.
 
-Good requests are taken apart: bytes are lost, doubled and turned, values are replaced by what has
-broken other services. Everything stays HTTP, so it is the service that answers, not its parser.
+Accepted requests are mutated: bytes are removed, repeated and swapped, and values are replaced by
+ones that are known to cause errors. Each stays valid HTTP, so it gets past the HTTP parser.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from benchmarks.fuzzing.contract import STREAM, Found, Sent
 
 _AT_A_TIME: Final = 8
 _LONGEST_BODY_BYTES: Final = 4096
-"""Of a good request to be broken: a longer one only takes longer."""
+"""Maximum size of a request to mutate; larger ones only take longer."""
 _LONGEST_URL: Final = 6000
 _VALUE: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null')
 _NASTY: Final = (
@@ -89,16 +89,16 @@ _NASTY_HEADERS: Final = (
     *(("Accept", text) for text in ("text/html", "", "\u00fc")),
 )
 _SOME_PATH: Final = "some path"
-"""In place of an operation: there is no telling which one answers, if any."""
+"""Stands for an unknown operation: a mutated path may match any or none."""
 _OWN_BUSINESS: Final = ("content-length", "host", "connection", "transfer-encoding", "user-agent")
 
 
 def broken(good: Sent, chance: Random) -> Sent:
-    """Return a request with one thing or several broken.
+    """Return a request with one or more mutations.
 
     Args:
-        good: what to break.
-        chance: decides what.
+        good: an accepted request.
+        chance: the random source.
     """
     operation, url, headers, body = good.operation, good.url, dict(good.headers), good.body
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
@@ -119,7 +119,7 @@ def broken(good: Sent, chance: Random) -> Sent:
 def _broken_body(body: bytes, chance: Random) -> bytes:
     at, end = sorted((chance.randrange(len(body) + 1), chance.randrange(len(body) + 1)))
     values = list(_VALUE.finditer(body))
-    match chance.choice((0, 1, 2, 3, 4, 5, 5, 5, 5)):  # a replaced value gets furthest
+    match chance.choice((0, 1, 2, 3, 4, 5, 5, 5, 5)):  # a replaced value reaches the most code
         case 0:
             return body[:at]
         case 1:
@@ -146,11 +146,11 @@ def _broken_url(url: str, chance: Random) -> str:
 
 
 async def attack(url: str, requests: Iterable[Sent], documented: Mapping[str, set[int]]) -> Found:
-    """Send requests, a few at a time, and check what must hold of any answer.
+    """Send requests, a few at a time, and check each response.
 
     Args:
-        url: where the service answers.
-        requests: what to send.
+        url: the service's address.
+        requests: the requests.
         documented: the statuses of each operation, by method and path as in the document.
     """
     found, left = Found(), iter(requests)
@@ -174,30 +174,30 @@ async def attack(url: str, requests: Iterable[Sent], documented: Mapping[str, se
 async def _answered(
     session: aiohttp.ClientSession, request: Sent, expected: set[int]
 ) -> tuple[int, str]:
-    """Return the status of the answer, 0 if there was none, and what is wrong."""
+    """Return the status of the response, 0 if there was none, and what is wrong with it."""
     headers = {
         name: text for name, text in request.headers.items() if name.lower() not in _OWN_BUSINESS
     }
     try:
         async with session.request(
             request.method, URL(request.url, encoded=True), headers=headers, data=request.body
-        ) as answer:
-            endless = answer.content_type == STREAM
-            body = await (answer.content.readany() if endless else answer.read())
-            return answer.status, _wrong(answer, body, expected)
+        ) as response:
+            endless = response.content_type == STREAM
+            body = await (response.content.readany() if endless else response.read())
+            return response.status, _wrong(response, body, expected)
     except (aiohttp.ClientError, TimeoutError) as error:
-        return 0, f"no answer: {type(error).__name__}"
+        return 0, f"no response: {type(error).__name__}"
 
 
-def _wrong(answer: aiohttp.ClientResponse, body: bytes, expected: set[int]) -> str:
-    if answer.status >= 500 or answer.status not in expected:
-        return f"answered {answer.status}"
-    if "X-Request-ID" not in answer.headers:
-        return f"{answer.status} without a request id"
+def _wrong(response: aiohttp.ClientResponse, body: bytes, expected: set[int]) -> str:
+    if response.status >= 500 or response.status not in expected:
+        return f"status {response.status}"
+    if "X-Request-ID" not in response.headers:
+        return f"{response.status} without a request id"
     if b"Traceback" in body:
-        return f"{answer.status} with a traceback"
-    if answer.status >= 400 and answer.method != "HEAD" and not _is_an_error(body):
-        return f"{answer.status} in another shape than errors have"
+        return f"{response.status} with a traceback"
+    if response.status >= 400 and response.method != "HEAD" and not _is_an_error(body):
+        return f"{response.status} without the JSON body of an error"
     return ""
 
 

@@ -1,1 +1,1 @@
-"""What benchmarks share: a database for each contender, load, measuring in pairs, and reports."""
+"""Shared parts of the benchmarks: databases, contenders, load, paired measurements and reports."""

@@ -1,4 +1,4 @@
-"""Runs contenders as processes of their own and puts load on them: written once for all suites."""
+"""Runs each contender in a process of its own, and puts load on it, for all suites."""
 
 import asyncio
 import random
@@ -31,9 +31,9 @@ class Contender:
 
     Args:
         name: see `contenders.py` beside this file.
-        url: where it listens.
+        url: its address.
         fleet: its database.
-        pid: its process.
+        pid: the id of its process.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Contender:
         return requests
 
     def resident_bytes(self) -> int:
-        """Return how much memory the process has."""
+        """Return the resident memory of the process, in bytes."""
         size: int = psutil.Process(self.pid).memory_info().rss
         return size
 

@@ -1,20 +1,20 @@
-"""What this project is measured against: the same application with another way to track.
+"""The contenders of the benchmarks: the same application with different ways to track.
 
 `python -m benchmarks.harness.contenders NAME` serves one of them, with the service's own settings
 from the environment. All have the same routes, the same authentication and the same Postgres.
 
-- none: nothing is tracked; what is lost against it is what tracking costs.
+- none: nothing is tracked; the difference to it is the cost of tracking.
 - ours: as shipped.
-- unjournaled: as ours, but what is pending is in memory alone.
-- awaited: each request waits for an UPDATE of the device and one of the key.
-- spawned: a task of its own makes them after the request; the design that this project replaces.
-- throttled: as spawned, but at most once in 60 s for each device and each key.
-- no-database: as ours, but uploads are validated and answered, and stored nowhere.
-- insert: as ours, but each upload is an INSERT of its own, in the form that is fastest for one row.
+- unjournaled: as ours, but without a journal: pending touches are only in memory.
+- awaited: each request waits for an UPDATE of the device and one of the API key.
+- spawned: a background task runs the same two UPDATEs; the design that this project replaces.
+- throttled: as spawned, but at most once in 60 s for each device and each API key.
+- no-database: as ours, but uploads are validated and not stored.
+- insert: as ours, but each upload is an INSERT of its own, in the fastest form for a single row.
 - any other name: as none.
 
-SIGUSR1 makes `ours` flush as many keys as the table has devices, as its own loop does, one flush
-right after the other for `STORM_S` seconds: what a large flush does to requests is measured then.
+SIGUSR1 makes `ours` flush as many keys as the table has devices, at the pace of its flush loop,
+repeatedly for `STORM_S` seconds. Suites use it to measure requests during a large flush.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ from tracker.postgres import Pool, open_pool
 
 STORM_S: Final = 4.0
 SPREAD_S: Final = 2.5
-"""What the service gives a flush by default: half of its interval."""
+"""The service's default duration of a flush: half of the flush interval."""
 _CONNECTIONS: Final = 10
 _THROTTLE_S: Final = 60.0
 _SLICE: Final = 250
@@ -84,7 +84,7 @@ def awaited(pool: Pool) -> Middleware:
 def _background(
     pool: Pool, due: Callable[[list[tuple[str, object]]], list[tuple[str, object]]]
 ) -> Middleware:
-    """Update what is due in a task of its own, after the response."""
+    """Update in a background task, after the response."""
     tasks: set[asyncio.Task[None]] = set()
 
     @web.middleware
@@ -100,12 +100,12 @@ def _background(
 
 
 def spawned(pool: Pool) -> Middleware:
-    """Update in a task of its own."""
+    """Update in a background task."""
     return _background(pool, lambda active: active)
 
 
 def throttled(pool: Pool) -> Middleware:
-    """Update in a task of its own, unless that was done within the last minute."""
+    """Update in a background task, unless the last update is less than a minute old."""
     last: dict[tuple[str, object], float] = {}
 
     def due(active: list[tuple[str, object]]) -> list[tuple[str, object]]:
@@ -121,16 +121,16 @@ class Nowhere:
     """Accepts uploads and stores nothing."""
 
     async def store(self, device_id: str, reports: Sequence[Report], *, size_bytes: int) -> int:
-        """Store nothing, and so no duplicate."""
+        """Store nothing, and report no duplicates."""
         del device_id, reports, size_bytes
         return 0
 
 
 class InsertPerRequest:
-    """Stores each upload by a statement of its own.
+    """Stores each upload with a statement of its own.
 
     Args:
-        database: where they are stored.
+        database: where uploads are stored.
     """
 
     def __init__(self, database: Database) -> None:
@@ -181,7 +181,7 @@ def _storm_on_signal(tracker: Tracker, keys: list[str]) -> None:
         touch, flush = tracker.buffers[DEVICES].touch, tracker.flushers[DEVICES].flush
         ends = time.monotonic() + STORM_S
         while time.monotonic() < ends:
-            for start in range(0, len(keys), _SLICE):  # as requests would: a few in each turn
+            for start in range(0, len(keys), _SLICE):  # in small steps, as requests do
                 for key in keys[start : start + _SLICE]:
                     touch(key)
                 await asyncio.sleep(0)
@@ -196,7 +196,7 @@ async def serve(name: str) -> None:
     """Serve a contender until SIGTERM.
 
     Args:
-        name: which one.
+        name: the contender's name.
     """
     settings = load_settings()
     tracked = settings.tracker.model_copy(update={"enabled": name in _TRACKED})
@@ -211,6 +211,6 @@ async def serve(name: str) -> None:
 
 
 if __name__ == "__main__":
-    with suppress(asyncpg.InterfaceError):  # a backlog that is cut off at the end
+    with suppress(asyncpg.InterfaceError):  # a backlog that is cancelled at the end
         uvloop.run(serve(sys.argv[1]))
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What suites that measure flushes share: touches, our flusher, a stopwatch, and the check."""
+"""Shared parts of suites that measure flushes: touches, a flusher, a stopwatch and a check."""
 
 import gc
 import random
@@ -30,14 +30,14 @@ Touches = Sequence[tuple[str, int]]
 
 @dataclass(slots=True)
 class Round:
-    """A flush, measured."""
+    """The measurements of a flush."""
 
     rows_per_s: float
     cpu_us_per_row: float = 0.0
 
 
 class Clock:
-    """Gives each round of touches a second of its own, long ago."""
+    """Gives the touches of each round a second of its own, in the past."""
 
     def __init__(self) -> None:
         self.at = _LONG_AGO
@@ -46,15 +46,15 @@ class Clock:
         """Return touches of some devices, in random order, within five seconds."""
         self.at += 10
         chosen = random.sample(devices, count)
-        # A string of its own for each, as it comes out of a request.
+        # Each touch has a string object of its own, as in requests.
         touches = [(f"{one[:8]}{one[8:]}", self.at + random.randrange(5)) for one in chosen]
         gc.collect()
-        gc.freeze()  # these touches are the benchmark's, not to be looked through in a flush
+        gc.freeze()  # the garbage collector must not scan these touches during a flush
         return touches
 
 
 def our_flusher(pool: Pool, touches: Touches) -> Flusher:
-    """Return a flush of our own that has these touches to write."""
+    """Return a flusher with these touches pending."""
     buffer = Buffer(DEVICES)
     for key, at in touches:
         buffer.touch(key, at=at)

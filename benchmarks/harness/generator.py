@@ -1,7 +1,7 @@
-"""Our own load generator, where there is no wrk, and for load at a rate, which wrk does not know.
+"""The built-in load generator: for load at a steady rate, and where wrk is not installed.
 
-`python -m benchmarks.harness.generator` reads a Job from stdin and prints a Load. It speaks no more
-HTTP than it takes to find the end of an answer, or else it would be slower than the service.
+`python -m benchmarks.harness.generator` reads a Job from stdin and prints a Load. It parses
+only as much HTTP as finds the end of a response; more would make it slower than the service.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)")
 
 
 class Run:
-    """What the connections share: whose turn it is, and what was answered.
+    """State shared by the connections: the next request, and the responses so far.
 
     Args:
-        job: what to do.
+        job: the load to generate.
     """
 
     def __init__(self, job: Job) -> None:
@@ -46,7 +46,7 @@ class Run:
         self._started_at = time.monotonic()
 
     def take(self) -> tuple[float, bytes] | None:
-        """Return when the next request is due and its bytes; None to a connection that may end."""
+        """Return the due time and bytes of the next request; None if the connection is to close."""
         job = self._job
         due_at = time.monotonic()
         if job.rate_per_s is None:
@@ -66,20 +66,20 @@ class Run:
         )
 
     def record(self, due_at: float, status: int) -> None:
-        """Record an answer to a request that was due at that time."""
+        """Record the response to a request that was due at that time."""
         self._answered_at = time.monotonic()
         self._latencies_s.append(self._answered_at - due_at)
         self._refused += not 200 <= status <= 299
 
     def result(self, cpu_s: float) -> Load:
-        """Return what was seen; what fell due and is not answered by now is an error."""
-        answered = len(self._latencies_s)
+        """Return the result. Requests that were due and have no response by now are errors."""
+        responses = len(self._latencies_s)
         wanted = self._taken if self._job.rate_per_s is None else self._due_in_all
         seconds = max(self._job.seconds, self._answered_at - self._started_at)
         ordered = sorted(self._latencies_s)
         return Load(
-            requests=answered,
-            errors=self._refused + wanted - answered,
+            requests=responses,
+            errors=self._refused + wanted - responses,
             seconds=seconds,
             p50_ms=_percentile_ms(ordered, 0.5),
             p99_ms=_percentile_ms(ordered, 0.99),
@@ -103,8 +103,8 @@ class Connection(asyncio.Protocol):
     """A connection with one request at a time: held until it is due, then in flight.
 
     Args:
-        run: where requests come from and answers go.
-        job: whom to connect to.
+        run: supplies requests, and records responses.
+        job: has the service's address.
     """
 
     def __init__(self, run: Run, job: Job) -> None:
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         self._in_flight = False
 
     async def open(self) -> None:
-        """Connect; what is held is sent when it is due."""
+        """Connect; a held request is sent when it is due."""
         await asyncio.get_running_loop().create_connection(lambda: self, *self._address)
 
     def start(self) -> None:
@@ -128,14 +128,14 @@ class Connection(asyncio.Protocol):
             self._send_when_due()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Go on with the request that was held when the one before this was lost."""
+        """Continue with the request that was held when the last connection was lost."""
         self._transport = cast("asyncio.Transport", transport)
         self._received = b""
         if self._request is not None:
             self._send_when_due()
 
     def data_received(self, data: bytes) -> None:
-        """Record an answer when it is whole, and take the next request."""
+        """Record a response when it is complete, and take the next request."""
         self._received += data
         end = self._received.find(b"\r\n\r\n")
         if end < 0 or self._transport is None or not self._in_flight:
@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
         status = int(head[9:12])
         length = _LENGTH.search(head)
         if length is None and status not in _BODILESS:
-            self._transport.abort()  # an answer without an end is none
+            self._transport.abort()  # a response without an end does not count
             return
         if len(self._received) < end + 4 + (int(length[1]) if length else 0):
             return
@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
             self._send_when_due()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Open another; a request in flight is lost, one that is held is not."""
+        """Open another connection. A request in flight is lost; a held request is kept."""
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
@@ -164,7 +164,7 @@ class Connection(asyncio.Protocol):
             self._reopening = asyncio.create_task(self._reopen())
 
     async def _reopen(self) -> None:
-        """Connect, at the price of a request for each try that fails."""
+        """Connect. Each attempt that fails loses one request."""
         while True:
             try:
                 return await self.open()
@@ -197,7 +197,7 @@ class Connection(asyncio.Protocol):
 
 
 async def generate(job: Job) -> Load:
-    """Do a job; it ends GRACE_S after its time, even if the service hangs."""
+    """Run a job. It ends GRACE_S after its duration, even if the service hangs."""
     run = Run(job)
     connections = [Connection(run, job) for _ in range(job.connections)]
     for connection in connections:
@@ -210,21 +210,21 @@ async def generate(job: Job) -> Load:
         async with asyncio.timeout(job.seconds + GRACE_S):
             await run.all_done.wait()
     except TimeoutError:
-        pass  # what is not answered is an error of the service's
+        pass  # requests without a response count as errors
     return run.result(time.process_time() - cpu_s)
 
 
 def _new_loop(job: Job) -> asyncio.AbstractEventLoop:
-    """Return uvloop for speed; at a rate a slower loop whose timers are finer than milliseconds."""
+    """Return uvloop, or for a steady rate asyncio's loop, whose timers are more exact."""
     if job.rate_per_s is None:
         return uvloop.new_event_loop()
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
 def main() -> None:
-    """Read a job, do it, print what was seen."""
+    """Read a job, run it, print the result."""
     job = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Job)
-    gc.disable()  # nothing here is cyclic, and a collection would count as the service's latency
+    gc.disable()  # no cycles here; a garbage collection would count as latency
     try:
         with asyncio.Runner(loop_factory=lambda: _new_loop(job)) as runner:
             load = runner.run(generate(job))

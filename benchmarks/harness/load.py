@@ -1,13 +1,13 @@
-"""Load on an HTTP service from a separate process: by wrk when it is installed, else by our own.
+"""Puts load on an HTTP service from a separate process: wrk, or the built-in generator.
 
-Numbers instead of state make requests unique: requests are numbered from `first`, number n is
-`requests[n % len(requests)]`, and NUMBER in its path or body becomes n in nine digits. A body says
-`"timestamp": 1700%N%` and every upload makes a row of its own; the next run goes on at
+Numbers make requests unique. Requests are numbered from `first`; number n is
+`requests[n % len(requests)]`, and NUMBER in its path or body is replaced by n in nine digits. With
+`"timestamp": 1700%N%` in the body, every upload makes a row of its own. The next run starts at
 `next_number`.
 
-What wrk does differently: it rounds `seconds` up to whole ones, counts 3xx as good, leaves what is
-in flight at the end uncounted, and corrects its percentiles for requests that a stall kept from
-being sent (`stats_correct` in its source). Compare percentiles of one generator only.
+wrk differs: it rounds `seconds` up to a whole number, counts 3xx as success, does not count
+requests in flight at the end, and corrects its percentiles for requests that a stall delayed
+(`stats_correct` in its source). Compare percentiles of one generator only.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ import msgspec
 
 NUMBER: Final = b"%N%"
 NUMBER_DIGITS: Final = 9
-"""All numbers are equally long, so that a Content-Length fits them all."""
+"""All numbers have this length, so that the Content-Length is the same."""
 GRACE_S: Final = 2.0
-"""How long our own generator waits for the last answers."""
+"""How long the built-in generator waits for the last responses."""
 _WRK_TIMEOUT_S: Final = 10
 _STARTED_WITHIN_S: Final = 30
 _BUSY: Final = 0.9
@@ -35,12 +35,12 @@ _HERE: Final = Path(__file__).parent
 
 
 class LoadFailedError(Exception):
-    """The generator could not run; the message has what it said."""
+    """The generator could not run; the message has its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request to make; its answer must have a Content-Length or no body."""
+    """A request; its response must have a Content-Length or no body."""
 
     method: str
     path: str
@@ -48,7 +48,7 @@ class Request:
     body: bytes = b""
 
     def encode(self, host: str) -> list[bytes]:
-        """Return the bytes to send to a host, in pieces that are to be joined by a number."""
+        """Return the bytes to send to a host, as pieces to join with the number."""
         length = len(self.body) + self.body.count(NUMBER) * (NUMBER_DIGITS - len(NUMBER))
         headers = {"Host": host, "Content-Length": str(length), **self.headers}
         lines = [
@@ -60,16 +60,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What our own generator is told.
+    """The input of the built-in generator.
 
     Attributes:
         host: the service's host.
         port: its port.
         requests: pieces of requests, see Request.encode.
-        connections: how many to keep open; each has one request in flight at most.
-        seconds: how long to send.
+        connections: the number to keep open; each has one request in flight at most.
+        seconds: how long to send, in seconds.
         first: the number of the first request.
-        rate_per_s: how many fall due in a second; None is as fast as they are answered.
+        rate_per_s: requests due per second; None sends each after the response before.
     """
 
     host: str
@@ -83,18 +83,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run saw.
+    """The result of one run.
 
     Attributes:
-        requests: answers, whatever their status.
-        errors: answers that are not 2xx, and requests that were not answered.
-        seconds: from the first request to the end, or to the last answer if that came later.
-        p50_ms: median latency of the answers; like those below 0 if there was none.
+        requests: responses with any status.
+        errors: responses that are not 2xx, and requests without a response.
+        seconds: from the first request to the end, or to the last response if that came later.
+        p50_ms: median latency of the responses; 0 without any, as those below.
         p99_ms: the 99th percentile.
-        max_ms: the slowest.
+        max_ms: the maximum.
         generator: "wrk" or "own".
-        generator_busy: CPU seconds that the generator used for each second, 1 being a whole core.
-        next_number: what `first` should be for a run that repeats no number.
+        generator_busy: CPU seconds that the generator used per second; 1 is a whole core.
+        next_number: `first` of a next run that repeats no number.
     """
 
     requests: int
@@ -109,14 +109,14 @@ class Load:
 
     @property
     def requests_per_s(self) -> float:
-        """Answers in a second."""
+        """Responses per second."""
         return self.requests / self.seconds
 
 
 class _WrkSummary(msgspec.Struct):
     """What wrk.lua prints."""
 
-    answers: int
+    responses: int
     sent: int
     seconds: float
     p50_ms: float
@@ -139,18 +139,18 @@ async def load(
     first: int = 0,
     own: bool = False,
 ) -> Load:
-    """Send requests as fast as they are answered.
+    """Send requests, each as soon as its connection has the response before.
 
     Args:
-        url: where the service answers; its path is not used.
-        requests: what to send, in turns.
-        connections: how many to keep open; each sends a request when the one before is answered.
-        seconds: how long.
+        url: the service's address; its path is ignored.
+        requests: the requests to send, in rotation.
+        connections: the number to keep open; each has one request in flight.
+        seconds: how long to send, in seconds.
         first: the number of the first request.
-        own: use our own generator even if wrk is installed.
+        own: use the built-in generator even if wrk is installed.
 
     Raises:
-        LoadFailedError: nobody answers at the URL, or the generator failed.
+        LoadFailedError: no service listens at the URL, or the generator failed.
     """
     job = _job(url, requests, connections=connections, seconds=seconds, first=first)
     wrk = None if own else shutil.which("wrk")
@@ -166,22 +166,22 @@ async def paced(
     rate_per_s: float,
     first: int = 0,
 ) -> Load:
-    """Send requests at a rate, whether or not those before are answered.
+    """Send requests at a steady rate, whether or not those before have a response.
 
     The k-th request is due `k / rate_per_s` after the start and waits for a free connection if it
     has to. Its latency counts from when it was due, so that a service that stalls cannot hide it by
     keeping the generator from sending ("coordinated omission", Gil Tene).
 
     Args:
-        url: where the service answers; its path is not used.
-        requests: what to send, in turns.
-        connections: how many to keep open: more than are in flight when all is well; below 1,000.
-        seconds: how long.
-        rate_per_s: how many requests fall due in a second.
+        url: the service's address; its path is ignored.
+        requests: the requests to send, in rotation.
+        connections: the number to keep open; more than are usually in flight, below 1,000.
+        seconds: how long to send, in seconds.
+        rate_per_s: requests due per second.
         first: the number of the first request.
 
     Raises:
-        LoadFailedError: nobody answers at the URL, or the generator failed.
+        LoadFailedError: no service listens at the URL, or the generator failed.
     """
     job = _job(url, requests, connections=connections, seconds=seconds, first=first)
     return await _by_own(replace(job, rate_per_s=rate_per_s))
@@ -212,7 +212,7 @@ def _job(
 async def _by_own(job: Job) -> Load:
     said = await _run(
         *(sys.executable, "-m", "benchmarks.harness.generator"),
-        told=msgspec.msgpack.encode(job),
+        stdin=msgspec.msgpack.encode(job),
         within_s=_STARTED_WITHIN_S + job.seconds + GRACE_S,
     )
     return msgspec.json.decode(said, type=Load)
@@ -230,11 +230,11 @@ async def _by_wrk(wrk: str, url: str, job: Job) -> Load:
             within_s=_STARTED_WITHIN_S + seconds,
         )
     saw = msgspec.json.decode(said.splitlines()[-1], type=_WrkSummary)
-    # A connection that the service closes is no error to wrk, so count what was never answered;
-    # one for each connection was still in flight, unless the service answers nobody.
-    lost = saw.sent - saw.answers - (job.connections if saw.answers else 0)
+    # wrk reports no error if the service closes a connection, so count requests without a response;
+    # one on each connection was still in flight, unless there was no response at all.
+    lost = saw.sent - saw.responses - (job.connections if saw.responses else 0)
     return Load(
-        requests=saw.answers,
+        requests=saw.responses,
         errors=saw.refused + saw.late + saw.unconnected + max(saw.broken, lost),
         seconds=saw.seconds,
         p50_ms=saw.p50_ms,
@@ -247,10 +247,10 @@ async def _by_wrk(wrk: str, url: str, job: Job) -> Load:
 
 
 def _for_lua(requests: Sequence[Sequence[bytes]]) -> bytes:
-    """Return requests as wrk.lua reads them, whose Lua comes without a parser.
+    """Return requests in the format of wrk.lua, which has no parser for a standard one.
 
-    First how many requests, pieces and bytes there are, then for each request how many pieces and
-    their lengths, and after the end of the line all pieces.
+    The first line has the numbers of requests, pieces and bytes, then for each request the number
+    and the lengths of its pieces. All pieces follow after the line.
     """
     everything = b"".join(piece for pieces in requests for piece in pieces)
     counts = [len(requests), sum(len(pieces) for pieces in requests), len(everything)]
@@ -259,19 +259,19 @@ def _for_lua(requests: Sequence[Sequence[bytes]]) -> bytes:
     return " ".join(map(str, counts)).encode() + b"\n" + everything
 
 
-async def _run(*command: str, within_s: float, told: bytes = b"") -> bytes:
-    """Return what a generator prints; it is gone when this returns or raises."""
+async def _run(*command: str, within_s: float, stdin: bytes = b"") -> bytes:
+    """Return the output of a generator; its process has ended when this returns or raises."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=_HERE.parents[1],
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for us: we end it
+        start_new_session=True,  # this process handles Ctrl-C and ends it
     )
     try:
         async with asyncio.timeout(within_s):
-            stdout, stderr = await process.communicate(told)
+            stdout, stderr = await process.communicate(stdin)
     except TimeoutError as error:
         raise LoadFailedError(f"the load generator did not end within {within_s:.0f} s") from error
     finally:

@@ -1,4 +1,4 @@
-"""The service's own numbers, scraped from /metrics."""
+"""Scrapes the service's metrics."""
 
 import aiohttp
 
@@ -8,7 +8,7 @@ __all__ = ["Metrics", "parse_metrics", "scrape"]
 
 
 async def scrape(session: aiohttp.ClientSession, url: str) -> Metrics:
-    """Scrape the service at a URL."""
-    async with session.get(f"{url}/metrics") as answer:
-        answer.raise_for_status()
-        return parse_metrics(await answer.text())
+    """Scrape the service at a URL, and parse its metrics."""
+    async with session.get(f"{url}/metrics") as response:
+        response.raise_for_status()
+        return parse_metrics(await response.text())

@@ -1,7 +1,7 @@
-"""Measuring in pairs: A B A B ..., because a machine is never the same for a minute.
+"""Measures contenders in alternation: A B A B ..., because a machine's speed varies by the minute.
 
-Each round measures every contender once, in an order that turns with the rounds, and gives one
-ratio. What is reported is the median of the ratios and how far they spread.
+Each round measures every contender once, in an order that rotates, and gives one ratio. Reports
+have the median of the ratios, the lowest and the highest.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ class Ratio:
     """The ratios of the rounds.
 
     Args:
-        median: half of the rounds are above it.
+        median: the median.
         low: the lowest.
         high: the highest.
     """
@@ -37,8 +37,8 @@ async def alternate(
     """Measure contenders in turn.
 
     Args:
-        rounds: how often; at least `LEAST_ROUNDS`.
-        contenders: what measures each, by name.
+        rounds: the number of rounds; at least `LEAST_ROUNDS`.
+        contenders: a function that measures each, by name.
         advance: called after each measurement.
 
     Returns:

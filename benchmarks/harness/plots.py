@@ -1,4 +1,4 @@
-"""Pictures of a run: one PNG for each question that the numbers answer."""
+"""Plots a run's results as PNG files, one for each subject."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import matplotlib as mpl
 
 from benchmarks.harness.report import Results
 
-mpl.use("Agg")  # no window, on any machine
+mpl.use("Agg")  # draws files, needs no display
 from matplotlib import pyplot as plt
 
 _OURS: Final = "#1b7f5c"
@@ -21,11 +21,11 @@ Series = Mapping[str, Sequence[float]]
 
 
 def plot(results: Results, folder: Path) -> list[Path]:
-    """Draw what a run has numbers for.
+    """Draw each plot for which a run has data.
 
     Args:
         results: the run.
-        folder: where the pictures go.
+        folder: where the files are written.
 
     Returns:
         The files written.
@@ -45,7 +45,7 @@ def plot(results: Results, folder: Path) -> list[Path]:
 
 
 def _bars(axes: Any, series: Series, title: str, unit: str, *, log: bool = False) -> None:
-    """Draw the median of each contender, and how far its rounds spread."""
+    """Draw the median of each contender, and the range of its rounds."""
     names = list(series)
     middles = [median(values) for values in series.values()]
     below = [middle - min(series[name]) for name, middle in zip(names, middles, strict=True)]
@@ -101,7 +101,7 @@ def _scale(series: Mapping[str, Series]) -> Any:
     axes.plot(keys, [median(one) for one in zip(*rounds, strict=True)], "o-", color=_OURS)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
-    axes.set_title("what a row costs in a flush of so many keys", fontsize=10)
+    axes.set_title("cost of a row by the number of keys in a flush", fontsize=10)
     axes.set_xlabel("keys (log)")
     axes.set_ylabel("us a row")
     return figure
@@ -114,7 +114,7 @@ def _memory_per_key(series: Mapping[str, Series]) -> Any:
     )
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)
-    axes.set_title("memory that a pending uuid takes, all told", fontsize=10)
+    axes.set_title("total memory of a pending uuid", fontsize=10)
     axes.set_xlabel("keys pending (log)")
     axes.set_ylabel("bytes a key")
     return figure

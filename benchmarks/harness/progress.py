@@ -22,14 +22,14 @@ def elapsed(seconds: float) -> str:
 
 
 class Progress:
-    """Prints how far a command is.
+    """Prints the progress of a command.
 
     Args:
-        console: where to.
+        console: where to print.
         clock: the current time in seconds; any start.
 
     Attributes:
-        took_s: how long each part that has ended took, by name, in seconds.
+        took_s: duration of each part that has ended, by name, in seconds.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -52,11 +52,11 @@ class Progress:
         """Report one part of the command while the block runs.
 
         Args:
-            name: of the part.
-            steps: how many it has.
+            name: the name of the part.
+            steps: its number of steps.
 
         Returns:
-            What is to be called after each step.
+            A function to call after each step.
         """
         started = said = self._clock()
         done = 0

@@ -1,4 +1,4 @@
-"""What a run of the benchmarks found: one table, results.json, and how another run compares."""
+"""Reports the findings of a run: as a table, as results.json, and beside an earlier run."""
 
 import os
 import platform
@@ -21,23 +21,23 @@ _SIGNS: Final = {"higher": ">=", "lower": "<="}
 
 
 class BenchmarkFailedError(Exception):
-    """A benchmark's own result is wrong, so its figures are worth nothing; the message says how."""
+    """A benchmark's result is wrong, so its figures are invalid; the message says what is wrong."""
 
 
 class Finding(msgspec.Struct, frozen=True):
     """One line of the table.
 
     Attributes:
-        benchmark: which one found it.
+        benchmark: the name of the benchmark.
         what: what is compared, e.g. "heartbeats/s, ours / none".
         value: the median, or a single figure where there is nothing to compare with.
         low: the lowest of the rounds.
         high: the highest.
-        rounds: how many there were.
-        goal: what it should be at least or at most; None where it is only reported.
-        better: which way is good.
-        absolute: the medians that the ratio is of, with units, for people.
-        unit: of the value; empty for a ratio.
+        rounds: the number of rounds.
+        goal: the minimum or maximum that the value should have; None if there is no goal.
+        better: whether a higher or a lower value is better.
+        absolute: the two medians of the ratio, with units, as text.
+        unit: the unit of the value; empty for a ratio.
     """
 
     benchmark: str
@@ -60,14 +60,14 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct):
-    """A run: what results.json holds.
+    """A run, as stored in results.json.
 
     Attributes:
         at: when it began, in UTC.
-        machine: what it ran on.
+        machine: facts about the machine it ran on.
         findings: the lines of the table.
         series: named lists of numbers, for the plots.
-        notes: what a reader should know about the run.
+        notes: remarks about the run for the reader.
     """
 
     at: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
@@ -79,12 +79,12 @@ class Results(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one contender did in each round, for people to read beside a ratio.
+    """The measurements of one contender, shown beside a ratio.
 
     Args:
         name: the contender.
         values: one for each round.
-        unit: of the values.
+        unit: the unit of the values.
     """
 
     name: str
@@ -120,12 +120,12 @@ class Report:
         """Add the ratio of two contenders that were measured in alternation.
 
         Args:
-            benchmark: which one found it.
+            benchmark: the name of the benchmark.
             what: what is compared; the ratio is of `ours` to `theirs`.
             ours: one value a round.
             theirs: the same rounds.
-            goal: what the median should be at least or at most.
-            better: which way is good.
+            goal: the minimum or maximum that the median should have.
+            better: whether a higher or a lower value is better.
         """
         found = ratio(ours.values, theirs.values)
         self._add(
@@ -153,7 +153,7 @@ class Report:
         goal: float | None = None,
         better: Literal["higher", "lower"] = "lower",
     ) -> None:
-        """Add a figure that there is nothing to compare with."""
+        """Add a single figure, without a ratio."""
         spread = (median(values), min(values), max(values))
         self._add(Finding(benchmark, what, *spread, len(values), goal, better, unit=unit))
 
@@ -162,11 +162,11 @@ class Report:
         self._on_finding(finding)
 
     def series(self, plot: str, name: str, values: Sequence[float]) -> None:
-        """Keep numbers for a plot."""
+        """Store numbers for a plot."""
         self.results.series.setdefault(plot, {})[name] = list(values)
 
     def note(self, text: str | None) -> None:
-        """Keep what a reader should know; nothing for None, and nothing twice."""
+        """Add a remark for the reader, unless it is None or already there."""
         if text and text not in self.results.notes:
             self.results.notes.append(text)
 
@@ -186,7 +186,7 @@ def _machine() -> dict[str, str]:
 
 
 def figure(value: float) -> str:
-    """Return a number with as many digits as mean something."""
+    """Format a number with its significant digits."""
     if abs(value) >= _THOUSAND:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"
@@ -217,7 +217,7 @@ def show(results: Results, console: Console, earlier: Results | None = None) -> 
 
     Args:
         results: the run.
-        console: where to.
+        console: where to print.
         earlier: a run to print beside it.
     """
     before = {(one.benchmark, one.what): one for one in earlier.findings} if earlier else {}

@@ -1,4 +1,4 @@
-"""A Postgres of our own, to be stopped, killed and paused."""
+"""Runs a Postgres server that can be stopped, killed and paused."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from api.postgres.embedded import EmbeddedServer
 
 
 class BreakableServer:
-    """An embedded server, and the ways to hurt it."""
+    """An embedded server that can be stopped, killed and paused."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._server = server
@@ -22,22 +22,22 @@ class BreakableServer:
         return [postmaster, *postmaster.children()]
 
     def stop(self) -> None:
-        """Shut down as an administrator would, cutting all sessions."""
+        """Shut it down in fast mode, which ends all sessions."""
         self._server.stop()
 
     def start(self) -> None:
-        """Start it again, and wait until it takes connections."""
+        """Start it again, and wait until it accepts connections."""
         self._server.start()
 
     def kill(self) -> None:
-        """End all of it at once, as the kernel does when memory runs out."""
+        """Kill all of its processes with SIGKILL, as the kernel does when memory runs out."""
         processes = self._processes()
         _signal(processes, signal.SIGKILL)
         psutil.wait_procs(processes, timeout=30)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let it take connections and answer nothing while the block runs."""
+        """Pause it while the block runs: it accepts connections and sends no response."""
         processes = self._processes()
         _signal(processes, signal.SIGSTOP)
         try:
@@ -48,13 +48,13 @@ class BreakableServer:
 
 def _signal(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
-        with suppress(psutil.NoSuchProcess):  # one that Postgres has just ended itself
+        with suppress(psutil.NoSuchProcess):  # a process that Postgres has just ended itself
             process.send_signal(number)
 
 
 @contextmanager
 def breakable_server(folder: Path) -> Iterator[BreakableServer]:
-    """Run a server while the block runs; what was broken is mended for the clean-up."""
+    """Run a server while the block runs; for the clean-up it is resumed and started again."""
     server = EmbeddedServer(folder / "postgres")
     try:
         yield BreakableServer(server)

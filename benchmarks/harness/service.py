@@ -1,4 +1,4 @@
-"""The service as a process of its own, for whatever puts load on it."""
+"""Runs the service in a process of its own, for load and tests."""
 
 import asyncio
 import os
@@ -17,11 +17,11 @@ _READY_WITHIN_S: Final = 60
 _ASK_EVERY_S: Final = 2
 _STOPPED_WITHIN_S: Final = 30
 _FRESH_METRICS: Final = {"ACTIVITY__SERVER__METRICS_MAX_AGE_S": "0"}
-"""What is measured is counted between two scrapes, however close together they are."""
+"""Measurements compare two scrapes, which may be close together, so no scrape may be cached."""
 
 
 class ServiceFailedError(Exception):
-    """The service ended before it was ready; the message has what it said."""
+    """The service ended before it was ready; the message has its output."""
 
 
 @asynccontextmanager
@@ -32,12 +32,12 @@ async def running_service(
     *,
     command: Sequence[str] = ("-m", "api", "serve"),
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run the service while the block runs, and stop it gently at the end.
+    """Run the service while the block runs, and stop it with SIGTERM at the end.
 
     Args:
-        url: where it will answer.
+        url: the address it will listen at.
         settings: environment variables on top of our own.
-        log_file: where its output goes.
+        log_file: where its output is written.
         command: arguments for Python.
 
     Raises:
@@ -50,7 +50,7 @@ async def running_service(
             env={**_FRESH_METRICS, **os.environ, **settings},
             stdout=log,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for us: we stop it when we are done
+            start_new_session=True,  # this process handles Ctrl-C and stops it at the end
         )
     try:
         await _wait_until_ready(url, process, log_file)
@@ -67,7 +67,7 @@ async def running_service(
 
 
 def _reject_taken(url: str) -> None:
-    """Somebody else who answers on the port would be taken for our service."""
+    """Raise if the port is taken: another program on it could be mistaken for the service."""
     parts = urlsplit(url)
     try:
         socket.create_server((parts.hostname, parts.port)).close()
@@ -84,8 +84,8 @@ async def _wait_until_ready(url: str, process: asyncio.subprocess.Process, log_f
         ):
             while process.returncode is None:
                 try:
-                    async with session.get(f"{url}/api/health/ready") as answer:
-                        if answer.status == 200:
+                    async with session.get(f"{url}/api/health/ready") as response:
+                        if response.status == 200:
                             return
                 except (aiohttp.ClientError, TimeoutError):
                     pass

@@ -1,4 +1,4 @@
-"""How long the event loop is kept from its next turn while something is done."""
+"""Measures the longest stall of the event loop while a block runs."""
 
 import asyncio
 import time
@@ -12,11 +12,11 @@ _MILLI: Final = 1e3
 
 @dataclass(slots=True)
 class Stall:
-    """The longest so far.
+    """The longest stall so far.
 
     Attributes:
-        wall_ms: by the clock, in which the machine's other work shows.
-        cpu_ms: in CPU time of ours.
+        wall_ms: in wall-clock time, which includes other work of the machine.
+        cpu_ms: in CPU time of this process.
     """
 
     wall_ms: float = 0.0
@@ -25,7 +25,7 @@ class Stall:
 
 @asynccontextmanager
 async def longest_stall() -> AsyncIterator[Stall]:
-    """Watch the running loop, turn by turn, while the block runs."""
+    """Measure each iteration of the running loop while the block runs."""
     loop = asyncio.get_running_loop()
     worst = Stall()
     last, last_cpu = time.perf_counter(), time.thread_time()

@@ -1,4 +1,4 @@
-"""Where contenders meet: one Postgres, and a database with the same fleet for each of them."""
+"""The testbed: one Postgres server, with a database and the same fleet for each contender."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from api.postgres.database import open_database
 from api.postgres.migrate import migrate
 
 API_KEYS: Final = 20
-"""The fleet shares so many keys: with one alone, writers of `last_used_at` would only queue."""
+"""Number of a fleet's API keys; with one, writers of `last_used_at` would queue for its row."""
 
 _COUNT_STATEMENTS: Final = """
 CREATE SEQUENCE updates_seen;
@@ -28,12 +28,12 @@ CREATE TRIGGER seen AFTER UPDATE ON api_keys EXECUTE FUNCTION count_update();
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """A database with devices in it, and the keys that they send.
+    """A database with devices and API keys.
 
     Args:
         dsn: the database.
-        devices: their ids, in random order.
-        keys: API keys, for devices to share.
+        devices: the ids of the devices, in random order.
+        keys: API keys, which the devices share.
     """
 
     dsn: str
@@ -41,13 +41,13 @@ class Fleet:
     keys: list[str]
 
     def key_of(self, index: int) -> str:
-        """Return the key that the device at an index sends."""
+        """Return the API key that the device at an index sends."""
         return self.keys[index % len(self.keys)]
 
 
 @dataclass(frozen=True, slots=True)
 class Testbed:
-    """A Postgres server on which databases may be made.
+    """A Postgres server on which databases may be created.
 
     Args:
         dsn: any database of it.
@@ -59,10 +59,10 @@ class Testbed:
 
     @asynccontextmanager
     async def fleet(self, devices: int, *, count_statements: bool = False) -> AsyncIterator[Fleet]:
-        """Make a database with a fleet, for as long as the block runs.
+        """Create a database with a fleet while the block runs.
 
         Args:
-            devices: how many.
+            devices: the number of devices.
             count_statements: count UPDATE statements of the two tracked tables, in a sequence that
                 `updates_seen` reads.
         """
@@ -86,17 +86,17 @@ class Testbed:
 
     @asynccontextmanager
     async def copy(self, fleet: Fleet) -> AsyncIterator[Fleet]:
-        """Make a database like another one, for a contender of its own."""
+        """Copy a database for another contender."""
         template = urlsplit(fleet.dsn).path.lstrip("/")
         async with self.database(f"TEMPLATE {template}") as dsn:
             yield Fleet(dsn, fleet.devices, fleet.keys)
 
     @asynccontextmanager
     async def database(self, options: str = "") -> AsyncIterator[str]:
-        """Make a database, for as long as the block runs.
+        """Create a database while the block runs.
 
         Args:
-            options: what follows its name in CREATE DATABASE.
+            options: text after the name in CREATE DATABASE.
         """
         name = f"bench_{uuid.uuid4().hex[:12]}"
         async with connected(self.dsn) as admin:
@@ -104,7 +104,7 @@ class Testbed:
         try:
             yield urlunsplit(urlsplit(self.dsn)._replace(path=f"/{name}"))
         finally:
-            async with connected(self.dsn) as admin:  # the server may have been started anew
+            async with connected(self.dsn) as admin:  # the server may have restarted
                 await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 

@@ -65,7 +65,7 @@ function done(summary, latency)
    local cpu_s = os.clock() - thread:get("cpu_s_before")
    local errors = summary.errors
    local figures = {
-      answers = summary.requests,
+      responses = summary.requests,
       sent = thread:get("number") - thread:get("first"),
       seconds = summary.duration / 1e6,
       p50_ms = latency:percentile(50) / 1e3,

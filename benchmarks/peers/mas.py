@@ -1,9 +1,9 @@
 """The activity tracker of the Matrix Authentication Service, re-implemented from its description.
 
-A labelled stand-in, for the original is written in Rust: a bounded channel that handlers await, one
-task that keeps the latest time of each key in a hash map of at most 10,000, and a flush every 60 s
-with one UPDATE from a sorted `unnest` with GREATEST. What comes beyond 10,000 keys is dropped, and
-so is a batch whose flush fails.
+The original is written in Rust, so results are labelled as re-implemented. It has a bounded channel
+that handlers await, one task that keeps the latest time of each key in a hash map of at most 10,000
+keys, and a flush every 60 s with one UPDATE from a sorted `unnest` with GREATEST. It drops keys
+beyond 10,000, and a batch whose flush fails.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ WHERE device_id = given.key
 
 
 class MasTracker:
-    """Keeps the latest time of each key until it is told to flush.
+    """Keeps the latest time of each key until it is flushed.
 
     Args:
-        pool: where it is flushed to.
+        pool: connections to the database.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -49,12 +49,12 @@ class MasTracker:
             self._channel.task_done()
 
     async def received(self) -> int:
-        """Wait until the channel is empty; how many keys are pending."""
+        """Wait until the channel is empty; return the number of pending keys."""
         await self._channel.join()
         return len(self._pending)
 
     async def flush(self) -> None:
-        """Write what is pending in one statement."""
+        """Write the pending keys in one statement."""
         pending, self._pending = self._pending, {}
         keys = sorted(pending)
         times = [datetime.fromtimestamp(pending[key], UTC) for key in keys]

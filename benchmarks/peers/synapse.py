@@ -1,6 +1,6 @@
-"""Matrix Synapse as a peer: its tracking of client addresses, as shipped, in a process of its own.
+"""Runs Matrix Synapse's tracking of client addresses, as shipped, in a process of its own.
 
-`synapse_driver.py` says what it writes, and why it lives in a virtual environment of its own.
+`synapse_driver.py` describes what it writes, and why it has a virtual environment of its own.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 VENV: Final = Path(".activity/synapse-venv")
 _REQUIREMENT: Final = "matrix-synapse[postgres]==1.163.2"
-"""Pinned: the driver calls what Synapse does not promise to keep."""
+"""Pinned, because the driver calls internal functions of Synapse."""
 _DRIVER: Final = Path(__file__).with_name("synapse_driver.py")
 _INSTALLED_WITHIN_S: Final = 900
 _READY_WITHIN_S: Final = 180
@@ -29,7 +29,7 @@ class PeerUnavailableError(Exception):
 
 
 class PeerFailedError(Exception):
-    """The peer ended, did not answer in time, or answered with an error; the message has which."""
+    """The peer ended, did not respond in time, or reported an error; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Flushed:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How many rows of each table have the time of the last round of touches."""
+    """The number of rows of each table that have the time of the last round of touches."""
 
     user_ips: int
     devices: int
@@ -71,13 +71,13 @@ class Synapse:
 
     Args:
         process: the driver.
-        log_file: where it says what goes wrong.
+        log_file: its log.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, log_file: Path) -> None:
         self.version = ""
         self.throttled_keys = 0
-        """How many keys it remembers; repeats of those beyond are not throttled but buffered."""
+        """The number of keys that it caches; repeated touches of further keys are not throttled."""
         self._process = process
         self._log_file = log_file
 
@@ -85,11 +85,12 @@ class Synapse:
         """Touch the first keys, all at the time of a round, more than 120 s after the last one.
 
         Args:
-            count: how many; each is a device's token.
-            round_: above those before, from 1, or all would be throttled, which is refused.
+            count: the number of keys; each is a device's token.
+            round_: from 1, higher than before. The driver rejects others, since Synapse would
+                throttle all touches.
 
         Raises:
-            PeerFailedError: it could not be done.
+            PeerFailedError: Synapse reported an error.
         """
         return Touched(**await self._ask({"do": "touch", "count": count, "round": round_}))
 
@@ -97,15 +98,15 @@ class Synapse:
         """Touch the first keys again at the same time, which Synapse throttles or coalesces.
 
         Raises:
-            PeerFailedError: it could not be done.
+            PeerFailedError: Synapse reported an error.
         """
         return Touched(**await self._ask({"do": "retouch", "count": count}))
 
     async def flush(self) -> Flushed:
-        """Write what is buffered, which nothing else does.
+        """Write what is buffered; Synapse's own flush loop is off.
 
         Raises:
-            PeerFailedError: it could not be done; Synapse has lost what was buffered.
+            PeerFailedError: Synapse reported an error; Synapse has lost what was buffered.
         """
         return Flushed(**await self._ask({"do": "flush"}))
 
@@ -113,7 +114,7 @@ class Synapse:
         """Count the rows that the last round of touches has reached.
 
         Raises:
-            PeerFailedError: it could not be done.
+            PeerFailedError: Synapse reported an error.
         """
         return Stored(**await self._ask({"do": "check"}))
 
@@ -128,7 +129,7 @@ class Synapse:
 
     async def _ask(self, command: Mapping[str, object]) -> dict[str, Any]:
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
-        with suppress(ConnectionError):  # the missing answer says it better
+        with suppress(ConnectionError):  # the missing response is reported instead
             self._process.stdin.write(json.dumps(command).encode() + b"\n")
             await self._process.stdin.drain()
         return await self._answer(_ANSWERED_WITHIN_S)
@@ -139,7 +140,7 @@ class Synapse:
             async with asyncio.timeout(within_s):
                 line = await self._process.stdout.readline()
         except TimeoutError as error:
-            raise PeerFailedError(f"Synapse did not answer within {within_s} s") from error
+            raise PeerFailedError(f"Synapse did not respond within {within_s} s") from error
         if not line:
             raise PeerFailedError(f"Synapse ended:\n{_last_lines(self._log_file)}")
         reply: dict[str, Any] = json.loads(line)
@@ -155,7 +156,7 @@ async def synapse(dsn: str, devices: int, venv: Path = VENV) -> AsyncIterator[Sy
     Args:
         dsn: an empty database of its own, made with
             `CREATE DATABASE ... ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0`.
-        devices: how many to seed, each with a user, a token and an address of its own.
+        devices: the number of devices to create, each with its own user, token and address.
         venv: where it is installed; its log goes next to it.
 
     Raises:
@@ -171,7 +172,7 @@ async def synapse(dsn: str, devices: int, venv: Path = VENV) -> AsyncIterator[Sy
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for us: it ends when we do
+            start_new_session=True,  # this process handles Ctrl-C; the driver ends with it
         )
     try:
         peer = Synapse(process, log_file)
@@ -195,7 +196,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 async def _install(venv: Path) -> None:
-    # Marked only when complete, so that an installation that was broken off is begun anew.
+    # Marked only when complete, so that an interrupted installation is repeated.
     mark = venv / ".installed"
     if mark.is_file() and mark.read_text() == _REQUIREMENT:
         return

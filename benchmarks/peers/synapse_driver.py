@@ -2,11 +2,12 @@
 
 It runs in a virtual environment of Synapse's own, because Synapse is no dependency of ours: it is
 AGPL, so it is called, and nothing of it is copied. The number of devices is the argument; the DSN
-of an empty database, in UTF8 with C locale, is in `DATABASE_URL`, for anybody can see arguments.
+of an empty database, in UTF8 with C locale, is in `DATABASE_URL`, because other users can see
+arguments.
 
-Run it with `-I`: without, `import synapse` would find the file next to this one.
+Run it with `-I`; otherwise `import synapse` would import the file next to this one.
 
-One command per line on stdin, one reply per line on stdout, both JSON; what Synapse says goes to
+One command per line on stdin, one reply per line on stdout, both JSON; Synapse's output goes to
 stderr. The first reply is `{"ready": true, "version": ..., "throttled_keys": ...}`, or an error.
 
     {"do": "touch", "count": n, "round": r}   {"seconds": s, "touches": n}   rounds go up
@@ -15,14 +16,14 @@ stderr. The first reply is `{"ready": true, "version": ..., "throttled_keys": ..
     {"do": "check"}                           {"user_ips": n, "devices": n}  rows as last touched
     {"do": "quit"}                            {"quit": true}
 
-What fails is answered with `{"error": text}`. The end of stdin is a quit, so that it ends with its
-parent; what is still under way a minute later is cut off.
+The reply of a failed command is `{"error": text}`. The end of stdin is a quit, so that it ends with
+its parent; commands still running a minute later are cancelled.
 
-The shape is one user with one device and one address each, which is what a fleet of phones looks
-like to Synapse, and the one it is fastest at: no two touches share a row. Its flush is one
-transaction, which upserts each key into `user_ips` (four indexes, of which three contain the time
-that is written, so no update is heap-only) and updates the device's row in `devices` (one index,
-without the time, but pages without room, so hardly an update is heap-only there either).
+The shape is one user with one device and one address each, as in a fleet of phones. This is
+Synapse's fastest case: no two touches share a row. Its flush is one transaction, which upserts each
+key into `user_ips` (four indexes; three contain the time written, so no update is heap-only)
+and updates the device's row in `devices` (one index, without the time, but its pages are full, so
+few updates are heap-only there either).
 """
 
 import gc
@@ -51,7 +52,7 @@ from twisted.internet.task import deferLater, react
 _SERVER: Final = "localhost"
 _USER_AGENT: Final = "Element X/26.03.1 (Google Pixel 8; Android 16; Sdk 36)"
 _ROUND_MS: Final = 121_000
-"""Synapse lets a key through once in 120 s."""
+"""Synapse accepts a touch of a key once in 120 s."""
 _SETTLED_WITHIN_S: Final = 60.0
 _ENDED_WITHIN_S: Final = 60.0
 
@@ -79,12 +80,12 @@ class Complaints(logging.Handler):
 
 
 class Driver:
-    """What the commands do.
+    """The commands.
 
     Args:
         store: Synapse's main store.
-        keys: one for each device that is seeded.
-        complaints: where Synapse's errors turn up.
+        keys: one for each device.
+        complaints: receives Synapse's errors.
     """
 
     def __init__(self, store: Any, keys: list[Key], complaints: Complaints) -> None:
@@ -99,7 +100,7 @@ class Driver:
         return self._epoch_ms + self._round * _ROUND_MS
 
     async def obey(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Do what a command says and return the reply."""
+        """Run a command and return the reply."""
         match command:
             case {"do": "touch", "count": int(count), "round": int(number)}:
                 if number <= self._round:
@@ -150,13 +151,13 @@ class Driver:
 
 
 async def main(reactor: Any, replies: IO[str], dsn: str, devices: int) -> None:
-    """Set Synapse up and serve commands until there are no more.
+    """Set Synapse up and serve commands until stdin ends.
 
     Args:
-        reactor: Twisted's.
-        replies: where to write them.
+        reactor: Twisted's reactor.
+        replies: where to write replies.
         dsn: an empty database.
-        devices: how many to seed.
+        devices: the number of devices to create.
     """
     commands = DeferredQueue()
     threading.Thread(target=_listen, args=(reactor, commands), daemon=True).start()
@@ -171,7 +172,7 @@ async def main(reactor: Any, replies: IO[str], dsn: str, devices: int) -> None:
             keys = _make_keys(homeserver, devices)
             await _seed(store, keys)
             complaints.raise_last()
-        except Exception as error:  # noqa: BLE001 - the caller is told
+        except Exception as error:  # noqa: BLE001 - reported to the caller
             _reply(replies, _problem(error))
             return
         _reply(
@@ -189,7 +190,7 @@ async def _serve(driver: Driver, commands: Any, replies: IO[str]) -> None:
     while line := await commands.get():
         try:
             reply = await driver.obey(json.loads(line))
-        except Exception as error:  # noqa: BLE001 - the caller is told
+        except Exception as error:  # noqa: BLE001 - reported to the caller
             reply = _problem(error)
         _reply(replies, reply)
         if "quit" in reply:
@@ -197,14 +198,14 @@ async def _serve(driver: Driver, commands: Any, replies: IO[str]) -> None:
 
 
 def _listen(reactor: Any, commands: Any) -> None:
-    """Pass the lines on; the end of stdin, which may be the parent's death, as an empty one."""
+    """Forward the lines; the end of stdin, as when the parent ends, is an empty line."""
     # Without a buffer, because the lock of one would be held by this thread at exit.
     with open(0, "rb", buffering=0, closefd=False) as lines:
         for line in lines:
             reactor.callFromThread(commands.put, line)
     reactor.callFromThread(commands.put, b"")
     time.sleep(_ENDED_WITHIN_S)
-    os._exit(1)  # it hangs in a statement, and nobody waits for the outcome
+    os._exit(1)  # a statement hangs, and its result is not needed
 
 
 def _reply(replies: IO[str], reply: dict[str, Any]) -> None:
@@ -217,7 +218,7 @@ def _problem(error: Exception) -> dict[str, Any]:
 
 
 def _reject_used(dsn: str) -> None:
-    """Synapse would bring a database of its own up to date; it must not be somebody's."""
+    """Reject a database with tables: Synapse would migrate it."""
     connection = psycopg2.connect(dsn, connect_timeout=10)
     try:
         with connection.cursor() as cursor:
@@ -240,8 +241,8 @@ def _set_up(dsn: str, folder: Path) -> Any:
         "signing_key_path": str(folder / "signing.key"),
         "media_store_path": str(folder / "media"),
         "pid_file": str(folder / "pid"),
-        "background_updates": {"sleep_enabled": False},  # there is nobody to be considerate of
-        # One connection, so that none is opened while the clock runs.
+        "background_updates": {"sleep_enabled": False},  # there is no other load to leave room for
+        # One connection, so that none is opened during a measurement.
         "database": {"name": "psycopg2", "args": {"dsn": dsn, "cp_min": 1, "cp_max": 1}},
     }
     file = folder / "homeserver.yaml"
@@ -252,7 +253,7 @@ def _set_up(dsn: str, folder: Path) -> Any:
 
 
 async def _start(reactor: Any, homeserver: Any, store: Any) -> None:
-    """Start Synapse as its own main does, let it come to rest, and keep it there."""
+    """Start Synapse as its own main does, wait until it is idle, and stop its background loops."""
     install_gc_manager()  # it collects between events, not in the middle of them
     await start(homeserver)
     deadline = time.monotonic() + _SETTLED_WITHIN_S
@@ -292,7 +293,7 @@ async def _seed(store: Any, keys: Iterable[Key]) -> None:
 
 
 if __name__ == "__main__":
-    # The replies have stdout to themselves: what others print to it goes to stderr.
+    # Only replies go to stdout: other output to it goes to stderr.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     dsn, devices = os.environ["DATABASE_URL"], int(sys.argv[1])

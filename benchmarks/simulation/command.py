@@ -1,4 +1,4 @@
-"""`python -m benchmarks simulate`: history after history, until there were enough flushes."""
+"""`python -m benchmarks simulate`: runs histories until they had enough flushes."""
 
 import sys
 import time
@@ -16,18 +16,18 @@ from rich.table import Table
 from benchmarks.simulation.history import History
 
 _AT_ONCE: Final = 25
-"""Histories that a process lives through before it reports."""
+"""Number of histories that a process runs before it reports."""
 _LAST_STEPS: Final = 60
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of some histories.
+    """The outcomes of some histories.
 
     Args:
-        happened: how often what happened.
-        seed: of the first history in which a law was broken, if any.
-        law: which, and how.
+        happened: the number of events of each kind.
+        seed: the seed of the first history that violated an invariant, if any.
+        law: the violation, as text.
     """
 
     happened: Counter[str]
@@ -36,13 +36,13 @@ class Outcome:
 
 
 def live_through(seeds: range) -> Outcome:
-    """Live through one history after the other, up to the first one that goes wrong."""
+    """Run histories one after another, up to the first that fails."""
     happened: Counter[str] = Counter()
     for seed in seeds:
         history = History(seed)
         try:
             history.run()
-        except Exception as error:  # noqa: BLE001 - a fault of the simulation is one to look at, too
+        except Exception as error:  # noqa: BLE001 - errors of the simulation count, too
             return Outcome(happened, seed, f"{type(error).__name__}: {error}")
         happened += history.happened
         happened["histories"] += 1
@@ -50,16 +50,16 @@ def live_through(seeds: range) -> Outcome:
 
 
 def simulate(*, flushes: int, seed: int, processes: int, console: Console) -> int:
-    """Live through histories until there were so many flushes.
+    """Run histories until they had a number of flushes.
 
     Args:
-        flushes: how many.
-        seed: of the first history; the next one has the next seed.
-        processes: how many work at once.
+        flushes: the minimum number of flushes.
+        seed: the seed of the first history; each next one has the next seed.
+        processes: the number of processes that run histories at once.
         console: where to print.
 
     Returns:
-        0 if no law was broken, else 1.
+        0 if no invariant was violated, else 1.
     """
     started = time.monotonic()
     console.print(f"histories from seed {seed} on")
@@ -99,19 +99,19 @@ def _live_until(flushes: int, seed: int, processes: int, say: Callable[[int], No
 
 
 def replay(seed: int, console: Console) -> int:
-    """Live through one history once more and print all of its steps.
+    """Run one history, and print all of its steps.
 
     Args:
-        seed: of the history.
+        seed: the seed of the history.
         console: where to print.
 
     Returns:
-        0 if no law was broken, else 1.
+        0 if no invariant was violated, else 1.
     """
     history = History(seed, lambda step: console.print(step, markup=False, soft_wrap=True))
     try:
         history.run()
-    except Exception:  # noqa: BLE001 - whatever it is, here is where it comes from
+    except Exception:  # noqa: BLE001 - shows where any error comes from
         console.print_exception()
         return 1
     _show(history.happened, 0.0, console)
@@ -122,7 +122,7 @@ def _say_broken(seed: int, law: str, console: Console) -> int:
     steps: deque[str] = deque(maxlen=_LAST_STEPS)
     try:
         History(seed, steps.append).run()
-    except Exception:  # noqa: BLE001 - which one is known
+    except Exception:  # noqa: BLE001 - the violation is recorded
         console.print("\n".join(steps), markup=False, soft_wrap=True)
     console.print(f"seed {seed}: {law}", style="red", markup=False, soft_wrap=True)
     console.print(f"again, with all steps: python -m benchmarks simulate --seed {seed} --trace")
@@ -136,4 +136,6 @@ def _show(happened: Counter[str], took_s: float, console: Console) -> None:
         table.add_row(what, f"{times:,}")
     console.print(table)
     if took_s:
-        console.print(f"in {took_s:.0f} s, Python {sys.version.split()[0]}; no law was broken")
+        console.print(
+            f"in {took_s:.0f} s, Python {sys.version.split()[0]}; no invariant was violated"
+        )

@@ -1,4 +1,4 @@
-"""The disk of the machine that all writers share: journals as bytes that outlive their process."""
+"""Simulates the disk that all writers share; journals survive their process."""
 
 import asyncio
 import errno
@@ -14,12 +14,12 @@ _TAIL_BYTES: Final = 12
 
 
 class Machine:
-    """Where all processes have their journal directories.
+    """The disk with the journal directories of all processes.
 
     Args:
-        ledger: is told of what a limit is exceeded by.
-        segment_bytes: the room for records in one segment.
-        chance: decides how long things take.
+        ledger: receives violations of limits.
+        segment_bytes: the size of a segment's records, in bytes.
+        chance: the random source of durations and failures.
     """
 
     def __init__(self, ledger: Ledger, segment_bytes: int, chance: random.Random) -> None:
@@ -34,7 +34,7 @@ class Machine:
         self.chance = chance
 
     def left_behind(self) -> dict[int, int]:
-        """Return the latest second of each key that processes which are gone have left."""
+        """Return the latest second of each key in the journals of ended processes."""
         entries: dict[int, int] = {}
         for directory in self.directories:
             if directory.deserted:
@@ -43,16 +43,16 @@ class Machine:
         return entries
 
     async def work(self) -> None:
-        """Take as long as the disk takes.
+        """Wait for the duration of an operation.
 
         Raises:
-            OSError: it fails.
+            OSError: the operation fails.
         """
         await asyncio.sleep(self.slow_s * self.chance.random())
         self.fail_perhaps()
 
     def fail_perhaps(self) -> None:
-        """Fail as often as the disk does."""
+        """Raise an error at the disk's failure rate."""
         if self.failing and self.chance.random() < self.failing:
             raise OSError(errno.EIO, "Input/output error")
 
@@ -61,9 +61,9 @@ class SimulatedDirectory:
     """The journal directory of one process; a `JournalStorage`.
 
     Args:
-        machine: whose disk it is on.
-        number: of the process.
-        most_segments: how many there may be.
+        machine: the disk.
+        number: the number of the process.
+        most_segments: the maximum number of segments.
     """
 
     def __init__(self, machine: Machine, number: int, most_segments: int) -> None:
@@ -89,11 +89,11 @@ class SimulatedDirectory:
         return SimulatedSegments(self, header(owner))
 
     async def record_server(self, server: str) -> None:
-        """Keep which database it is."""
+        """Store the name of the database."""
         self.server = server
 
     def orphans(self) -> list["SimulatedOrphan"]:
-        """Lock and return the directories of processes that are gone."""
+        """Lock and return the directories of ended processes."""
         if self.deserted:
             return []
         found = [
@@ -106,20 +106,20 @@ class SimulatedDirectory:
         return [SimulatedOrphan(directory, self) for directory in found]
 
     def add(self, first_line: bytes) -> Segment:
-        """Make a segment."""
+        """Create a segment."""
         self.made += 1
         name = f"{self.number}/{self.made:04d}"
         memory = bytearray(first_line) + bytes(self.machine.segment_bytes)
         self.memories[name] = memory
         if len(self.memories) > self._most_segments:
-            self.machine.ledger.broken(f"{len(self.memories)} segments are more than there may be")
+            self.machine.ledger.broken(f"{len(self.memories)} segments are more than the maximum")
         return Segment(name, memory, len(first_line))
 
     async def close(self, *, keep: bool) -> None:
-        """Let go of it.
+        """Close it.
 
         Args:
-            keep: leave all that is in it to others.
+            keep: whether to leave its segments to other processes.
         """
         if not self.deserted:
             if not keep:
@@ -127,10 +127,10 @@ class SimulatedDirectory:
             self.desert()
 
     def crash(self, junk: bytes) -> None:
-        """Keep what was written; behind it there may be what was never written as a whole.
+        """Keep the records as a crash leaves them, perhaps with an incomplete record at the end.
 
         Args:
-            junk: what is there.
+            junk: the bytes after the last complete record.
         """
         self.memories = {name: bytearray(memory) for name, memory in self.memories.items()}
         for memory in self.memories.values():
@@ -139,7 +139,7 @@ class SimulatedDirectory:
         self.desert()
 
     def desert(self) -> None:
-        """Leave it to others, and what it had taken, too."""
+        """Leave it and the orphaned directories that it had locked to other processes."""
         self.deserted = True
         directories = self.machine.directories
         for directory in directories:
@@ -161,8 +161,8 @@ class SimulatedSegments:
     """Segments of one target in one directory.
 
     Args:
-        directory: where they are.
-        first_line: their header.
+        directory: their directory.
+        first_line: the header of each.
     """
 
     def __init__(self, directory: SimulatedDirectory, first_line: bytes) -> None:
@@ -170,21 +170,21 @@ class SimulatedSegments:
         self._first_line = first_line
 
     async def create(self) -> Segment:
-        """Return a new segment, after a while."""
+        """Return a new segment, after the disk's delay."""
         await self._directory.machine.work()
         if self._directory.machine.full or self._directory.deserted:
             raise OSError(errno.ENOSPC, "No space left on device")
         return self._directory.add(self._first_line)
 
     async def remove(self, segment: Segment) -> None:
-        """Remove a segment, after a while."""
+        """Remove a segment, after the disk's delay."""
         await self._directory.machine.work()
         if self._directory.deserted:
             raise OSError(errno.EIO, "Input/output error")
         self._directory.memories.pop(segment.name, None)
 
     async def seal(self, segment: Segment) -> None:
-        """Let go of the memory of a full segment, which here costs nothing."""
+        """Release the memory of a full segment, which has no effect here."""
 
     async def held(self) -> set[str]:
         """Return the names of the segments that are on disk."""
@@ -192,7 +192,7 @@ class SimulatedSegments:
 
 
 class SimulatedOrphan:
-    """The directory of a process that is gone, locked by another one; an `OrphanedJournal`.
+    """The directory of an ended process, locked by another one; an `OrphanedJournal`.
 
     Args:
         directory: the orphaned one.
@@ -204,11 +204,11 @@ class SimulatedOrphan:
         self._new_owner = new_owner
 
     def __str__(self) -> str:
-        """Return whose it was."""
+        """Return the name of its process."""
         return str(self._directory)
 
     def server(self) -> str | None:
-        """Return which database its process wrote to."""
+        """Return the database of its process."""
         return self._directory.server
 
     def segments(self) -> list[str]:
@@ -216,7 +216,7 @@ class SimulatedOrphan:
         return sorted(self._directory.memories)
 
     def read(self, path: str) -> bytes:
-        """Return all of a segment."""
+        """Return the content of a segment."""
         self._directory.machine.fail_perhaps()
         return bytes(self._directory.memories[path])
 
@@ -235,7 +235,7 @@ class SimulatedOrphan:
 
     def _check(self) -> None:
         if self._directory.taken_by is not self._new_owner:
-            raise OSError(errno.EBADF, "the process is gone")
+            raise OSError(errno.EBADF, "the process has ended")
 
 
 def _entries(memory: bytearray) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""What goes wrong, one kind each: a function that lets it begin and returns how to end it."""
+"""The faults. Each is a function that starts the fault and returns a function that ends it."""
 
 import random
 from collections.abc import Callable
@@ -12,14 +12,14 @@ Fault: TypeAlias = Callable[["Surroundings"], Callable[[], None]]
 
 
 class Surroundings:
-    """All that can fail.
+    """The parts that can fail.
 
     Args:
-        server: the table.
-        network: the way to it.
+        server: the database server.
+        network: the connections to it.
         machine: the disk.
-        keys: of all rows.
-        chance: decides how it fails.
+        keys: the keys of all rows.
+        chance: the random source of the faults.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ def _marked(name: str) -> Fault:
 
 def _locked(all_: Surroundings) -> Callable[[], None]:
     server = all_.server
-    stranger = server.hold(key for key in all_.some_keys() if server.is_free(key))
-    return lambda: server.roll_back(stranger)
+    other_client = server.hold(key for key in all_.some_keys() if server.is_free(key))
+    return lambda: server.roll_back(other_client)
 
 
 def _deleted(all_: Surroundings) -> Callable[[], None]:
@@ -115,7 +115,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "read-only": _attribute("server", "read_only", True, False),  # noqa: FBT003
     "rows refused": _marked("refusing"),
     "rows left alone": _marked("suppressing"),
-    "all rows refused": _attribute("server", "refuses_all", True, False),  # noqa: FBT003
+    "all rows rejected": _attribute("server", "refuses_all", True, False),  # noqa: FBT003
     "rows locked": _locked,
     "rows deleted": _deleted,
     "disk full": _attribute("machine", "full", True, False),  # noqa: FBT003

@@ -1,4 +1,4 @@
-"""How a history ends: all faults are lifted, and then everything must be well again."""
+"""Checks the end of a history: after the last fault, everything must recover."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,13 +14,13 @@ _IDLE_SEGMENTS: Final = 5
 
 
 class FinalCheck:
-    """What must come true once nothing fails any more.
+    """The conditions that must be reached after all faults have ended.
 
     Args:
-        options: of all processes.
-        ledger: what is owed.
-        machine: what processes have left behind.
-        processes: those that are alive.
+        options: the options of all processes.
+        ledger: the touches that must still be written.
+        machine: the disk with the journals of ended processes.
+        processes: the running processes.
     """
 
     def __init__(
@@ -32,10 +32,10 @@ class FinalCheck:
         self._processes = processes
 
     async def everything_ends_well(self, start: Callable[[], Process]) -> None:
-        """See that everything is written, taken over and put away.
+        """Check that all touches are written, and all orphaned journals recovered and removed.
 
         Args:
-            start: starts one more process.
+            start: a function that starts one more process.
         """
         await self._everything_pending_is_written()
         heir = start()
@@ -46,14 +46,14 @@ class FinalCheck:
             process.ask_to_stop()
         await asyncio.wait({process.task for process in self._processes})
         if self._ledger.owed:
-            self._ledger.broken(f"in the end there are still touches owed: {self._ledger.owed}")
+            self._ledger.broken(f"at the end there are unwritten touches: {self._ledger.owed}")
         if self._machine.directories:
             self._ledger.broken(
-                f"in the end there are still directories: {self._machine.directories}"
+                f"at the end there are directories left: {self._machine.directories}"
             )
 
     async def _everything_pending_is_written(self) -> None:
-        """Within two intervals and the longest backoff, and what was begun before."""
+        """Wait for two intervals, the longest backoff, and operations in progress."""
         options = self._options
         holders = [process.holds() for process in self._processes]
         pending = {
@@ -75,13 +75,13 @@ class FinalCheck:
                 ):
                     await asyncio.sleep(0.5)
         except TimeoutError:
-            self._ledger.broken("what the dead have left is never taken over")
+            self._ledger.broken("an orphaned journal is never recovered")
 
     async def _no_journal_grows(self, heir: Process) -> None:
-        """With nothing pending, there is a live segment, a full one perhaps, and the spares."""
+        """Check that an idle process has only the live segment, at most a full one, and spares."""
         for _ in range(3):
             heir.touch(1)
             await asyncio.sleep(2 * self._options.interval_s + 2)
         for process in self._processes:
             if (segments := len(process.directory.memories)) > _IDLE_SEGMENTS:
-                self._ledger.broken(f"process {process.number} has {segments} segments in idleness")
+                self._ledger.broken(f"process {process.number} has {segments} segments while idle")

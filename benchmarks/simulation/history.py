@@ -1,4 +1,4 @@
-"""One history: processes that are touched, stopped, killed and started while things go wrong."""
+"""Runs one history: processes receive touches, stop, crash and start during faults."""
 
 import asyncio
 import random
@@ -22,15 +22,15 @@ from benchmarks.simulation.watch import Watch
 from tracker._journal.format import Segment
 
 _LOOK_EVERY: Final = 16
-"""Steps between two looks at what costs more to check."""
+"""Steps between two of the expensive checks."""
 
 
 class History:
-    """What happens in one history.
+    """One history.
 
     Args:
-        seed: decides everything.
-        trace: is told of each step, if anybody wants to know.
+        seed: determines the whole history.
+        trace: receives each step as text, if given.
     """
 
     def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
@@ -58,10 +58,10 @@ class History:
         self._loop.on_unhandled = self._on_unhandled
 
     def run(self) -> None:
-        """Live through it.
+        """Run it.
 
         Raises:
-            LawBroken: the tracker has broken a law.
+            LawBroken: the tracker has violated an invariant.
         """
         with turned(self._chance), speaking_to(self._ledger, self._machine):
             before = random.getstate()
@@ -81,7 +81,7 @@ class History:
         while tasks := asyncio.all_tasks(self._loop):
             for task in tasks:
                 task.cancel()
-            with suppress(RuntimeError):  # told to stop by what has failed in between
+            with suppress(RuntimeError):  # the loop was stopped by a failure
                 self._loop.run_until_complete(asyncio.wait(tasks, timeout=1))
 
     async def _happen(self) -> None:
@@ -105,7 +105,7 @@ class History:
     def _living(self) -> list[Process]:
         return [watch.process for watch in self._watches if not watch.process.is_gone]
 
-    # What goes wrong.
+    # Faults.
 
     async def _life(self, until: float) -> None:
         chance = self._chance
@@ -138,7 +138,7 @@ class History:
             self._check_nothing_lost()
 
     def _junk(self) -> bytes:
-        """Return a record that never was, cut off or with a flipped bit, or nothing."""
+        """Return an incomplete or corrupt record, or nothing."""
         memory = bytearray(64)
         Segment("junk", memory, 0).append(self._chance.choice(self._keys), EPOCH + 1_000_000)
         record = memory.rstrip(b"\0")
@@ -151,7 +151,7 @@ class History:
                 record[self._chance.randrange(4)] ^= 1 << self._chance.randrange(8)
                 return bytes(record)
 
-    # Who lives.
+    # Processes.
 
     async def _populate(self, until: float) -> None:
         chance = self._chance
@@ -208,10 +208,10 @@ class History:
             at = EPOCH + self._loop.time() + chance.uniform(-10, 10)
         process.touch(key, at)
 
-    # What must be true.
+    # Invariants.
 
     def _on_unhandled(self, error: str) -> None:
-        self._ledger.violation = self._ledger.violation or f"nobody has handled: {error}"
+        self._ledger.violation = self._ledger.violation or f"unhandled error: {error}"
 
     def _after_step(self) -> None:
         if self._ledger.violation is not None:

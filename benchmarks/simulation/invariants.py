@@ -1,4 +1,4 @@
-"""Eyes on a process: a buffer and a store that do what they do, and note what that means."""
+"""A buffer and a store that record in the ledger what they take, write and lose."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from tracker._flush.store import Chunk, ChunkResult, Store
 
 
 class CheckedBuffer(Buffer):
-    """A buffer that notes in the ledger what it takes, and what it says it loses."""
+    """A buffer that records in the ledger what it takes, and what it reports as lost."""
 
     __slots__ = ("_now", "_stored", "ledger", "missed")
 
@@ -26,13 +26,13 @@ class CheckedBuffer(Buffer):
     ) -> None:
         super().__init__(target, clock=clock, monotonic=monotonic)
         self.missed: set[tuple[int, int]] = set()
-        """The changes that its journal did not take."""
+        """The changes that its journal did not record."""
         self.ledger = ledger
         self._stored = stored
         self._now = clock
 
     def touch(self, key: object, at: Any = None) -> None:
-        """Touch, and note that this is owed from now on, unless it is counted as dropped."""
+        """Touch, and record that the touch must be written, unless it is counted as dropped."""
         dropped, missed = sum(self.dropped.values()), self._missed_changes()
         super().touch(key, at)
         if len(self) > self.target.capacity_keys:
@@ -47,17 +47,17 @@ class CheckedBuffer(Buffer):
             self.missed.add((number, second))
 
     def recover(self, key: object, second: int) -> None:
-        """Recover, which adds nothing to what is owed, and nothing to what may be lost."""
+        """Recover, which changes neither what must be written nor what may be lost."""
         dropped = sum(self.dropped.values())
         super().recover(key, second)
         if sum(self.dropped.values()) != dropped:
-            self.ledger.broken(f"key {key} is dropped while it is taken over: {self.dropped}")
+            self.ledger.broken(f"key {key} is dropped during a recovery: {self.dropped}")
 
     def _missed_changes(self) -> int:
         return self.journal.missed if self.journal is not None else 0
 
     def close(self) -> int:
-        """Close, and let go of what it says is lost."""
+        """Close, and allow the loss of what it reports as lost."""
         pending, dropped = self.pending(), self.dropped["shutdown"]
         left = super().close()
         if left or self.dropped["shutdown"] != dropped:
@@ -80,17 +80,17 @@ class CheckedBuffer(Buffer):
 
     @property
     def live_keys(self) -> int:
-        """How many keys came since the last drain, or were restored."""
+        """The number of keys that came since the last drain, or were restored."""
         return len(self._live)
 
 
 class CheckedStore:
-    """A store that notes which keys may leave the buffer unwritten.
+    """A store that records which keys may leave the buffer unwritten.
 
     Args:
-        name: whose it is.
-        store: the tracker's own.
-        ledger: where it is noted.
+        name: the name of the process.
+        store: the tracker's store.
+        ledger: where to record it.
     """
 
     def __init__(self, name: str, store: Store, ledger: Ledger) -> None:
@@ -105,11 +105,11 @@ class CheckedStore:
         self._rejected = 0
 
     def begin(self, counts: FlushCounts) -> None:
-        """Set what counts flushes."""
+        """Set the function that counts flushes."""
         self.counts = counts
 
     async def write(self, chunk: Chunk) -> ChunkResult:
-        """Write, and note what became of the chunk."""
+        """Write, and record the result of the chunk."""
         flushes = self.counts.success + self.counts.partial + self.counts.failed
         if flushes != self._flushes:
             self.check_rejected()
@@ -128,7 +128,7 @@ class CheckedStore:
         entries = _entries(chunk)
         for key in map(int, written.missing):
             if key not in self.ledger.missing:
-                self.ledger.broken(f"key {key} is said to be missing, and never was")
+                self.ledger.broken(f"key {key} is reported as missing, and never was")
             self.ledger.forgive(key, entries[key], "missing")
         self._rejected_keys.update((int(key), entries[int(key)]) for key in written.rejected)
         left = len(written.missing) + len(written.rejected) + len(written.locked)
@@ -140,11 +140,11 @@ class CheckedStore:
         await self._store.check()
 
     async def hides_rows(self) -> str | None:
-        """Return what the store says."""
+        """Return the result of the store."""
         return await self._store.hides_rows()
 
     def check_rejected(self) -> None:
-        """Let what was rejected be lost, if it was right to reject it."""
+        """Allow the loss of rejected keys, if the server does reject them."""
         rejected, self._rejected = self.counts.rejected - self._rejected, self.counts.rejected
         if not rejected:
             return

@@ -1,18 +1,18 @@
-"""The laws, and what it takes to check them: what was touched, what is owed, what may be lost."""
+"""Records touches, writes and allowed losses, and checks the invariants of the table."""
 
 from collections.abc import Callable
 from typing import Final, NoReturn
 
 EPOCH: Final = 1_700_000_000
-"""The second at which every history begins."""
+"""The epoch second at which every history begins."""
 
 
 class LawBroken(AssertionError):
-    """The tracker has done what it must never do."""
+    """The tracker has violated an invariant."""
 
 
 class Ledger:
-    """Which touches are not in the table yet, and what may be there at most.
+    """Records which touches the table lacks, and the latest times that it may have.
 
     Args:
         clock: seconds since the history began.
@@ -20,7 +20,7 @@ class Ledger:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.owed: dict[int, int] = {}
-        """For each key the second that the table has yet to reach."""
+        """For each key, the second that the table must still reach."""
         self.missing: dict[int, float] = {}
         """When each row was last found missing."""
         self.touches = 0
@@ -34,7 +34,7 @@ class Ledger:
         return EPOCH + int(self._clock())
 
     def broken(self, law: str) -> NoReturn:
-        """End the history, even if whoever called this survives every error.
+        """End the history, even if the caller catches every error.
 
         Raises:
             LawBroken: always.
@@ -44,26 +44,26 @@ class Ledger:
         raise LawBroken(law)
 
     def say(self, event: str) -> None:
-        """Note a step, if anybody wants to know."""
+        """Record a step, if there is a trace."""
         if self.trace is not None:
             self.trace(event)
 
     def touched(self, key: int, second: int, stored: int | None) -> None:
-        """Note a touch that was taken.
+        """Record an accepted touch.
 
         Args:
-            key: what was touched.
-            second: when, by the clock of the process.
-            stored: what the table says of it.
+            key: the touched key.
+            second: the time, by the clock of the process.
+            stored: the key's time in the table.
         """
         self.touches += 1
         self._most[key] = max(second, self._most.get(key, 0))
-        due = min(second, self.now())  # the server stores nothing that is in its future
+        due = min(second, self.now())  # the server stores no time that is in its future
         if stored is None or stored < due:
             self.owed[key] = max(due, self.owed.get(key, 0))
 
     def stored(self, key: int, before: int | None, at: int) -> None:
-        """Check and note what has just been stored."""
+        """Check and record a time that was just stored."""
         if before is not None and before > at:
             self.broken(f"row {key} moves back from {before} to {at}")
         if at > self._most.get(key, 0):
@@ -74,11 +74,11 @@ class Ledger:
             del self.owed[key]
 
     def found_missing(self, key: int) -> None:
-        """Note that a statement found no row."""
+        """Record that a statement found no row."""
         self.missing[key] = self._clock()
 
     def forgive(self, key: int, second: int, why: str) -> None:
-        """Let a touch be lost: it was counted and logged, or nobody promised to keep it."""
+        """Allow the loss of a touch that was counted and logged, or was not promised to survive."""
         if self.owed.get(key, second + 1) <= second:
             self.say(f"ledger: key {key} at {second} may be lost: {why}")
             del self.owed[key]

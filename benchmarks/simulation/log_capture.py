@@ -1,4 +1,4 @@
-"""The tracker's log during a history: steps of the trace, or nothing."""
+"""Sends the tracker's log during a history to the trace."""
 
 import errno
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ def speaking_to(ledger: Ledger, machine: Machine) -> Iterator[None]:
     """Let the tracker log to the trace of a ledger while the block runs.
 
     Args:
-        ledger: whose trace it is.
-        machine: where log files would be.
+        ledger: the ledger with the trace.
+        machine: the disk, which decides whether log files can be written.
     """
 
     class Log(structlog.BoundLoggerBase):

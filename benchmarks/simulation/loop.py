@@ -1,4 +1,4 @@
-"""An event loop in which time is a number: it jumps to the next timer, and chance says who runs."""
+"""An event loop in virtual time: it jumps to the next timer, and runs callbacks in random order."""
 
 import asyncio
 import random
@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 OWNER: ContextVar[object] = ContextVar("owner", default=None)
-"""Whose the tasks are that are made in this context."""
+"""The owner of the tasks that are created in this context."""
 
 
 class NothingLeftToDo(Exception):
-    """Everybody waits for somebody else: in real time this would hang."""
+    """A deadlock: all tasks wait, and there is no timer."""
 
 
 class OwnedTask(asyncio.Task[Any]):
     """A task that knows its owner, and whose hash is its number.
 
-    asyncio keeps tasks in sets. By address these would be in another order in each run.
+    asyncio keeps tasks in sets. With hashes by address, their order would differ in each run.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class OwnedTask(asyncio.Task[Any]):
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """Runs one ready callback at a time, any of them, and moves the clock when none is.
+    """Runs ready callbacks one by one in random order; advances the clock when none is ready.
 
     Args:
-        chance: decides which.
+        chance: the random source.
     """
 
     def __init__(self, chance: random.Random) -> None:
@@ -84,13 +84,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def run_in_executor(
         self, _executor: object, work: Callable[..., T], *arguments: object
     ) -> asyncio.Future[T]:
-        """Do the work a little later, in no thread; like a thread it is not interrupted."""
+        """Run the function a little later, without a thread and without interruption."""
         future: asyncio.Future[T] = self.create_future()
 
         def run() -> None:
             try:
                 result = work(*arguments)
-            except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            except Exception as error:  # noqa: BLE001 - the caller receives it
                 if not future.done():
                     future.set_exception(error)
             else:
@@ -101,5 +101,5 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return future
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Hand over what nobody has handled, of owners that are alive."""
+        """Return the unhandled errors of owners that are alive."""
         self.on_unhandled(f"{context.get('message')}: {context.get('exception')!r}")

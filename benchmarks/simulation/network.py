@@ -1,6 +1,6 @@
-"""The way to the server: asyncpg's pool and connection, as far as `PostgresStore` uses them.
+"""Simulates asyncpg's pool and connections, as far as `PostgresStore` uses them.
 
-A message may be late, or never arrive, or arrive when nobody waits for the answer any more.
+A message may be late, get lost, or arrive after the client has stopped waiting for the response.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ _STATEMENT_TIMEOUT_MS: Final = re.compile(r"statement_timeout = (\d+)").search
 
 
 class Network:
-    """What all connections have in common.
+    """The network between all processes and the server.
 
     Args:
-        server: the other end.
-        chance: decides how long a message takes, and whether it arrives.
+        server: the server.
+        chance: the random source of delays and losses.
     """
 
     def __init__(self, server: Server, chance: random.Random) -> None:
@@ -37,11 +37,11 @@ class Network:
         self._silence: asyncio.Event | None = None
 
     def fall_silent(self) -> None:
-        """Let no message through any more, without a word."""
+        """Hold all messages back, without an error."""
         self._silence = self._silence or asyncio.Event()
 
     def speak_again(self) -> None:
-        """Let messages through; who waits for one waits no more, for that connection is gone."""
+        """Deliver messages again. Connections with a held message are lost."""
         if self._silence is not None:
             self._silence.set()
             self._silence = None
@@ -52,27 +52,27 @@ class Network:
             connection.cut()
 
     async def connect(self, pool: "Pool") -> None:
-        """Ask the server for a connection.
+        """Open a connection.
 
         Args:
-            pool: who does.
+            pool: the pool that opens it.
 
         Raises:
-            OSError: nobody opens.
+            OSError: the server accepts no connection.
         """
         await self.carry()
         if self.away or pool.gone:
             raise ConnectionRefusedError("connection refused")
 
     async def carry(self) -> None:
-        """Take as long as a message takes.
+        """Wait for the delay of a message.
 
         Raises:
             ConnectionResetError: it is lost.
         """
         if self._silence is not None:
             await self._silence.wait()
-            raise ConnectionResetError("no answer")
+            raise ConnectionResetError("no response")
         if self.loss and self.chance.random() < self.loss:
             raise ConnectionResetError("reset by peer")
         await asyncio.sleep(self.latency_s * max(0, self.chance.uniform(-1, 1)))
@@ -82,7 +82,7 @@ class Pool:
     """A pool of one connection, of one process.
 
     Args:
-        network: how to get to the server.
+        network: the network.
     """
 
     def __init__(self, network: Network) -> None:
@@ -93,7 +93,7 @@ class Pool:
         self._all: list[Connection] = []
 
     async def acquire(self) -> "Connection":
-        """Return a connection, an old one or a new one."""
+        """Return an open connection, or a new one."""
         await self._free.acquire()
         try:
             while self._idle:
@@ -113,7 +113,7 @@ class Pool:
         self._free.release()
 
     def crash(self) -> None:
-        """End with the process; the server notices, but what it has heard it will do."""
+        """Close with the process. The server still executes statements that it has received."""
         self.gone = True
         for connection in self._all:
             connection.cut()
@@ -123,8 +123,8 @@ class Connection:
     """A session, seen from the client's side.
 
     Args:
-        network: how to get to the server.
-        number: for an order among those that are open.
+        network: the network.
+        number: defines an order of open connections.
     """
 
     def __init__(self, network: Network, number: int) -> None:
@@ -132,7 +132,9 @@ class Connection:
         self._network = network
         self._server = network.server
         self._transaction: Transaction | None = None
-        self._late: asyncio.Event | None = None  # of a COMMIT that nobody waits for any more
+        self._late: asyncio.Event | None = (
+            None  # of a COMMIT whose response is not awaited any more
+        )
         self._statement_timeout_s = 0.0
         self._closed = False
         network.connections.add(self)
@@ -146,14 +148,14 @@ class Connection:
         self.cut()
 
     def cut(self) -> None:
-        """Lose the connection; the server rolls back what was not committed."""
+        """Lose the connection; the server rolls back an open transaction."""
         if not self._closed:
             self._closed = True
             self._network.connections.discard(self)
             self._roll_back()
 
     async def execute(self, sql: str, *arguments: Any) -> str:
-        """Send a statement and return what the server says of it."""
+        """Send a statement and return its status."""
         if sql == "COMMIT":
             return await self._commit()
         return str(await self._exchange(sql, arguments))
@@ -166,12 +168,12 @@ class Connection:
     async def _exchange(self, sql: str, arguments: tuple[Any, ...]) -> Any:
         await self._carry()
         try:
-            answer = await self._do(sql, arguments)
+            response = await self._do(sql, arguments)
         except BaseException:  # an error, or the client's request to cancel
             self._roll_back()
             raise
         await self._carry()
-        return answer
+        return response
 
     async def _do(self, sql: str, arguments: tuple[Any, ...]) -> Any:
         if self._late is not None:
@@ -204,7 +206,7 @@ class Connection:
             return server.unwritten(transaction, keys, seconds)
         if sql == server.statements.skip_locked:
             return server.skip_locked(transaction, keys, seconds)
-        raise asyncpg.PostgresSyntaxError(f"no statement of the tracker's: {sql}")
+        raise asyncpg.PostgresSyntaxError(f"not a statement of the tracker: {sql}")
 
     async def _commit(self) -> str:
         try:
@@ -222,7 +224,7 @@ class Connection:
         return "COMMIT"
 
     def _commit_late(self) -> None:
-        """Commit what the server has been told to, some time after the client has left."""
+        """Commit after the client has disconnected, if the server has received the COMMIT."""
         self._late = late = asyncio.Event()
         transaction, self._transaction = self._transaction, None
 

@@ -1,4 +1,4 @@
-"""How the processes of a history are set up: small, hasty, and each history otherwise."""
+"""Random options of a history's processes, with small limits and short intervals."""
 
 import random
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from tracker import Target
 
 @dataclass(frozen=True)
 class Options:
-    """How the processes of one history are set up; times in seconds."""
+    """The options of the processes of one history; times are in seconds."""
 
     target: Target
     interval_s: float
@@ -23,7 +23,7 @@ class Options:
 
 
 def some_options(chance: random.Random) -> Options:
-    """Return options that nobody would choose, but might."""
+    """Return random options; unusual ones are valid, too."""
     capacity = chance.choice((4, 10, 1000))
     backoff_initial_s = chance.uniform(0.05, 0.5)
     statement_timeout_s = chance.uniform(0.3, 2)

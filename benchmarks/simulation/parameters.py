@@ -1,4 +1,4 @@
-"""The tracker's own constants, made small, so that a few keys meet what else takes thousands.
+"""Makes the tracker's constants small, so that a few keys reach limits that else need thousands.
 
 FoundationDB does the same and calls these parameters knobs.
 """
@@ -24,7 +24,7 @@ _KNOBS: Final[dict[str, tuple[int, ...]]] = {
 
 @contextmanager
 def turned(chance: random.Random) -> Iterator[None]:
-    """Change all parameters while the block runs."""
+    """Set all parameters while the block runs."""
     before = []
     for name, values in _KNOBS.items():
         path, _, constant = name.rpartition(".")

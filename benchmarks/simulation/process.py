@@ -1,4 +1,4 @@
-"""One process of many: a buffer, its journal and its flusher, wired as a tracker does it."""
+"""A simulated process: a buffer, its journal and its flusher, wired as in a tracker."""
 
 import asyncio
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from tracker.postgres._store import PostgresStore
 
 _CANCEL_GRACE_S: Final = 1.0
 _MOMENT_S: Final = 0.1
-"""For what takes no time in a perfect world."""
+"""Allowance for operations that take no time without faults."""
 
 
 async def _identity() -> str:
@@ -29,26 +29,26 @@ async def _identity() -> str:
 
 
 class Process:
-    """A writer that lives until it is stopped or crashes.
+    """A writer that runs until it is stopped or crashes.
 
     Args:
-        number: of the process.
-        options: how it is set up.
-        network: the way to the server.
-        machine: where its journal is.
+        number: the number of the process.
+        options: its options.
+        network: the network to the server.
+        machine: the disk with its journal.
     """
 
     def __init__(self, number: int, options: Options, network: Network, machine: Machine) -> None:
         self.number = number
         self.ahead_s = 0.0
-        """How far its clock is ahead of the server's."""
+        """How far its clock is ahead of the server's, in seconds."""
         self.drift = 0.0
-        """How much faster it is."""
+        """By which factor its clock is faster."""
         self.crashed = self.stopping = self.cancelled = False
         self.directory = SimulatedDirectory(machine, number, options.most_segments)
         self.explicit_flushes = 0
         self.explicit_at = 0.0
-        """When the last explicit flush ended."""
+        """The time at which the last explicit flush ended."""
         self.options = options
         self._ledger = machine.ledger
         self._loop = asyncio.get_running_loop()
@@ -133,7 +133,7 @@ class Process:
         self.buffer.touch(key, at)
 
     async def flush_now(self, patience_s: float) -> None:
-        """Flush, as an application may, and give up waiting after a while."""
+        """Flush explicitly, as an application may, and stop waiting after a timeout."""
         if self.flush_loop is not None and not self.stopping:
             self.explicit_flushes += 1
             try:
@@ -149,11 +149,11 @@ class Process:
                 self.explicit_at = self._loop.time()
 
     def ask_to_flush(self, patience_s: float) -> None:
-        """Let somebody in the process flush."""
+        """Start an explicit flush in the process."""
         self._own(self.flush_now(patience_s))
 
     def ask_to_stop(self) -> None:
-        """Stop it as it should be stopped."""
+        """Shut it down."""
         self.stopping = True
         self._stop.set()
 
@@ -172,11 +172,11 @@ class Process:
         """End it here and now; its tasks vanish without touching anything that others see.
 
         Args:
-            junk: what is left behind its last records.
+            junk: the bytes after its last complete record.
         """
         self._check_journal()
         self.crashed = self.stopping = True
-        # What the dead say counts no more.
+        # Records of a crashed process do not count any more.
         self._ledger = self.buffer.ledger = self.store.ledger = Ledger(self._loop.time)
         self.directory.crash(junk)
         self._pool.crash()
@@ -189,7 +189,7 @@ class Process:
             await asyncio.sleep(_MOMENT_S)
 
     def _check_journal(self) -> None:
-        """Check that a crash loses nothing but what the journal says it missed."""
+        """Check that a crash loses only what the journal reports as not recorded."""
         pending, journal = self.buffer.pending(), self.buffer.journal
         kept = self.directory.entries()
         for key, second in pending.items():
@@ -201,15 +201,15 @@ class Process:
                 self._ledger.forgive(key, second, "no journal has it")
 
     def holds(self) -> Callable[[int], int | None]:
-        """Return a function that says what is pending of a key."""
+        """Return a function that returns the pending second of a key."""
         return self.buffer.view().get
 
     @property
     def serves(self) -> bool:
-        """Whether requests come in yet."""
+        """Whether it receives requests."""
         return self.flush_loop is not None
 
     @property
     def is_gone(self) -> bool:
-        """Whether it has ended, one way or the other."""
+        """Whether it has stopped or crashed."""
         return self.crashed or self.task.done()

@@ -1,4 +1,4 @@
-"""The server: one table, row locks, transactions, and what the tracker's statements do to them."""
+"""Simulates the server: one table, row locks, transactions and the tracker's statements."""
 
 import asyncio
 import random
@@ -13,11 +13,11 @@ from tracker.postgres._statements import begin, statements
 from tracker.postgres._table import Facts
 
 _KEEPS_ORDER: Final = ("hashjoin", "mergejoin", "seqscan", "bitmapscan")
-"""With any of these plans a server would lock rows in an order of its own."""
+"""With any of these plans, a server could lock rows in another order."""
 
 
 class Transaction:
-    """What one session has locked and written since it began."""
+    """The locks and writes of an open transaction."""
 
     def __init__(self, *, lock_timeout_s: float) -> None:
         self.lock_timeout_s = lock_timeout_s
@@ -28,12 +28,12 @@ class Transaction:
 
 
 class Server:
-    """One table of times, as Postgres at READ COMMITTED would keep it.
+    """One table of times, with the semantics of Postgres at READ COMMITTED.
 
     Args:
-        target: whose statements it is sent.
-        ledger: is told of everything that is stored.
-        chance: decides about what a server leaves open.
+        target: the target whose statements it receives.
+        ledger: receives everything that is stored.
+        chance: the random source where Postgres guarantees no order.
     """
 
     def __init__(self, target: Target, ledger: Ledger, chance: random.Random) -> None:
@@ -41,12 +41,12 @@ class Server:
         self.refusing: set[int] = set()
         """Rows that raise an error when they are updated."""
         self.suppressing: set[int] = set()
-        """Rows that a trigger leaves as they are, without an error."""
+        """Rows that a trigger leaves unchanged, without an error."""
         self.refuses_all = False
         self.denies = False
         self.read_only = False
         self.most_rows = 1 << 30
-        """More in one statement take longer than it may."""
+        """Statements with more rows exceed their timeout."""
         self.statements = statements(target)
         self.facts = Facts(
             oid=1,
@@ -66,7 +66,7 @@ class Server:
         self._chance = chance
         self._locked: dict[int, Transaction] = {}
         self._queues: dict[int, list[asyncio.Future[None]]] = {}
-        # The server does what the SQL says, as far as it matters here.
+        # The parts of the SQL that matter here.
         fast, opening = self.statements.fast, begin(statement_timeout_s=1, lock_timeout_s=1)
         self._ordered = "ORDER BY key" in fast and all(
             f"enable_{plan} = off" in opening for plan in _KEEPS_ORDER
@@ -89,10 +89,10 @@ class Server:
         return stored is None or stored < at or not self._guarded
 
     def check(self, rows: int) -> None:
-        """Refuse a statement as a whole.
+        """Reject a whole statement.
 
         Args:
-            rows: how many it is about.
+            rows: its number of rows.
         """
         if self.denies:
             raise asyncpg.InsufficientPrivilegeError("permission denied for table things")
@@ -106,7 +106,7 @@ class Server:
         for key, at in self._pending(keys, seconds):
             if key not in self.rows or not self._is_stale(key, at):
                 continue
-            if self._chance.random() < 0.3:  # meanwhile others lock rows, too
+            if self._chance.random() < 0.3:  # meanwhile another client locks rows
                 await asyncio.sleep(0)
             if not transaction.is_over:
                 await self._lock(transaction, key)
@@ -119,7 +119,7 @@ class Server:
     def unwritten(
         self, transaction: Transaction, keys: list[int], seconds: str
     ) -> list[tuple[int, str]]:
-        """Tell what was not written."""
+        """Return the rows that were not written."""
         left = []
         for key, at in self._pending(keys, seconds):
             if key not in self.rows:
@@ -132,7 +132,7 @@ class Server:
     def skip_locked(
         self, transaction: Transaction, keys: list[int], seconds: str
     ) -> list[tuple[int, str]]:
-        """Update what can be locked at once, and tell what was not written."""
+        """Update the rows that can be locked at once; return those that were not written."""
         left = []
         for key, at in self._pending(keys, seconds):
             if key not in self.rows:
@@ -189,22 +189,22 @@ class Server:
         return key not in self._locked
 
     def hold(self, keys: Iterable[int]) -> Transaction:
-        """Lock rows as a stranger does that has nothing to do with the tracker."""
-        stranger = Transaction(lock_timeout_s=0)
+        """Lock rows, as a client other than the tracker does."""
+        other_client = Transaction(lock_timeout_s=0)
         for key in keys:
             if key in self.rows:
-                self._take(stranger, key)
-        return stranger
+                self._take(other_client, key)
+        return other_client
 
     def commit(self, transaction: Transaction) -> None:
-        """Store what was written."""
+        """Store the writes."""
         for key, at in transaction.writes.items():
             self._ledger.stored(key, self.rows[key], at)
             self.rows[key] = at
         self.roll_back(transaction)
 
     def roll_back(self, transaction: Transaction) -> None:
-        """Forget what was written, and let go of all rows."""
+        """Discard the writes, and release all row locks."""
         transaction.writes = {}
         transaction.is_over = True
         locks, transaction.locks = transaction.locks, []

@@ -1,4 +1,4 @@
-"""Looks at a process, step by step, for what must be true of one process alone."""
+"""Checks the invariants of a single process at each step."""
 
 import asyncio
 from typing import Final
@@ -10,11 +10,11 @@ _MOMENT_S: Final = 0.1
 
 
 class Watch:
-    """The laws of one process.
+    """The invariants of one process.
 
     Args:
-        process: which.
-        ledger: is told when one is broken.
+        process: the process.
+        ledger: receives violations.
     """
 
     def __init__(self, process: Process, ledger: Ledger) -> None:
@@ -34,7 +34,7 @@ class Watch:
             self._ledger.broken("a flush begins before the backoff is over")
 
     def check(self) -> None:
-        """Check what may be over after the next step."""
+        """Check conditions that may only last for one step."""
         process = self.process
         counts, loop = process.flusher.counts, process.flush_loop
         flushes = counts.success + counts.partial + counts.failed
@@ -48,7 +48,7 @@ class Watch:
             self._note_failures(loop.failures)
 
     def look(self) -> None:
-        """Check what stays as it is once it is wrong."""
+        """Check conditions that stay violated once they are."""
         process = self.process
         loop = process.flush_loop
         if loop is not None and loop._task.done() and not process.stopping:
@@ -59,7 +59,7 @@ class Watch:
     def _check_balance(self) -> None:
         process = self.process
         buffer, counts = process.buffer, process.flusher.counts
-        # A flush that the stop neither began nor may wait for any longer has ended some keys.
+        # A flush that the shutdown no longer waits for has ended some keys.
         unsettled = process.cancelled or process.explicit_flushes
         if not (unsettled if buffer._closed else buffer.is_draining):
             ended = counts.written + counts.unchanged + counts.missing + counts.rejected
@@ -76,12 +76,12 @@ class Watch:
         self._failures = failures
         self._rest_until = 0.0
         explicit = process.explicit_flushes or process.explicit_at == self._loop.time()
-        if failures and not process.stopping and not explicit:  # who waits in line need not rest
+        if failures and not process.stopping and not explicit:  # a queued flush needs no backoff
             least_s = 0.75 * min(max_s, initial_s * 2 ** (failures - 1))
             self._rest_until = self._loop.time() + least_s
 
     def _check_high_water(self) -> None:
-        """Check that a buffer that fills up is flushed at once if the store is well."""
+        """Check that a buffer near its capacity is flushed at once if the store is healthy."""
         process = self.process
         buffer, now = process.buffer, self._loop.time()
         waits = (

@@ -1,4 +1,4 @@
-"""The flush alone: how fast rows are written, what that costs the event loop, and the table.
+"""Measures flushes alone: rows per second, stalls of the event loop, and the cost for the table.
 
 All contenders write the same touches, of 100,000 devices in random order, into tables of the same
 shape on the same server, each round a second later than the one before.
@@ -30,7 +30,7 @@ from tracker.postgres._statements import begin, statements
 ROWS: Final = 200_000
 TOUCHED: Final = 100_000
 _ONE_BY_ONE: Final = 10_000
-"""Fewer for what is slow; figures are per row."""
+"""Number of rows for slow contenders; figures are per row."""
 _ROUNDS: Final = 5
 STEPS: Final = 4 * _ROUNDS + 1 + flush_table.STEPS
 
@@ -65,7 +65,7 @@ class Contest:
     async def staged(self) -> Round:
         """Run the same UPDATE, in the same chunks, from a table inside the server."""
         touches = self._new("staged")
-        ordered = sorted(touches)  # so that its chunks are of neighbours too
+        ordered = sorted(touches)  # its chunks are of neighbouring keys, too
         chunks = [ordered[at : at + CHUNK_KEYS] for at in range(0, TOUCHED, CHUNK_KEYS)]
         fast = statements(DEVICES).fast
         given = "unnest((SELECT $1::text)::uuid[], (SELECT $2::text)::bigint[]) AS given(key, at)"
@@ -110,7 +110,7 @@ class Contest:
         return measured
 
     async def unsorted(self) -> Round:
-        """Run one plain bulk UPDATE for each chunk, with whatever plan Postgres picks."""
+        """Run one plain bulk UPDATE for each chunk, with the plan that Postgres chooses."""
         touches = self._new("unsorted")
 
         async def run() -> None:
@@ -128,7 +128,7 @@ class Contest:
         return measured
 
     async def stall(self) -> Stall:
-        """Flush, and return the longest time that the loop was kept from its next turn."""
+        """Flush, and return the longest stall of the event loop."""
         touches = self._new("ours")
         flusher = our_flusher(self._pools["ours"], touches)
         async with longest_stall() as stall:
@@ -160,9 +160,9 @@ async def flush(testbed: Testbed, report: Report, advance: Callable[[], None]) -
     """Run the benchmark.
 
     Args:
-        testbed: where tables are made.
-        report: where findings go.
-        advance: called as it gets on.
+        testbed: where tables are created.
+        report: receives the findings.
+        advance: called after each step.
 
     Raises:
         BenchmarkFailedError: a table does not hold what was touched.

@@ -1,4 +1,4 @@
-"""Flushes and their table: WAL and HOT updates in steady use, and four writers at once."""
+"""Measures what flushes do to the table: WAL, HOT updates, and four concurrent writers."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ _WRITERS: Final = 4
 
 
 async def steady(testbed: Testbed, clock: Clock, report: Report) -> None:
-    """One device in ten is touched in each flush, over and over: what does the table make of it."""
+    """Measure WAL and HOT updates while each flush writes one device in ten."""
     wal, hot = [], []
     async with (
         testbed.fleet(ROWS) as fleet,
@@ -61,7 +61,7 @@ async def _written(connection: "asyncpg.Connection[asyncpg.Record]") -> tuple[in
 async def writers(
     testbed: Testbed, clock: Clock, report: Report, advance: Callable[[], None]
 ) -> None:
-    """Four processes' worth of flushes at once: of the same rows, and of rows of their own."""
+    """Measure four concurrent flushes: of the same rows, and of different rows."""
     each = TOUCHED // _WRITERS
     async with testbed.fleet(ROWS) as fleet, AsyncExitStack() as stack:
         pools = [

@@ -1,4 +1,4 @@
-"""Heartbeats: what tracking costs requests, against no tracking and against other designs.
+"""Measures what tracking costs heartbeats, compared with no tracking and with other designs.
 
 Every contender is a service process of its own on a database of its own, with the same fleet. All
 run at the same time, and each in turn is put under load.
@@ -29,7 +29,7 @@ DEVICES: Final = 10_000
 ROUNDS: Final = 5
 _PROCESSES: Final = 3
 _LONGER_S: Final = 2.0
-"""For contenders that build up a backlog, which takes a while to show."""
+"""Duration for contenders with a backlog, which takes a while to build up."""
 STEPS: Final = ROUNDS * (3 * _PROCESSES + 4) + http_while_flushing.STEPS + http_steady.STEPS
 
 
@@ -37,9 +37,9 @@ async def http(testbed: Testbed, report: Report, advance: Callable[[], None]) ->
     """Run the benchmark.
 
     Args:
-        testbed: where databases are made.
-        report: where findings go.
-        advance: called as it gets on.
+        testbed: where databases are created.
+        report: receives the findings.
+        advance: called after each step.
 
     Raises:
         BenchmarkFailedError: a request failed, or a table does not hold what the load implies.
@@ -53,8 +53,8 @@ async def http(testbed: Testbed, report: Report, advance: Callable[[], None]) ->
 async def _cost(testbed: Testbed, report: Report, advance: Callable[[], None]) -> None:
     """Measure ours against none and against ours without a journal, several processes of each.
 
-    Two processes that run the same code differ by up to ten per cent as long as they live, by where
-    their memory happens to lie; one of each would measure that.
+    Two processes that run the same code differ by up to ten per cent for their whole life, because
+    of their memory layout; with one process of each, the figures would show that difference.
     """
     loads: dict[str, list[Load]] = {"none": [], "ours": [], "unjournaled": []}
     for _ in range(_PROCESSES):
@@ -105,15 +105,15 @@ async def _throughput(testbed: Testbed, report: Report, advance: Callable[[], No
 
         for name in names:  # caches are filled, and connections open
             await measure(name)
-        others = await alternate(
+        designs = await alternate(
             ROUNDS,
             {name: partial(measure, name) for name in names},
             advance,
         )
         for name in ("ours", "awaited", "spawned"):
             await check_all_seen(running[name])
-    rate = {name: rates(name, loads) for name, loads in others.items()}
-    slow = {name: p99s(name, loads) for name, loads in others.items()}
+    rate = {name: rates(name, loads) for name, loads in designs.items()}
+    slow = {name: p99s(name, loads) for name, loads in designs.items()}
     report.compare("http", "heartbeats/s, ours / spawned", rate["ours"], rate["spawned"], goal=3)
     rounds = len(rate["ours"].values)
     report.compare(
@@ -125,7 +125,7 @@ async def _throughput(testbed: Testbed, report: Report, advance: Callable[[], No
     report.compare("http", "heartbeats/s, ours / throttled", rate["ours"], rate["throttled"])
     report.compare("http", "p99, spawned / ours", slow["spawned"], slow["ours"], goal=50)
     report.compare("http", "p99, awaited / ours", slow["awaited"], slow["ours"])
-    for name, loads in others.items():
+    for name, loads in designs.items():
         report.series("throughput", name, [one.requests_per_s for one in loads])
         report.series("latency", f"{name} p50", [one.p50_ms for one in loads])
         report.series("latency", f"{name} p99", [one.p99_ms for one in loads])

@@ -1,4 +1,4 @@
-"""Heartbeats at a steady rate: memory over half a minute, and UPDATE statements per heartbeat."""
+"""Measures heartbeats at a steady rate: memory growth, and UPDATE statements per heartbeat."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ _MEBIBYTE: Final = 1 << 20
 
 
 async def steady(testbed: Testbed, report: Report, advance: Callable[[], None]) -> None:
-    """10,000 devices that each post every 2 s: memory over half a minute, and statements."""
+    """Measure memory over half a minute, and statements, of 10,000 devices that post every 2 s."""
     async with contenders(testbed, ("ours", "spawned"), _DEVICES) as running:
         ours, spawned = running["ours"], running["spawned"]
         beats = ours.heartbeats()

@@ -1,4 +1,4 @@
-"""Heartbeats while 100,000 keys are flushed: what a large flush costs the requests."""
+"""Measures heartbeats while 100,000 keys are flushed: the cost of a large flush for requests."""
 
 import asyncio
 import signal
@@ -25,10 +25,10 @@ _BEGUN_S: Final = 0.2
 
 
 async def while_flushing(testbed: Testbed, report: Report, advance: Callable[[], None]) -> None:
-    """Measure requests while 100,000 keys are flushed, at the pace that the service flushes at.
+    """Measure requests while 100,000 keys are flushed, at the service's own pace.
 
     The third contender tracks nothing, while another process writes the same rows at the same pace:
-    what the database's work takes from the machine, whoever asks for it.
+    it shows the cost of the database's own work.
     """
     never = {"ACTIVITY__TRACKER__FLUSH_INTERVAL_S": "3600"}
     clock = Clock()

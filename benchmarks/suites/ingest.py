@@ -1,4 +1,4 @@
-"""Uploads: committed in groups, against an INSERT for each and against no database at all."""
+"""Measures uploads: batch commits, compared with an INSERT for each and with no database."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _BODY: Final = (
     b'{"device_id":"%s","timestamp":1%%N%%%s,"latitude":48.85,"longitude":2.35,"accuracy":12.5,'
     b'"provider":"gps"}'
 )
-"""%N% becomes a number of nine digits that no other upload has, so that each makes a row."""
+"""%N% is replaced by nine digits, different in each upload, so that each makes a row."""
 
 
 def uploads(one: Contender) -> list[Request]:
@@ -52,12 +52,12 @@ async def ingest(testbed: Testbed, report: Report, advance: Callable[[], None]) 
     """Run the benchmark.
 
     Args:
-        testbed: where databases are made.
-        report: where findings go.
-        advance: called as it gets on.
+        testbed: where databases are created.
+        report: receives the findings.
+        advance: called after each step.
 
     Raises:
-        BenchmarkFailedError: an upload failed, or one that was answered is not in the table.
+        BenchmarkFailedError: an upload failed, or an acknowledged one is not in the table.
     """
     async with contenders(testbed, _NAMES, _DEVICES) as running:
         for connections in (64, 256):
@@ -120,7 +120,7 @@ async def _busy(
 
 
 async def _idle(running: dict[str, Contender], report: Report, advance: Callable[[], None]) -> None:
-    """One client that waits for each answer before it sends the next."""
+    """Measure one client that waits for each response before it sends the next upload."""
     number = 0
 
     async def measure(name: str) -> float:
@@ -134,11 +134,13 @@ async def _idle(running: dict[str, Contender], report: Report, advance: Callable
                 body = _BODY % (one.fleet.devices[0].encode(), b"000")
                 body = body.replace(b"%N%", b"%09d" % number)
                 started = time.perf_counter()
-                async with session.post("/api/v1/locations", data=body) as answer:
-                    await answer.read()
+                async with session.post("/api/v1/locations", data=body) as response:
+                    await response.read()
                 latencies.append(time.perf_counter() - started)
-                if answer.status != 200:
-                    raise BenchmarkFailedError(f"{name}: an upload was answered {answer.status}")
+                if response.status != 200:
+                    raise BenchmarkFailedError(
+                        f"{name}: an upload had the response {response.status}"
+                    )
             return sorted(latencies)[len(latencies) // 2] * 1000
 
     measured = await alternate(

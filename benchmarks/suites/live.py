@@ -1,7 +1,7 @@
-"""Live streams: what fifty open pages cost the heartbeats of the group that they show.
+"""Measures what fifty live streams of a group cost its heartbeats.
 
-The same process is put under load with and without them, in turn. They are read by this process,
-which throws away what it reads: a page is drawn on somebody else's machine.
+The same process is put under load with and without them, in turn. This process reads them
+and discards the data, since real pages run on other machines.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ _STREAMS: Final = 50
 _PROCESSES: Final = 3
 _ROUNDS: Final = 5
 _SECONDS: Final = 2.0
-"""Longer than elsewhere: what streams cost comes once a second."""
+"""Longer than in other suites, because streams have their cost once a second."""
 STEPS: Final = _PROCESSES * _ROUNDS * 2
 _READY_WITHIN_S: Final = 30
 _MEBIBYTE: Final = 1 << 20
 
 
 class _Page(asyncio.Protocol):
-    """A page that takes what it is sent, and looks at nothing but the first picture's end."""
+    """A subscriber that discards its events; it only detects the end of the first snapshot."""
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
@@ -62,7 +62,7 @@ def _cpu_s(one: Contender) -> float:
 
 @asynccontextmanager
 async def _pages(one: Contender, count: int) -> AsyncIterator[list[_Page]]:
-    """Watch the fleet with so many pages while the block runs, and until none is left after it."""
+    """Open a number of streams of the fleet while the block runs, and wait until all are closed."""
     url = URL(one.url)
     address = (url.host or "", url.port or 0)
     head = (
@@ -80,7 +80,7 @@ async def _pages(one: Contender, count: int) -> AsyncIterator[list[_Page]]:
             await asyncio.gather(*(page.ready.wait() for page in pages))
         yield pages
         if (await one.metrics()).total("live_streams") != count:
-            raise BenchmarkFailedError("a live stream ended before it was to")
+            raise BenchmarkFailedError("a live stream ended early")
     async with asyncio.timeout(_READY_WITHIN_S):
         while (await one.metrics()).total("live_streams"):
             await asyncio.sleep(0.1)
@@ -90,9 +90,9 @@ async def live(testbed: Testbed, report: Report, advance: Callable[[], None]) ->
     """Run the benchmark.
 
     Args:
-        testbed: where databases are made.
-        report: where findings go.
-        advance: called as it gets on.
+        testbed: where databases are created.
+        report: receives the findings.
+        advance: called after each step.
 
     Raises:
         BenchmarkFailedError: a request failed, or a stream ended.
@@ -129,7 +129,7 @@ async def live(testbed: Testbed, report: Report, advance: Callable[[], None]) ->
         Measured("not watched", [seen.requests_per_s for seen in without], "/s"),
         goal=0.95,
     )
-    report.compare(  # which says the same where others use the machine as well
+    report.compare(  # less affected by other load on the machine
         *("live", f"CPU of the service for a heartbeat, {_STREAMS} live streams / none"),
         Measured("watched", cost_us[_STREAMS], "us"),
         Measured("not watched", cost_us[0], "us"),

@@ -1,4 +1,4 @@
-"""Other systems that track activity in batches, on the same Postgres.
+"""Compares other systems that track activity in batches, on the same Postgres server.
 
 - Matrix Synapse, as shipped, in a process and a virtual environment of its own. Its flush upserts
   each key into a table with four indexes and updates the row of the device besides; ours updates a
@@ -25,7 +25,7 @@ from tracker.postgres import Pool, open_pool
 from tracker.postgres._store import PostgresStore
 
 _KEYS: Final = 20_000
-"""As many as Synapse remembers, so that its repeats are the throttled ones, which are cheapest."""
+"""The number of keys that Synapse caches, so that its repeated touches take its cheapest path."""
 _ROUNDS: Final = 5
 STEPS: Final = 2 * 2 * _ROUNDS
 _MICRO: Final = 1e6
@@ -54,7 +54,7 @@ class Ours:
 
     Args:
         pool: a connection to it.
-        keys: the table's.
+        keys: the keys of the table.
     """
 
     def __init__(self, pool: Pool, keys: list[str]) -> None:
@@ -65,11 +65,11 @@ class Ours:
         self._keys = keys
 
     def new_round(self) -> None:
-        """Let time pass, so that every touch is news."""
+        """Advance the time, so that every touch has a new value."""
         self._now += 130
 
     def touch(self) -> float:
-        """Touch every key at the time of the round; the microseconds that each took."""
+        """Touch every key at the time of the round; return the microseconds per touch."""
         touch = self._flusher.buffer.touch
         started = time.perf_counter()
         for key in self._keys:
@@ -77,7 +77,7 @@ class Ours:
         return (time.perf_counter() - started) / len(self._keys) * _MICRO
 
     async def flush(self) -> float:
-        """Write what was touched; the rows per second.
+        """Write what was touched; return the rows per second.
 
         Raises:
             BenchmarkFailedError: not all was written.
@@ -105,13 +105,13 @@ async def peers(testbed: Testbed, report: Report, advance: Callable[[], None]) -
     """Run the benchmark.
 
     Args:
-        testbed: where databases are made.
-        report: where findings go.
-        advance: called as it gets on.
+        testbed: where databases are created.
+        report: receives the findings.
+        advance: called after each step.
 
     Raises:
         BenchmarkFailedError: a table does not hold what was touched.
-        PeerFailedError: Synapse did not do as it was told.
+        PeerFailedError: Synapse reported an error or did not respond.
     """
     try:
         await _against_synapse(testbed, report, advance)
@@ -129,7 +129,7 @@ async def _against_synapse(testbed: Testbed, report: Report, advance: Callable[[
     ):
         report.note(
             f"Matrix Synapse {theirs.version} writes two rows for each key, in one of its tables "
-            "through four indexes; ours writes one, into a table like the other"
+            "through four indexes; ours writes one, into a table of the same shape"
         )
         gc.collect()
         gc.freeze()  # as Synapse does

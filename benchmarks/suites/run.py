@@ -1,4 +1,4 @@
-"""Runs suites: a server for them, rows as they are measured, results.json, and the plots."""
+"""Runs suites: starts a server, prints rows as they are measured, writes results and plots."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -54,15 +54,15 @@ def run(
 ) -> int:
     """Run suites, one after the other.
 
-    Each row is printed when it is known. What is known is written even if the run is interrupted.
+    Each row is printed as soon as it is measured. An interrupted run writes its results so far.
 
     Args:
-        names: which, of `suites`.
-        dsn: a server on which databases may be made; empty for an embedded one.
+        names: the names of the suites to run.
+        dsn: a server on which databases may be created; empty for an embedded one.
         compare: an earlier results.json to print this run against.
         console: where to print.
         folder: where results and plots are written, and the embedded server keeps its data.
-        suites: all that there are.
+        suites: all suites by name.
 
     Returns:
         0 if all suites ended, whether goals were met or not; 1 if the results of one are wrong;
@@ -108,7 +108,7 @@ def run(
 def _run_suite(
     name: str, suite: tuple[Suite, int], testbed: Testbed, report: Report, progress: Progress
 ) -> None:
-    """Run one suite; what the code under test logs meanwhile becomes a note of the report."""
+    """Run one suite; log events of the code under test become notes of the report."""
     work, steps = suite
     with capture_logs() as entries:
         try:

@@ -1,4 +1,4 @@
-"""What a row costs when many are flushed: from a thousand keys to a million, in one table."""
+"""Measures the cost of a row in flushes of a thousand to a million keys of one table."""
 
 import gc
 import random
@@ -16,7 +16,7 @@ from tracker.postgres import open_pool
 ROWS: Final = 1_000_000
 _SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
 _LEAST_KEYS: Final = 20_000
-"""A small flush is over too soon to be timed, so it is repeated up to so many keys."""
+"""A small flush is too short to time, so it is repeated up to this number of keys."""
 _ROUNDS: Final = 5
 STEPS: Final = _ROUNDS * len(_SIZES)
 _MICRO: Final = 1e6
@@ -26,9 +26,9 @@ async def scale(testbed: Testbed, report: Report, advance: Callable[[], None]) -
     """Run the benchmark.
 
     Args:
-        testbed: where the table is made.
-        report: where findings go.
-        advance: called as it gets on.
+        testbed: where the table is created.
+        report: receives the findings.
+        advance: called after each step.
 
     Raises:
         BenchmarkFailedError: the table does not hold what was touched.
@@ -37,7 +37,7 @@ async def scale(testbed: Testbed, report: Report, advance: Callable[[], None]) -
     async with testbed.fleet(ROWS) as fleet, open_pool(fleet.dsn, connections=1) as pool:
 
         async def measure(keys: int) -> float:
-            """Flush so many keys and return the microseconds that each took."""
+            """Flush a number of keys, and return the microseconds per key."""
             seconds, times = 0.0, max(1, _LEAST_KEYS // keys)
             for _ in range(times):
                 touches = clock.touches(fleet.devices, keys)

@@ -1,8 +1,8 @@
-"""What a scrape of a service costs that has much to write: itself, and whoever else is served.
+"""Measures a scrape while many keys are pending: its duration, and the stall of the event loop.
 
-The application runs in this process, where its event loop can be watched, and is scraped by another
-one. Before that it has been asked for all kinds of things, so that there are as many time series as
-a busy service has.
+The application runs in this process, where its event loop can be measured; another process scrapes
+it. Before that it serves requests of every kind, so that it has as many time series as a busy
+service.
 """
 
 import asyncio
@@ -58,17 +58,17 @@ sys.stdin.readline()
 for _ in range(times):
     started = time.perf_counter()
     connection.request("GET", "/metrics")
-    answer = connection.getresponse()
-    text = answer.read()
+    response = connection.getresponse()
+    text = response.read()
     print((time.perf_counter() - started) * 1e3)
-    assert answer.status == 200
+    assert response.status == 200
     time.sleep(0.02)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _Scraped:
-    """What scrapes took, in milliseconds, and each round's longest stall of the loop."""
+    """Durations of scrapes in milliseconds, and the longest stall of the loop in each round."""
 
     times_ms: Sequence[float]
     stalls: Sequence[Stall]
@@ -80,10 +80,10 @@ async def scraping(
     """Run the benchmark.
 
     Args:
-        testbed: where a database is made.
-        report: where findings go.
-        advance: called as it gets on.
-        many: how many keys are pending in the end.
+        testbed: where a database is created.
+        report: receives the findings.
+        advance: called after each step.
+        many: the number of pending keys at the end.
 
     Raises:
         BenchmarkFailedError: a scrape does not show what is pending.
@@ -98,7 +98,7 @@ async def scraping(
         scraped = await _scraped(url, many)
         buffer = app[TRACKER].buffers[DEVICES]
         buffer.drain()
-        buffer.settle({})  # they are of no device, so no flush has to find that out
+        buffer.settle({})  # these keys have no rows, so they must not be flushed
         advance()
     report.state("scrape", f"time of one, {FEW:,} keys", few.times_ms, "ms")
     report.state("scrape", f"time of one, {many:,} keys", scraped.times_ms, "ms", goal=50)
@@ -132,17 +132,17 @@ async def _served(dsn: str, keys: int) -> AsyncIterator[tuple[web.Application, s
 
 
 async def _make_series(url: str, key: str) -> None:
-    """Ask for everything in every way, with a key and without."""
+    """Send requests of every kind, with an API key and without."""
     async with aiohttp.ClientSession(url) as session:
         for headers in ({"X-API-Key": key}, {}):
             for method in _METHODS:
                 for path in _PATHS:
-                    async with session.request(method, path, headers=headers) as answer:
-                        await answer.read()
+                    async with session.request(method, path, headers=headers) as response:
+                        await response.read()
 
 
 async def _fill(app: web.Application, keys: int) -> None:
-    """Let so many keys be pending, a slice in a turn: the journal gets its room in between."""
+    """Make a number of keys pending, in steps, so that the journal can allocate segments."""
     buffer = app[TRACKER].buffers[DEVICES]
     while len(buffer) < keys:
         for _ in range(min(_SLICE, keys - len(buffer))):
@@ -153,8 +153,8 @@ async def _fill(app: web.Application, keys: int) -> None:
 async def _scraped(url: str, keys: int) -> _Scraped:
     host, _, port = url.removeprefix("http://").partition(":")
     command = [sys.executable, "-c", _SCRAPER, host, port, str(_SCRAPES)]
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as answer:
-        samples = parse_metrics(await answer.text())
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
+        samples = parse_metrics(await response.text())
     if samples.total("activity_buffer_keys", target=DEVICES) != keys:
         raise BenchmarkFailedError(f"a scrape shows other than {keys:,} pending keys")
     if len(samples.samples) < _LEAST_SAMPLES:
@@ -167,7 +167,7 @@ async def _scraped(url: str, keys: int) -> _Scraped:
             *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
         assert process.stdout is not None  # noqa: S101 - it is a pipe
-        await process.stdout.readline()  # it has started, which takes a core
+        await process.stdout.readline()  # its start, which uses a whole core, is over
         async with longest_stall() as stall:
             printed, _ = await process.communicate(b"go\n")
         if process.returncode:

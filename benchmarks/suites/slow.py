@@ -1,9 +1,9 @@
-"""One API key that takes all it can: what clients of other API keys notice, and what it costs.
+"""Measures what an abusive API key costs the clients of other API keys.
 
-One API key asks for the largest listing over and over, asks for it and never reads the responses,
-and opens as many live streams as it gets. Another one sends heartbeats and uploads at a steady rate
-meanwhile. Each attack is measured in turns with the same rate and no attack beside it. What the
-generators take from the machine counts as well.
+One API key requests the largest listing in a loop, requests it without reading the responses, and
+opens as many live streams as it may. Meanwhile another API key sends heartbeats and uploads at a
+steady rate. Each attack is measured in turns with the same rate without an attack. The CPU time of
+the generators affects the figures, too.
 """
 
 import asyncio
@@ -45,9 +45,9 @@ async def slow(testbed: Testbed, report: Report, advance: Callable[[], None]) ->
     """Run the benchmark.
 
     Args:
-        testbed: where databases are made.
-        report: where findings go.
-        advance: called as it gets on.
+        testbed: where databases are created.
+        report: receives the findings.
+        advance: called after each step.
 
     Raises:
         BenchmarkFailedError: a request of another API key failed.
@@ -65,7 +65,7 @@ async def slow(testbed: Testbed, report: Report, advance: Callable[[], None]) ->
 
 
 def _others(fleet: Fleet) -> dict[str, list[Request]]:
-    """Return heartbeats and uploads of another API key than the first."""
+    """Return heartbeats and uploads of an API key that is not the first."""
     devices, headers = fleet.devices[:1000], {"X-API-Key": fleet.keys[1]}
     upload = (
         b'{"device_id": "%b", "timestamp": 1%b000, "latitude": 48.5, "longitude": 2.5, '
@@ -84,7 +84,7 @@ def _others(fleet: Fleet) -> dict[str, list[Request]]:
 
 
 async def _loops(one: Contender, report: Report, advance: Callable[[], None]) -> None:
-    """Compare requests of one API key beside loops of large listings of another, and alone."""
+    """Compare requests of one API key during loops of large listings by another, and alone."""
     listing = Request("GET", _LISTING, {"X-API-Key": one.fleet.keys[0]})
     next_number = 0
     listed: list[float] = []
@@ -133,7 +133,7 @@ async def _loops(one: Contender, report: Report, advance: Callable[[], None]) ->
 
 
 async def _deaf(one: Contender, report: Report) -> None:
-    """Let clients ask for large listings that they never read."""
+    """Measure clients that request large listings and never read the response."""
     before = one.resident_bytes()
     most, asked_ms = before, []
     async with AsyncExitStack() as stack, aiohttp.ClientSession() as session:
@@ -158,7 +158,7 @@ async def _deaf(one: Contender, report: Report) -> None:
 
 @asynccontextmanager
 async def _asked_and_not_read(one: Contender) -> AsyncIterator[None]:
-    """Ask for a large listing and read nothing while the block runs."""
+    """Request a large listing, and read nothing while the block runs."""
     parts = urlsplit(one.url)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _DEAF_BUFFER_BYTES)
@@ -172,7 +172,7 @@ async def _asked_and_not_read(one: Contender) -> AsyncIterator[None]:
 
 
 async def _streams(one: Contender, report: Report) -> None:
-    """Open as many live streams as one API key gets, then some of another."""
+    """Open as many live streams as one API key may, then some of another."""
     got = dict.fromkeys(one.fleet.keys[:2], 0)
     connector = aiohttp.TCPConnector(limit=0)
     async with AsyncExitStack() as stack, aiohttp.ClientSession(connector=connector) as session:

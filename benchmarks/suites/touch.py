@@ -1,7 +1,7 @@
-"""What a touch costs: in time, against the barest thing that could be done, and in memory.
+"""Measures the cost of a touch: its time, compared with a dict assignment, and its memory.
 
-All loops are the same but for their one line; the keys' strings exist already, so their hashes are
-known to all contenders alike.
+All loops differ only in one line. The strings of the keys exist before, so all contenders use
+cached hashes.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _TOUCHES: Final = 300_000
 _NANO: Final = 1e9
 _HOUR_S: Final = 3600.0
 _APPENDS: Final = 40_000
-"""As many as a segment has room for."""
+"""The number of records that fit into a segment."""
 _KEYS: Final = (1000, 10_000, 100_000, 300_000, 1_000_000)
 STEPS: Final = 4 * _ROUNDS + len(_KEYS)
 _MEMORY: Final = """
@@ -44,7 +44,7 @@ def resident():
 
 buffer, before = Buffer(TARGET), resident()
 for number in range(int(sys.argv[1])):
-    buffer.touch(str(uuid.UUID(int=number << 64 | 1 << 127)))  # a string of its own, as requests'
+    buffer.touch(str(uuid.UUID(int=number << 64 | 1 << 127)))  # a new string, as in requests
 print((resident() - before) / len(buffer))
 """
 TARGET: Final = Target(
@@ -88,8 +88,8 @@ def _tracker(tracker: Tracker, keys: list[str]) -> Callable[[], None]:
 
 
 def _timed(loop: Callable[[], None], keys: int) -> Callable[[], Awaitable[float]]:
-    """Return what measures a loop over known keys, in nanoseconds a touch."""
-    loop()  # from now on they are known
+    """Return a function that measures a loop over known keys, in nanoseconds per touch."""
+    loop()  # now all keys are known
 
     async def measure() -> float:
         times = max(1, _TOUCHES // keys)
@@ -105,9 +105,9 @@ async def touch(testbed: Testbed, report: Report, advance: Callable[[], None]) -
     """Run the suite.
 
     Args:
-        testbed: where the tracker has its table.
-        report: where findings go.
-        advance: called as it gets on.
+        testbed: where the tracker's table is created.
+        report: receives the findings.
+        advance: called after each step.
 
     Raises:
         BenchmarkFailedError: a buffer does not hold what was touched.
@@ -150,7 +150,7 @@ async def _running_tracker(dsn: str) -> AsyncIterator[Tracker]:
         yield tracker
         buffer = tracker.buffers["devices"]
         buffer.drain()
-        buffer.settle({})  # the keys have no rows: there is nothing to write at the end
+        buffer.settle({})  # the keys have no rows, so the last flush would find none
 
 
 async def _memory(report: Report, advance: Callable[[], None]) -> None:
@@ -174,7 +174,7 @@ async def _memory(report: Report, advance: Callable[[], None]) -> None:
 
 
 async def _appended(keys: list[str], folder: Path) -> float:
-    """Return how long a record takes in a fresh segment, in nanoseconds."""
+    """Return the nanoseconds per record in a new segment."""
     own = JournalDirectory(folder)
     segment = own.create(header({}))
     started = time.perf_counter()

@@ -41,16 +41,16 @@ async def test_the_fleets_reports_are_accepted_as_they_are(service):
     fleet, reports = read_fleet()
     for aircraft in fleet:
         body = aircraft.registration
-        answer = await service.call("POST", "/api/v1/devices/register", json=body)
-        assert answer.status == 200, await answer.text()
+        response = await service.call("POST", "/api/v1/devices/register", json=body)
+        assert response.status == 200, await response.text()
     sent: dict[str, list[dict[str, object]]] = {}
     for report in reports[:2000]:
         sent.setdefault(report["device_id"], []).append(report)
     for device_id, own in sent.items():
         for start in range(0, len(own), 50):
             batch = {"device_id": device_id, "locations": own[start : start + 50]}
-            answer = await service.call("POST", "/api/v1/locations/batch", json=batch)
-            assert answer.status == 200, await answer.text()
+            response = await service.call("POST", "/api/v1/locations/batch", json=batch)
+            assert response.status == 200, await response.text()
     listed = {device["device_id"]: device for device in await service.listing(GROUP)}
     assert len(listed) == 91
     for device_id, own in sent.items():
@@ -78,8 +78,8 @@ def test_the_demo_finds_what_is_wrong():
 
 async def test_the_demo_says_when_its_port_is_taken(tmp_path, dsn):
     """Somebody else's service on the port is not mistaken for ours."""
-    somebody = socket.create_server(("127.0.0.1", 0))
-    port = somebody.getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks", "demo", "--exit"),
         cwd=CHECKOUT,
@@ -100,7 +100,7 @@ async def test_the_demo_says_when_its_port_is_taken(tmp_path, dsn):
         assert str(port).encode() in stderr
         assert b"Traceback" not in stderr
     finally:
-        somebody.close()
+        listener.close()
         if process.returncode is None:
             process.send_signal(signal.SIGKILL)
             await process.wait()

@@ -28,7 +28,7 @@ GOOD = Sent(
 
 
 async def test_the_service_keeps_to_its_document(server_dsn, tmp_path, monkeypatch):
-    """Thousands of requests, made of the document and broken: no crash, nothing undocumented."""
+    """Thousands of valid and malformed requests cause no crash and no undocumented response."""
     monkeypatch.setattr(fuzzing, "LOG", tmp_path / "fuzz.log")
     output = io.StringIO()
     console = Console(file=output, width=200)
@@ -42,13 +42,13 @@ async def test_the_service_keeps_to_its_document(server_dsn, tmp_path, monkeypat
     assert "Traceback" not in log
 
 
-def a_service(answer) -> web.Application:
-    """A service that promises a dictionary of numbers, and answers something."""
+def a_service(respond) -> web.Application:
+    """A service whose document promises a dictionary of numbers; its response is a parameter."""
 
     @Operation(answers={200: dict[str, int]})
     async def handler(request):
         """Answer numbers."""
-        return answer(request)
+        return respond(request)
 
     app, document = web.Application(), DocumentHandler()
     app.router.add_get("/api/v1/devices", public(handler))
@@ -63,7 +63,7 @@ def with_id(response: web.Response) -> web.Response:
 
 
 @pytest.mark.parametrize(
-    ("answer", "failure"),
+    ("respond", "failure"),
     [
         (lambda _: with_id(json_response({}, 500)), "Server error"),
         (lambda _: with_id(json_response({}, 409)), "Undocumented status code"),
@@ -72,9 +72,9 @@ def with_id(response: web.Response) -> web.Response:
         (lambda _: json_response({}), "Missing required response headers"),
     ],
 )
-async def test_an_answer_that_is_not_as_documented_is_found(aiohttp_server, answer, failure):
+async def test_an_undocumented_response_is_reported(aiohttp_server, respond, failure):
     """Statuses, shapes, content types and headers are all held against the document."""
-    url = str((await aiohttp_server(a_service(answer))).make_url("")).rstrip("/")
+    url = str((await aiohttp_server(a_service(respond))).make_url("")).rstrip("/")
     found, accepted = await asyncio.to_thread(explore, url, "ak_x", seed=SEED, examples=1)
     assert f"GET /api/v1/devices: {failure}" in found.failures
     assert "curl" in found.failures[f"GET /api/v1/devices: {failure}"]
@@ -82,29 +82,29 @@ async def test_an_answer_that_is_not_as_documented_is_found(aiohttp_server, answ
 
 
 @pytest.mark.parametrize(
-    ("answer", "failure"),
+    ("response", "failure"),
     [
-        (with_id(json_response({}, 503)), "answered 503"),
-        (with_id(json_response({}, 409)), "answered 409"),
+        (with_id(json_response({}, 503)), "status 503"),
+        (with_id(json_response({}, 409)), "status 409"),
         (web.Response(status=200), "200 without a request id"),
         (with_id(web.Response(text="Traceback (most ...")), "200 with a traceback"),
-        (with_id(web.Response(status=400, text="no")), "400 in another shape than errors have"),
-        (with_id(json_response({"error": "a"}, 400)), "400 in another shape than errors have"),
-        (None, "no answer: ServerDisconnectedError"),
+        (with_id(web.Response(status=400, text="no")), "400 without the JSON body of an error"),
+        (with_id(json_response({"error": "a"}, 400)), "400 without the JSON body of an error"),
+        (None, "no response: ServerDisconnectedError"),
         (with_id(json_response({"error": "a", "message": "b"}, 400)), None),
         (with_id(web.Response(status=200)), None),
     ],
 )
-async def test_what_is_wrong_with_an_answer_to_a_broken_request_is_found(
-    aiohttp_server, answer, failure
+async def test_an_invalid_response_to_a_malformed_request_is_reported(
+    aiohttp_server, response, failure
 ):
-    """Whatever was sent: documented statuses, the shape of errors, and an answer at all."""
+    """A response must exist, have a documented status, and as an error the documented body."""
 
     async def handler(request):
-        if answer is None:
+        if response is None:
             request.transport.abort()
             return web.Response()
-        return answer
+        return response
 
     app = web.Application()
     app.router.add_post("/api/v1/locations", handler)

@@ -62,7 +62,7 @@ async def test_requests_are_sent_in_turns(serve, own):
 
 
 @either
-async def test_answers_that_are_not_2xx_are_errors(serve, own):
+async def test_responses_that_are_not_2xx_are_errors(serve, own):
     """Each counts as a request and as an error."""
     seen = Counter()
 
@@ -121,13 +121,13 @@ async def test_a_request_whose_connection_breaks_is_an_error(serve, own):
 
 
 @either
-async def test_a_connection_may_be_closed_after_an_answer(serve, own):
-    """An answer that says so costs nothing but another connection."""
+async def test_a_connection_may_be_closed_after_a_response(serve, own):
+    """After a response with `Connection: close` the generator opens another connection."""
 
     async def handler(_request):
-        answer = web.Response(text="bye")
-        answer.force_close()
-        return answer
+        response = web.Response(text="bye")
+        response.force_close()
+        return response
 
     saw = await load(await serve(handler), [get("/")], connections=2, seconds=0.3, own=own)
     assert saw.errors == 0
@@ -136,7 +136,7 @@ async def test_a_connection_may_be_closed_after_an_answer(serve, own):
 
 @pytest.fixture
 async def hanging(serve):
-    """Where a service takes requests and answers none."""
+    """Return the address of a service that accepts requests and never responds."""
     over = asyncio.Event()
 
     async def handler(_request):
@@ -149,12 +149,12 @@ async def hanging(serve):
 
 @either
 async def test_a_service_that_hangs_ends_in_errors(hanging, own):
-    """The run ends by itself, and what was never answered is reported."""
+    """The run ends by itself, and requests without a response are errors."""
     saw = await load(hanging, [get("/")], connections=2, seconds=0.3, own=own)
     assert (saw.requests, saw.errors, saw.p99_ms) == (0, 2, 0)
 
 
-async def test_whatever_fell_due_and_was_not_answered_is_an_error(hanging):
+async def test_a_due_request_without_a_response_is_an_error(hanging):
     """Requests that never got a connection count too."""
     saw = await paced(hanging, [get("/")], connections=2, seconds=0.3, rate_per_s=100)
     assert (saw.requests, saw.errors, saw.next_number) == (0, 30, 30)
@@ -185,7 +185,7 @@ async def test_a_rate_is_kept(serve):
 
 
 async def test_a_stall_is_seen_by_all_that_fell_due_in_it(serve):
-    """Requests that could not be sent for 0.3 s were late, though each was answered at once."""
+    """Requests that could not be sent for 0.3 s were late, though each had its response at once."""
     stalls = iter([0.3])
 
     async def handler(_request):

@@ -35,7 +35,7 @@ async def wrong(_testbed, _report, _advance):
 
 
 async def broken(_testbed, report, _advance):
-    """A suite that fails in a way that nobody foresaw."""
+    """A suite that fails with an unexpected error."""
     report.state("broken", "depth", [7.0], "m")
     raise OSError("no space left on device")
 

@@ -148,11 +148,11 @@ async def test_a_contender_writes_what_it_is_sent(name, server_dsn, aiohttp_clie
             client = await aiohttp_client(app)
             for _ in range(2):
                 for device in fleet.devices:
-                    answer = await client.post(
+                    response = await client.post(
                         f"/api/v1/devices/{device}/heartbeat",
                         headers={"X-API-Key": fleet.keys[0]},
                     )
-                    assert answer.status == 204
+                    assert response.status == 204
             expected = 4 if name == "throttled" else 12  # a key and three devices, once a minute
             async with asyncio.timeout(30):
                 while await updates_seen(fleet.dsn) < expected:
@@ -172,12 +172,12 @@ async def test_a_contender_stores_uploads_as_it_says(name, rows, server_dsn, aio
         settings = contenders.Settings(database={"url": fleet.dsn})
         async with contenders.contender(name, settings) as app:
             client = await aiohttp_client(app)
-            answer = await client.post(
+            response = await client.post(
                 "/api/v1/locations",
                 json={"device_id": fleet.devices[0], **REPORT},
                 headers={"X-API-Key": fleet.keys[0]},
             )
-            assert answer.status == 200
+            assert response.status == 200
             async with connected(fleet.dsn) as connection:
                 assert await connection.fetchval("SELECT count(*) FROM locations") == rows
             await client.close()

@@ -211,7 +211,7 @@ MUTANTS = [
         "_journal/supply.py",
         "        if len(self) >= max_segments:\n",
         "        if False:\n",
-        "segments are more than there may be",
+        "segments are more than the maximum",
     ),
     Mutant(
         "the journal is removed at a stop, whatever is in it",
@@ -225,7 +225,7 @@ MUTANTS = [
         "_journal/format.py",
         " or end > size or crc32(text, second ^ _LAST_SECOND) != checksum:\n",
         " or end > size:\n",
-        "later than any touch|dropped while it is taken over",
+        "later than any touch|dropped during a recovery",
     ),
     Mutant(
         "what is taken over is removed before it is in a journal",

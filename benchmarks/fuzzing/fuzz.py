@@ -88,9 +88,9 @@ async def fuzz(
 
 async def _break(url: str, accepted: list[Sent], seed: int, most: int, console: Console) -> Found:
     documented = await documented_statuses(url)
-    chance, found = Random(seed), Found()
+    rng, found = Random(seed), Found()
     left = itertools.islice(
-        (broken(good, chance) for good in accepted for _ in range(_BROKEN_FROM_EACH)), max(most, 0)
+        (broken(good, rng) for good in accepted for _ in range(_BROKEN_FROM_EACH)), max(most, 0)
     )
     while some := list(itertools.islice(left, _AT_ONCE)):
         found.add(await attack(url, some, documented))

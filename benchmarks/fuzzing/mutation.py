@@ -93,33 +93,33 @@ _SOME_PATH: Final = "some path"
 _OWN_BUSINESS: Final = ("content-length", "host", "connection", "transfer-encoding", "user-agent")
 
 
-def broken(good: Sent, chance: Random) -> Sent:
+def broken(good: Sent, rng: Random) -> Sent:
     """Return a request with one or more mutations.
 
     Args:
         good: an accepted request.
-        chance: the random source.
+        rng: the random source.
     """
     operation, url, headers, body = good.operation, good.url, dict(good.headers), good.body
-    for _ in range(chance.choice((1, 1, 1, 2, 3))):
-        what = chance.random()
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        what = rng.random()
         if body and what < 0.7:
-            body = _broken_body(body[:_LONGEST_BODY_BYTES], chance)
+            body = _broken_body(body[:_LONGEST_BODY_BYTES], rng)
         elif what < 0.8:
-            operation, url = _SOME_PATH, _broken_url(url, chance)
+            operation, url = _SOME_PATH, _broken_url(url, rng)
         elif what < 0.95:
-            name, text = chance.choice(_NASTY_HEADERS)
+            name, text = rng.choice(_NASTY_HEADERS)
             headers[name] = text
         elif body:
             headers["Content-Encoding"] = "gzip"
-            body = gzip.compress(body, 1)[: chance.choice((None, None, 20, -1))]
+            body = gzip.compress(body, 1)[: rng.choice((None, None, 20, -1))]
     return Sent(operation, good.method, url[:_LONGEST_URL], headers, body)
 
 
-def _broken_body(body: bytes, chance: Random) -> bytes:
-    at, end = sorted((chance.randrange(len(body) + 1), chance.randrange(len(body) + 1)))
+def _broken_body(body: bytes, rng: Random) -> bytes:
+    at, end = sorted((rng.randrange(len(body) + 1), rng.randrange(len(body) + 1)))
     values = list(_VALUE.finditer(body))
-    match chance.choice((0, 1, 2, 3, 4, 5, 5, 5, 5)):  # a replaced value reaches the most code
+    match rng.choice((0, 1, 2, 3, 4, 5, 5, 5, 5)):  # a replaced value reaches the most code
         case 0:
             return body[:at]
         case 1:
@@ -127,22 +127,22 @@ def _broken_body(body: bytes, chance: Random) -> bytes:
         case 2:
             return body[:end] + body[at:]
         case 3:
-            return body[:at] + bytes([chance.randrange(256)]) + body[at + 1 :]
+            return body[:at] + bytes([rng.randrange(256)]) + body[at + 1 :]
         case 4:
-            return body[:at] + chance.choice(_NASTY) + body[at:]
+            return body[:at] + rng.choice(_NASTY) + body[at:]
         case _:
             if values:
-                at, end = chance.choice(values).span()
-            return body[:at] + chance.choice(_NASTY) + body[end:]
+                at, end = rng.choice(values).span()
+            return body[:at] + rng.choice(_NASTY) + body[end:]
 
 
-def _broken_url(url: str, chance: Random) -> str:
+def _broken_url(url: str, rng: Random) -> str:
     start = url.index("/api") if "/api" in url else len(url)
     places = [match.span() for match in re.finditer(r"[^/?&=]+", url[start:])]
     if not places:
         return url
-    at, end = chance.choice(places)
-    return url[: start + at] + chance.choice(_NASTY_IN_URLS) + url[start + end :]
+    at, end = rng.choice(places)
+    return url[: start + at] + rng.choice(_NASTY_IN_URLS) + url[start + end :]
 
 
 async def attack(url: str, requests: Iterable[Sent], documented: Mapping[str, set[int]]) -> Found:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.simulation.history import History
 
-_AT_ONCE: Final = 25
+_HISTORIES_PER_JOB: Final = 25
 """Number of histories that a process runs before it reports."""
 _LAST_STEPS: Final = 60
 
@@ -25,28 +25,28 @@ class Outcome:
     """The outcomes of some histories.
 
     Args:
-        happened: the number of events of each kind.
+        events: the number of events of each kind.
         seed: the seed of the first history that violated an invariant, if any.
-        law: the violation, as text.
+        violation: the violation, as text.
     """
 
-    happened: Counter[str]
+    events: Counter[str]
     seed: int | None = None
-    law: str = ""
+    violation: str = ""
 
 
-def live_through(seeds: range) -> Outcome:
+def run_histories(seeds: range) -> Outcome:
     """Run histories one after another, up to the first that fails."""
-    happened: Counter[str] = Counter()
+    events: Counter[str] = Counter()
     for seed in seeds:
         history = History(seed)
         try:
             history.run()
         except Exception as error:  # noqa: BLE001 - errors of the simulation count, too
-            return Outcome(happened, seed, f"{type(error).__name__}: {error}")
-        happened += history.happened
-        happened["histories"] += 1
-    return Outcome(happened)
+            return Outcome(events, seed, f"{type(error).__name__}: {error}")
+        events += history.events
+        events["histories"] += 1
+    return Outcome(events)
 
 
 def simulate(*, flushes: int, seed: int, processes: int, console: Console) -> int:
@@ -69,33 +69,33 @@ def simulate(*, flushes: int, seed: int, processes: int, console: Console) -> in
     )
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=flushes)
-        outcome = _live_until(
+        outcome = _run_until(
             flushes, seed, processes, lambda done: progress.update(bar, completed=done)
         )
     if outcome.seed is not None:
-        return _say_broken(outcome.seed, outcome.law, console)
-    _show(outcome.happened, time.monotonic() - started, console)
+        return _print_violation(outcome.seed, outcome.violation, console)
+    _show(outcome.events, time.monotonic() - started, console)
     return 0
 
 
-def _live_until(flushes: int, seed: int, processes: int, say: Callable[[int], None]) -> Outcome:
-    happened: Counter[str] = Counter()
-    starts = count(seed, _AT_ONCE)
-    at_work: set[Future[Outcome]] = set()
+def _run_until(flushes: int, seed: int, processes: int, say: Callable[[int], None]) -> Outcome:
+    events: Counter[str] = Counter()
+    starts = count(seed, _HISTORIES_PER_JOB)
+    jobs: set[Future[Outcome]] = set()
     with ProcessPoolExecutor(processes) as pool:
-        while happened["flushes"] < flushes:
-            while len(at_work) < 2 * processes:
+        while events["flushes"] < flushes:
+            while len(jobs) < 2 * processes:
                 first = next(starts)
-                at_work.add(pool.submit(live_through, range(first, first + _AT_ONCE)))
-            done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
+                jobs.add(pool.submit(run_histories, range(first, first + _HISTORIES_PER_JOB)))
+            done, jobs = wait(jobs, return_when=FIRST_COMPLETED)
             for outcome in (future.result() for future in done):
-                happened += outcome.happened
+                events += outcome.events
                 if outcome.seed is not None:
                     pool.shutdown(cancel_futures=True)
-                    return Outcome(happened, outcome.seed, outcome.law)
-            say(happened["flushes"])
+                    return Outcome(events, outcome.seed, outcome.violation)
+            say(events["flushes"])
         pool.shutdown(cancel_futures=True)
-    return Outcome(happened)
+    return Outcome(events)
 
 
 def replay(seed: int, console: Console) -> int:
@@ -114,25 +114,25 @@ def replay(seed: int, console: Console) -> int:
     except Exception:  # noqa: BLE001 - shows where any error comes from
         console.print_exception()
         return 1
-    _show(history.happened, 0.0, console)
+    _show(history.events, 0.0, console)
     return 0
 
 
-def _say_broken(seed: int, law: str, console: Console) -> int:
+def _print_violation(seed: int, violation: str, console: Console) -> int:
     steps: deque[str] = deque(maxlen=_LAST_STEPS)
     try:
         History(seed, steps.append).run()
     except Exception:  # noqa: BLE001 - the violation is recorded
         console.print("\n".join(steps), markup=False, soft_wrap=True)
-    console.print(f"seed {seed}: {law}", style="red", markup=False, soft_wrap=True)
+    console.print(f"seed {seed}: {violation}", style="red", markup=False, soft_wrap=True)
     console.print(f"again, with all steps: python -m benchmarks simulate --seed {seed} --trace")
     return 1
 
 
-def _show(happened: Counter[str], took_s: float, console: Console) -> None:
+def _show(events: Counter[str], took_s: float, console: Console) -> None:
     table = Table("", "times")
     table.columns[1].justify = "right"
-    for what, times in sorted(happened.items(), key=lambda item: (":" in item[0], item[0])):
+    for what, times in sorted(events.items(), key=lambda item: (":" in item[0], item[0])):
         table.add_row(what, f"{times:,}")
     console.print(table)
     if took_s:

@@ -13,31 +13,31 @@ from tracker._journal.storage import SegmentStorage
 _TAIL_BYTES: Final = 12
 
 
-class Machine:
+class Disk:
     """The disk with the journal directories of all processes.
 
     Args:
         ledger: receives violations of limits.
         segment_bytes: the size of a segment's records, in bytes.
-        chance: the random source of durations and failures.
+        rng: the random source of durations and failures.
     """
 
-    def __init__(self, ledger: Ledger, segment_bytes: int, chance: random.Random) -> None:
+    def __init__(self, ledger: Ledger, segment_bytes: int, rng: random.Random) -> None:
         self.full = False
-        self.takes_no_logs = False
+        self.rejects_logs = False
         self.failing = 0.0
         """The share of operations that fail."""
         self.slow_s = 0.001
         self.directories: list[SimulatedDirectory] = []
         self.ledger = ledger
         self.segment_bytes = segment_bytes
-        self.chance = chance
+        self.rng = rng
 
-    def left_behind(self) -> dict[int, int]:
+    def orphaned_entries(self) -> dict[int, int]:
         """Return the latest second of each key in the journals of ended processes."""
         entries: dict[int, int] = {}
         for directory in self.directories:
-            if directory.deserted:
+            if directory.orphaned:
                 for key, second in directory.entries().items():
                     entries[key] = max(second, entries.get(key, 0))
         return entries
@@ -48,12 +48,12 @@ class Machine:
         Raises:
             OSError: the operation fails.
         """
-        await asyncio.sleep(self.slow_s * self.chance.random())
-        self.fail_perhaps()
+        await asyncio.sleep(self.slow_s * self.rng.random())
+        self.fail_at_random()
 
-    def fail_perhaps(self) -> None:
+    def fail_at_random(self) -> None:
         """Raise an error at the disk's failure rate."""
-        if self.failing and self.chance.random() < self.failing:
+        if self.failing and self.rng.random() < self.failing:
             raise OSError(errno.EIO, "Input/output error")
 
 
@@ -61,20 +61,20 @@ class SimulatedDirectory:
     """The journal directory of one process; a `JournalStorage`.
 
     Args:
-        machine: the disk.
+        disk: the disk.
         number: the number of the process.
-        most_segments: the maximum number of segments.
+        max_segments: the maximum number of segments.
     """
 
-    def __init__(self, machine: Machine, number: int, most_segments: int) -> None:
+    def __init__(self, disk: Disk, number: int, max_segments: int) -> None:
         self.number = number
         self.memories: dict[str, bytearray] = {}
         self.server: str | None = None
-        self.deserted = False
+        self.orphaned = False
         self.taken_by: SimulatedDirectory | None = None
-        self.machine = machine
+        self.disk = disk
         self.made = 0
-        self._most_segments = most_segments
+        self._max_segments = max_segments
 
     def __repr__(self) -> str:
         """Return its name."""
@@ -82,7 +82,7 @@ class SimulatedDirectory:
 
     async def open(self) -> None:
         """Take it."""
-        self.machine.directories.append(self)
+        self.disk.directories.append(self)
 
     def segments(self, owner: Mapping[str, str]) -> SegmentStorage:
         """Return the storage for the segments of one target."""
@@ -94,12 +94,12 @@ class SimulatedDirectory:
 
     def orphans(self) -> list["SimulatedOrphan"]:
         """Lock and return the directories of ended processes."""
-        if self.deserted:
+        if self.orphaned:
             return []
         found = [
             directory
-            for directory in self.machine.directories
-            if directory.deserted and directory.taken_by is None
+            for directory in self.disk.directories
+            if directory.orphaned and directory.taken_by is None
         ]
         for directory in found:
             directory.taken_by = self
@@ -109,10 +109,10 @@ class SimulatedDirectory:
         """Create a segment."""
         self.made += 1
         name = f"{self.number}/{self.made:04d}"
-        memory = bytearray(first_line) + bytes(self.machine.segment_bytes)
+        memory = bytearray(first_line) + bytes(self.disk.segment_bytes)
         self.memories[name] = memory
-        if len(self.memories) > self._most_segments:
-            self.machine.ledger.broken(f"{len(self.memories)} segments are more than the maximum")
+        if len(self.memories) > self._max_segments:
+            self.disk.ledger.violated(f"{len(self.memories)} segments are more than the maximum")
         return Segment(name, memory, len(first_line))
 
     async def close(self, *, keep: bool) -> None:
@@ -121,27 +121,27 @@ class SimulatedDirectory:
         Args:
             keep: whether to leave its segments to other processes.
         """
-        if not self.deserted:
+        if not self.orphaned:
             if not keep:
                 self.memories = {}
-            self.desert()
+            self.release()
 
-    def crash(self, junk: bytes) -> None:
+    def crash(self, torn: bytes) -> None:
         """Keep the records as a crash leaves them, perhaps with an incomplete record at the end.
 
         Args:
-            junk: the bytes after the last complete record.
+            torn: the bytes after the last complete record.
         """
         self.memories = {name: bytearray(memory) for name, memory in self.memories.items()}
         for memory in self.memories.values():
             end = len(memory.rstrip(b"\0"))
-            memory[end : end + len(junk)] = junk[: len(memory) - end]
-        self.desert()
+            memory[end : end + len(torn)] = torn[: len(memory) - end]
+        self.release()
 
-    def desert(self) -> None:
+    def release(self) -> None:
         """Leave it and the orphaned directories that it had locked to other processes."""
-        self.deserted = True
-        directories = self.machine.directories
+        self.orphaned = True
+        directories = self.disk.directories
         for directory in directories:
             if directory.taken_by is self:
                 directory.taken_by = None
@@ -171,15 +171,15 @@ class SimulatedSegments:
 
     async def create(self) -> Segment:
         """Return a new segment, after the disk's delay."""
-        await self._directory.machine.work()
-        if self._directory.machine.full or self._directory.deserted:
+        await self._directory.disk.work()
+        if self._directory.disk.full or self._directory.orphaned:
             raise OSError(errno.ENOSPC, "No space left on device")
         return self._directory.add(self._first_line)
 
     async def remove(self, segment: Segment) -> None:
         """Remove a segment, after the disk's delay."""
-        await self._directory.machine.work()
-        if self._directory.deserted:
+        await self._directory.disk.work()
+        if self._directory.orphaned:
             raise OSError(errno.EIO, "Input/output error")
         self._directory.memories.pop(segment.name, None)
 
@@ -217,13 +217,13 @@ class SimulatedOrphan:
 
     def read(self, path: str) -> bytes:
         """Return the content of a segment."""
-        self._directory.machine.fail_perhaps()
+        self._directory.disk.fail_at_random()
         return bytes(self._directory.memories[path])
 
     def remove(self, path: str) -> None:
         """Remove a segment."""
         self._check()
-        self._directory.machine.fail_perhaps()
+        self._directory.disk.fail_at_random()
         del self._directory.memories[path]
 
     def close(self) -> None:
@@ -231,7 +231,7 @@ class SimulatedOrphan:
         if self._directory.taken_by is self._new_owner:
             self._directory.taken_by = None
             if not self._directory.memories:
-                self._directory.machine.directories.remove(self._directory)
+                self._directory.disk.directories.remove(self._directory)
 
     def _check(self) -> None:
         if self._directory.taken_by is not self._new_owner:

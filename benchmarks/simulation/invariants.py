@@ -36,7 +36,7 @@ class CheckedBuffer(Buffer):
         dropped, missed = sum(self.dropped.values()), self._missed_changes()
         super().touch(key, at)
         if len(self) > self.target.capacity_keys:
-            self.ledger.broken(f"{len(self)} keys are more than the capacity")
+            self.ledger.violated(f"{len(self)} keys are more than the capacity")
         if sum(self.dropped.values()) != dropped:
             return
         second = int(self._now()) if at is None else min(int(at), int(self._now()))
@@ -51,7 +51,7 @@ class CheckedBuffer(Buffer):
         dropped = sum(self.dropped.values())
         super().recover(key, second)
         if sum(self.dropped.values()) != dropped:
-            self.ledger.broken(f"key {key} is dropped during a recovery: {self.dropped}")
+            self.ledger.violated(f"key {key} is dropped during a recovery: {self.dropped}")
 
     def _missed_changes(self) -> int:
         return self.journal.missed if self.journal is not None else 0
@@ -62,9 +62,9 @@ class CheckedBuffer(Buffer):
         left = super().close()
         if left or self.dropped["shutdown"] != dropped:
             if left != len(pending) or self.dropped["shutdown"] != dropped + left:
-                self.ledger.broken(f"{left} of {len(pending)} pending keys are lost at the stop")
+                self.ledger.violated(f"{left} of {len(pending)} pending keys are lost at the stop")
             for key, second in pending.items():
-                self.ledger.forgive(key, second, "lost at the stop")
+                self.ledger.allow_loss(key, second, "lost at the stop")
         return left
 
     def pending(self) -> dict[int, int]:
@@ -128,8 +128,8 @@ class CheckedStore:
         entries = _entries(chunk)
         for key in map(int, written.missing):
             if key not in self.ledger.missing:
-                self.ledger.broken(f"key {key} is reported as missing, and never was")
-            self.ledger.forgive(key, entries[key], "missing")
+                self.ledger.violated(f"key {key} is reported as missing, and never was")
+            self.ledger.allow_loss(key, entries[key], "missing")
         self._rejected_keys.update((int(key), entries[int(key)]) for key in written.rejected)
         left = len(written.missing) + len(written.rejected) + len(written.locked)
         self._advanced |= len(chunk) > left + written.unchanged
@@ -150,9 +150,9 @@ class CheckedStore:
             return
         if rejected != len(self._rejected_keys) or not self._advanced:
             by_store = len(self._rejected_keys)
-            self.ledger.broken(f"{rejected} keys are rejected, {by_store} by the store")
+            self.ledger.violated(f"{rejected} keys are rejected, {by_store} by the store")
         for key, second in self._rejected_keys.items():
-            self.ledger.forgive(key, second, "rejected")
+            self.ledger.allow_loss(key, second, "rejected")
 
 
 def _entries(chunk: Chunk) -> dict[int, int]:

@@ -7,7 +7,7 @@ EPOCH: Final = 1_700_000_000
 """The epoch second at which every history begins."""
 
 
-class LawBroken(AssertionError):
+class InvariantViolation(AssertionError):
     """The tracker has violated an invariant."""
 
 
@@ -19,7 +19,7 @@ class Ledger:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.owed: dict[int, int] = {}
+        self.required: dict[int, int] = {}
         """For each key, the second that the table must still reach."""
         self.missing: dict[int, float] = {}
         """When each row was last found missing."""
@@ -33,15 +33,15 @@ class Ledger:
         """Return the server's second."""
         return EPOCH + int(self._clock())
 
-    def broken(self, law: str) -> NoReturn:
+    def violated(self, violation: str) -> NoReturn:
         """End the history, even if the caller catches every error.
 
         Raises:
-            LawBroken: always.
+            InvariantViolation: always.
         """
-        self.violation = self.violation or law
-        self.say(f"BROKEN: {law}")
-        raise LawBroken(law)
+        self.violation = self.violation or violation
+        self.say(f"VIOLATED: {violation}")
+        raise InvariantViolation(violation)
 
     def say(self, event: str) -> None:
         """Record a step, if there is a trace."""
@@ -60,25 +60,25 @@ class Ledger:
         self._most[key] = max(second, self._most.get(key, 0))
         due = min(second, self.now())  # the server stores no time that is in its future
         if stored is None or stored < due:
-            self.owed[key] = max(due, self.owed.get(key, 0))
+            self.required[key] = max(due, self.required.get(key, 0))
 
     def stored(self, key: int, before: int | None, at: int) -> None:
         """Check and record a time that was just stored."""
         if before is not None and before > at:
-            self.broken(f"row {key} moves back from {before} to {at}")
+            self.violated(f"row {key} moves back from {before} to {at}")
         if at > self._most.get(key, 0):
-            self.broken(f"row {key} is stored as {at}, later than any touch of it")
+            self.violated(f"row {key} is stored as {at}, later than any touch of it")
         if at > self.now():
-            self.broken(f"row {key} is stored as {at}, later than the server's {self.now()}")
-        if self.owed.get(key, at + 1) <= at:
-            del self.owed[key]
+            self.violated(f"row {key} is stored as {at}, later than the server's {self.now()}")
+        if self.required.get(key, at + 1) <= at:
+            del self.required[key]
 
     def found_missing(self, key: int) -> None:
         """Record that a statement found no row."""
         self.missing[key] = self._clock()
 
-    def forgive(self, key: int, second: int, why: str) -> None:
+    def allow_loss(self, key: int, second: int, why: str) -> None:
         """Allow the loss of a touch that was counted and logged, or was not promised to survive."""
-        if self.owed.get(key, second + 1) <= second:
+        if self.required.get(key, second + 1) <= second:
             self.say(f"ledger: key {key} at {second} may be lost: {why}")
-            del self.owed[key]
+            del self.required[key]

@@ -7,22 +7,22 @@ from typing import Any
 
 import structlog
 
-from benchmarks.simulation.disk import Machine
+from benchmarks.simulation.disk import Disk
 from benchmarks.simulation.ledger import Ledger
 
 
 @contextmanager
-def speaking_to(ledger: Ledger, machine: Machine) -> Iterator[None]:
+def logs_traced(ledger: Ledger, disk: Disk) -> Iterator[None]:
     """Let the tracker log to the trace of a ledger while the block runs.
 
     Args:
         ledger: the ledger with the trace.
-        machine: the disk, which decides whether log files can be written.
+        disk: the disk, which decides whether log files can be written.
     """
 
     class Log(structlog.BoundLoggerBase):
         def _say(self, event: str, **more: Any) -> None:
-            if machine.takes_no_logs:
+            if disk.rejects_logs:
                 raise OSError(errno.ENOSPC, "No space left on device")
             if ledger.trace is not None:
                 said = " ".join(f"{name}={value!r}" for name, value in more.items())

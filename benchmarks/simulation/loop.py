@@ -14,7 +14,7 @@ OWNER: ContextVar[object] = ContextVar("owner", default=None)
 """The owner of the tasks that are created in this context."""
 
 
-class NothingLeftToDo(Exception):
+class DeadlockError(Exception):
     """A deadlock: all tasks wait, and there is no timer."""
 
 
@@ -42,15 +42,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """Runs ready callbacks one by one in random order; advances the clock when none is ready.
 
     Args:
-        chance: the random source.
+        rng: the random source.
     """
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, rng: random.Random) -> None:
         super().__init__()
         self.steps = 0
         self.after_step: Callable[[], None] = lambda: None
         self.on_unhandled: Callable[[str], None] = lambda _: None
-        self._chance = chance
+        self._rng = rng
         self._now_s = 0.0
         numbers = count()
         self.set_task_factory(
@@ -67,14 +67,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
             heappop(timers)._scheduled = False
         if not ready:
             if not timers:
-                raise NothingLeftToDo
+                raise DeadlockError
             self._now_s = max(self._now_s, timers[0]._when)
         while timers and timers[0]._when <= self._now_s:
             timer = heappop(timers)
             timer._scheduled = False
             ready.append(timer)
         if len(ready) > 1:
-            ready.rotate(self._chance.randrange(len(ready)))
+            ready.rotate(self._rng.randrange(len(ready)))
         handle = ready.popleft()
         if not handle._cancelled:
             self.steps += 1
@@ -97,7 +97,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 if not future.done():
                     future.set_result(result)
 
-        self.call_later(self._chance.uniform(0, 0.01), run)
+        self.call_later(self._rng.uniform(0, 0.01), run)
         return future
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:

@@ -23,28 +23,28 @@ class Network:
 
     Args:
         server: the server.
-        chance: the random source of delays and losses.
+        rng: the random source of delays and losses.
     """
 
-    def __init__(self, server: Server, chance: random.Random) -> None:
+    def __init__(self, server: Server, rng: random.Random) -> None:
         self.server = server
-        self.away = False
+        self.down = False
         self.loss = 0.0
         """The share of messages at which a connection breaks."""
         self.latency_s = 0.001
         self.connections: set[Connection] = set()
-        self.chance = chance
-        self._silence: asyncio.Event | None = None
+        self.rng = rng
+        self._held: asyncio.Event | None = None
 
-    def fall_silent(self) -> None:
+    def hold_messages(self) -> None:
         """Hold all messages back, without an error."""
-        self._silence = self._silence or asyncio.Event()
+        self._held = self._held or asyncio.Event()
 
-    def speak_again(self) -> None:
+    def deliver_again(self) -> None:
         """Deliver messages again. Connections with a held message are lost."""
-        if self._silence is not None:
-            self._silence.set()
-            self._silence = None
+        if self._held is not None:
+            self._held.set()
+            self._held = None
 
     def restart(self) -> None:
         """Cut all connections."""
@@ -60,22 +60,22 @@ class Network:
         Raises:
             OSError: the server accepts no connection.
         """
-        await self.carry()
-        if self.away or pool.gone:
+        await self.transmit()
+        if self.down or pool.gone:
             raise ConnectionRefusedError("connection refused")
 
-    async def carry(self) -> None:
+    async def transmit(self) -> None:
         """Wait for the delay of a message.
 
         Raises:
             ConnectionResetError: it is lost.
         """
-        if self._silence is not None:
-            await self._silence.wait()
+        if self._held is not None:
+            await self._held.wait()
             raise ConnectionResetError("no response")
-        if self.loss and self.chance.random() < self.loss:
+        if self.loss and self.rng.random() < self.loss:
             raise ConnectionResetError("reset by peer")
-        await asyncio.sleep(self.latency_s * max(0, self.chance.uniform(-1, 1)))
+        await asyncio.sleep(self.latency_s * max(0, self.rng.uniform(-1, 1)))
 
 
 class Pool:
@@ -166,13 +166,13 @@ class Connection:
         return rows
 
     async def _exchange(self, sql: str, arguments: tuple[Any, ...]) -> Any:
-        await self._carry()
+        await self._transmit()
         try:
             response = await self._do(sql, arguments)
         except BaseException:  # an error, or the client's request to cancel
             self._roll_back()
             raise
-        await self._carry()
+        await self._transmit()
         return response
 
     async def _do(self, sql: str, arguments: tuple[Any, ...]) -> Any:
@@ -210,7 +210,7 @@ class Connection:
 
     async def _commit(self) -> str:
         try:
-            await self._carry()
+            await self._transmit()
         except asyncio.CancelledError:
             self._commit_late()
             raise
@@ -220,7 +220,7 @@ class Connection:
             return "ROLLBACK"
         self._server.commit(self._transaction)
         self._transaction = None
-        await self._carry()
+        await self._transmit()
         return "COMMIT"
 
     def _commit_late(self) -> None:
@@ -230,19 +230,19 @@ class Connection:
 
         def arrive() -> None:
             if transaction is not None:
-                if self._network.chance.random() < 0.5:
+                if self._network.rng.random() < 0.5:
                     self._server.commit(transaction)
                 else:
                     self._server.roll_back(transaction)
             late.set()
 
-        delay_s = self._network.chance.uniform(0, 1.5)
+        delay_s = self._network.rng.uniform(0, 1.5)
         asyncio.get_running_loop().call_later(delay_s, arrive)
 
-    async def _carry(self) -> None:
+    async def _transmit(self) -> None:
         if not self._closed:
             try:
-                await self._network.carry()
+                await self._network.transmit()
             except OSError:
                 self.cut()
                 raise

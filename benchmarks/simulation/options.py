@@ -19,14 +19,14 @@ class Options:
     backoff_max_s: float
     deadline_s: float
     journaled: bool
-    most_segments: int
+    max_segments: int
 
 
-def some_options(chance: random.Random) -> Options:
+def random_options(rng: random.Random) -> Options:
     """Return random options; unusual ones are valid, too."""
-    capacity = chance.choice((4, 10, 1000))
-    backoff_initial_s = chance.uniform(0.05, 0.5)
-    statement_timeout_s = chance.uniform(0.3, 2)
+    capacity = rng.choice((4, 10, 1000))
+    backoff_initial_s = rng.uniform(0.05, 0.5)
+    statement_timeout_s = rng.uniform(0.3, 2)
     return Options(
         target=Target(
             name="things",
@@ -34,17 +34,17 @@ def some_options(chance: random.Random) -> Options:
             key_column="id",
             column="seen_at",
             key_type="bigint",
-            resolution_s=chance.choice((1, 1, 1, 7)),
+            resolution_s=rng.choice((1, 1, 1, 7)),
             capacity_keys=capacity,
-            high_water_keys=chance.choice((None, 3, capacity)),
+            high_water_keys=rng.choice((None, 3, capacity)),
         ),
-        interval_s=chance.choice((0.1, 0.5, 1, 3)),
-        chunk_keys=chance.choice((1, 2, 5, 20)),
+        interval_s=rng.choice((0.1, 0.5, 1, 3)),
+        chunk_keys=rng.choice((1, 2, 5, 20)),
         statement_timeout_s=statement_timeout_s,
-        lock_timeout_s=statement_timeout_s * chance.uniform(0.05, 0.5),
+        lock_timeout_s=statement_timeout_s * rng.uniform(0.05, 0.5),
         backoff_initial_s=backoff_initial_s,
-        backoff_max_s=backoff_initial_s * chance.choice((1, 4, 16)),
-        deadline_s=chance.uniform(0.2, 5),
-        journaled=chance.random() < 0.85,
-        most_segments=chance.choice((8, 16)),
+        backoff_max_s=backoff_initial_s * rng.choice((1, 4, 16)),
+        deadline_s=rng.uniform(0.2, 5),
+        journaled=rng.random() < 0.85,
+        max_segments=rng.choice((8, 16)),
     )

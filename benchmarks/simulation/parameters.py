@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Final
 
-_KNOBS: Final[dict[str, tuple[int, ...]]] = {
+_PARAMETERS: Final[dict[str, tuple[int, ...]]] = {
     "tracker._journal.recovery._SLICE_KEYS": (1, 3, 1000),
     "tracker._buffer.buffer._FEW_KEYS": (1, 4, 10_000),
     "tracker._journal.journal._FEW_KEYS": (1, 4, 1000),
@@ -23,14 +23,14 @@ _KNOBS: Final[dict[str, tuple[int, ...]]] = {
 
 
 @contextmanager
-def turned(chance: random.Random) -> Iterator[None]:
+def small_parameters(rng: random.Random) -> Iterator[None]:
     """Set all parameters while the block runs."""
     before = []
-    for name, values in _KNOBS.items():
+    for name, values in _PARAMETERS.items():
         path, _, constant = name.rpartition(".")
         module = import_module(path)
         before.append((module, constant, getattr(module, constant)))
-        setattr(module, constant, chance.choice(values))
+        setattr(module, constant, rng.choice(values))
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final, cast
 
-from benchmarks.simulation.disk import Machine, SimulatedDirectory
+from benchmarks.simulation.disk import Disk, SimulatedDirectory
 from benchmarks.simulation.invariants import CheckedBuffer, CheckedStore
 from benchmarks.simulation.ledger import EPOCH, Ledger
 from benchmarks.simulation.loop import OWNER, OwnedTask
@@ -20,7 +20,7 @@ from tracker._journal.lifecycle import open_journals
 from tracker.postgres._store import PostgresStore
 
 _CANCEL_GRACE_S: Final = 1.0
-_MOMENT_S: Final = 0.1
+_TOLERANCE_S: Final = 0.1
 """Allowance for operations that take no time without faults."""
 
 
@@ -35,22 +35,22 @@ class Process:
         number: the number of the process.
         options: its options.
         network: the network to the server.
-        machine: the disk with its journal.
+        disk: the disk with its journal.
     """
 
-    def __init__(self, number: int, options: Options, network: Network, machine: Machine) -> None:
+    def __init__(self, number: int, options: Options, network: Network, disk: Disk) -> None:
         self.number = number
         self.ahead_s = 0.0
         """How far its clock is ahead of the server's, in seconds."""
         self.drift = 0.0
         """By which factor its clock is faster."""
         self.crashed = self.stopping = self.cancelled = False
-        self.directory = SimulatedDirectory(machine, number, options.most_segments)
+        self.directory = SimulatedDirectory(disk, number, options.max_segments)
         self.explicit_flushes = 0
         self.explicit_at = 0.0
         """The time at which the last explicit flush ended."""
         self.options = options
-        self._ledger = machine.ledger
+        self._ledger = disk.ledger
         self._loop = asyncio.get_running_loop()
         self._pool = Pool(network)
         self._stop = asyncio.Event()
@@ -100,7 +100,7 @@ class Process:
                         {options.target.name: self.buffer},
                         dsn=None,
                         identity=_identity,
-                        max_bytes=options.most_segments * SEGMENT_BYTES,
+                        max_bytes=options.max_segments * SEGMENT_BYTES,
                     )
                 )
             self.flush_loop = FlushLoop(
@@ -125,19 +125,19 @@ class Process:
             await stopping
             raise
         took_s = self._loop.time() - began
-        if took_s > self.options.deadline_s + _CANCEL_GRACE_S + _MOMENT_S and not self.crashed:
-            self._ledger.broken(f"a stop took {took_s} s")
+        if took_s > self.options.deadline_s + _CANCEL_GRACE_S + _TOLERANCE_S and not self.crashed:
+            self._ledger.violated(f"a stop took {took_s} s")
 
     def touch(self, key: object, at: object = None) -> None:
         """Touch a key, as a request does."""
         self.buffer.touch(key, at)
 
-    async def flush_now(self, patience_s: float) -> None:
+    async def flush_now(self, timeout_s: float) -> None:
         """Flush explicitly, as an application may, and stop waiting after a timeout."""
         if self.flush_loop is not None and not self.stopping:
             self.explicit_flushes += 1
             try:
-                async with asyncio.timeout(patience_s):
+                async with asyncio.timeout(timeout_s):
                     await self.flush_loop.flush()
             except (StoreError, TimeoutError):
                 pass
@@ -148,11 +148,11 @@ class Process:
                 self.explicit_flushes -= 1
                 self.explicit_at = self._loop.time()
 
-    def ask_to_flush(self, patience_s: float) -> None:
+    def request_flush(self, timeout_s: float) -> None:
         """Start an explicit flush in the process."""
-        self._own(self.flush_now(patience_s))
+        self._own(self.flush_now(timeout_s))
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Shut it down."""
         self.stopping = True
         self._stop.set()
@@ -168,25 +168,25 @@ class Process:
         tasks = cast("set[OwnedTask]", asyncio.all_tasks(self._loop))
         return sorted((task for task in tasks if task.owner is self), key=lambda task: task.number)
 
-    def crash(self, junk: bytes) -> None:
+    def crash(self, torn: bytes) -> None:
         """End it here and now; its tasks vanish without touching anything that others see.
 
         Args:
-            junk: the bytes after its last complete record.
+            torn: the bytes after its last complete record.
         """
         self._check_journal()
         self.crashed = self.stopping = True
         # Records of a crashed process do not count any more.
         self._ledger = self.buffer.ledger = self.store.ledger = Ledger(self._loop.time)
-        self.directory.crash(junk)
+        self.directory.crash(torn)
         self._pool.crash()
-        self._loop.create_task(self._bury())
+        self._loop.create_task(self._cancel_tasks())
 
-    async def _bury(self) -> None:
+    async def _cancel_tasks(self) -> None:
         while tasks := self.tasks():
             for task in tasks:
                 task.cancel()
-            await asyncio.sleep(_MOMENT_S)
+            await asyncio.sleep(_TOLERANCE_S)
 
     def _check_journal(self) -> None:
         """Check that a crash loses only what the journal reports as not recorded."""
@@ -196,9 +196,9 @@ class Process:
             if kept.get(key, -1) >= second:
                 continue
             if journal is not None and not journal.degraded:
-                self._ledger.broken(f"key {key} at {second} is not in a healthy journal")
+                self._ledger.violated(f"key {key} at {second} is not in a healthy journal")
             if journal is None or (key, second) in self.buffer.missed:
-                self._ledger.forgive(key, second, "no journal has it")
+                self._ledger.allow_loss(key, second, "no journal has it")
 
     def holds(self) -> Callable[[int], int | None]:
         """Return a function that returns the pending second of a key."""

@@ -33,19 +33,19 @@ class Server:
     Args:
         target: the target whose statements it receives.
         ledger: receives everything that is stored.
-        chance: the random source where Postgres guarantees no order.
+        rng: the random source where Postgres guarantees no order.
     """
 
-    def __init__(self, target: Target, ledger: Ledger, chance: random.Random) -> None:
+    def __init__(self, target: Target, ledger: Ledger, rng: random.Random) -> None:
         self.rows: dict[int, int | None] = {}
-        self.refusing: set[int] = set()
+        self.rejecting: set[int] = set()
         """Rows that raise an error when they are updated."""
         self.suppressing: set[int] = set()
         """Rows that a trigger leaves unchanged, without an error."""
-        self.refuses_all = False
+        self.rejects_all = False
         self.denies = False
         self.read_only = False
-        self.most_rows = 1 << 30
+        self.max_rows = 1 << 30
         """Statements with more rows exceed their timeout."""
         self.statements = statements(target)
         self.facts = Facts(
@@ -63,7 +63,7 @@ class Server:
             namesakes=(),
         )
         self._ledger = ledger
-        self._chance = chance
+        self._rng = rng
         self._locked: dict[int, Transaction] = {}
         self._queues: dict[int, list[asyncio.Future[None]]] = {}
         # The parts of the SQL that matter here.
@@ -81,7 +81,7 @@ class Server:
         if self._ordered:
             pending.sort()
         else:
-            self._chance.shuffle(pending)
+            self._rng.shuffle(pending)
         return pending
 
     def _is_stale(self, key: int, at: int) -> bool:
@@ -98,7 +98,7 @@ class Server:
             raise asyncpg.InsufficientPrivilegeError("permission denied for table things")
         if self.read_only:
             raise asyncpg.ReadOnlySQLTransactionError("cannot execute UPDATE")
-        if rows > self.most_rows:
+        if rows > self.max_rows:
             raise asyncpg.QueryCanceledError("canceling statement due to statement timeout")
 
     async def fast(self, transaction: Transaction, keys: list[int], seconds: str) -> str:
@@ -106,7 +106,7 @@ class Server:
         for key, at in self._pending(keys, seconds):
             if key not in self.rows or not self._is_stale(key, at):
                 continue
-            if self._chance.random() < 0.3:  # meanwhile another client locks rows
+            if self._rng.random() < 0.3:  # meanwhile another client locks rows
                 await asyncio.sleep(0)
             if not transaction.is_over:
                 await self._lock(transaction, key)
@@ -150,7 +150,7 @@ class Server:
         return left
 
     def _update(self, transaction: Transaction, key: int, at: int) -> None:
-        if self.refuses_all or key in self.refusing:
+        if self.rejects_all or key in self.rejecting:
             raise asyncpg.CheckViolationError(f"row {key} violates a check")
         if key not in self.suppressing:
             transaction.writes[key] = at
@@ -159,11 +159,11 @@ class Server:
         while (holder := self._locked.get(key, transaction)) is not transaction:
             transaction.waits_for = holder
             self._look_for_deadlock(transaction)
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._queues.setdefault(key, []).append(turn)
+            wakeup: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._queues.setdefault(key, []).append(wakeup)
             try:
                 async with asyncio.timeout(transaction.lock_timeout_s):
-                    await turn
+                    await wakeup
             except TimeoutError:
                 raise asyncpg.LockNotAvailableError("lock timeout") from None
             finally:
@@ -176,7 +176,7 @@ class Server:
         waits_for = transaction.waits_for
         while waits_for is not None:
             if waits_for is transaction:
-                self._ledger.broken("writers deadlock: rows are not locked in one order")
+                self._ledger.violated("writers deadlock: rows are not locked in one order")
             waits_for = waits_for.waits_for
 
     def _take(self, transaction: Transaction, key: int) -> None:
@@ -210,6 +210,6 @@ class Server:
         locks, transaction.locks = transaction.locks, []
         for key in locks:
             del self._locked[key]
-            for turn in self._queues.pop(key, ()):
-                if not turn.done():
-                    turn.set_result(None)
+            for wakeup in self._queues.pop(key, ()):
+                if not wakeup.done():
+                    wakeup.set_result(None)

@@ -259,7 +259,7 @@ async def test_a_flood_of_rubbish_logs_a_line(dsn, capsys):
 @pytest.mark.parametrize("seed", range(3))
 async def test_random_bytes_never_hang_or_break_it(dsn, seed):
     """Nor do decent requests with some bytes gone wrong."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     limits = {"header_timeout_s": 0.05, "body_timeout_s": 0.05, "keepalive_timeout_s": 0.05}
     async with listening(dsn, **limits) as service:
         good = [
@@ -269,12 +269,12 @@ async def test_random_bytes_never_hang_or_break_it(dsn, seed):
         ]
         for number in range(100):
             data = bytearray(
-                chance.randbytes(chance.randrange(1, 2000))
+                rng.randbytes(rng.randrange(1, 2000))
                 if number % 3 == 0
-                else chance.choice(good) * chance.randrange(1, 4)
+                else rng.choice(good) * rng.randrange(1, 4)
             )
-            for _ in range(chance.randrange(4)):
-                data[chance.randrange(len(data))] = chance.choice(b"\r\n\0 :;,%x\xff\t")
+            for _ in range(rng.randrange(4)):
+                data[rng.randrange(len(data))] = rng.choice(b"\r\n\0 :;,%x\xff\t")
             async with service.client() as client:
                 await client.send(bytes(data))
                 for answer in await client.answers():

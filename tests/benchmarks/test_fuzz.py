@@ -119,8 +119,8 @@ def test_a_seed_breaks_requests_the_same_way_again():
     """And each of them in ways of its own."""
     runs = []
     for _ in range(2):
-        chance = Random(SEED)
-        runs.append([broken(GOOD, chance) for _ in range(200)])
+        rng = Random(SEED)
+        runs.append([broken(GOOD, rng) for _ in range(200)])
     assert runs[0] == runs[1]
     assert len({as_curl(one) for one in runs[0]}) > 100
     assert len({one.url for one in runs[0]}) > 5

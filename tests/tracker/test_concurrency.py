@@ -47,12 +47,12 @@ async def run_writers(dsn: str, keys: list[int], chunk_keys: int, rounds: int, p
     pools = [open_pool(dsn, connections=1, deadline_s=5) for _ in range(WRITERS)]
     opened = [await pool.__aenter__() for pool in pools]
     writers = Writers(opened, THINGS, chunk_keys, plan=plan)
-    chance = random.Random(7)
+    rng = random.Random(7)
 
     async def write(flusher: Flusher) -> None:
         for _ in range(rounds):
-            for key in chance.sample(keys, k=max(1, len(keys) * 2 // 3)):
-                writers.touch(flusher, key, AT + chance.randrange(1000))
+            for key in rng.sample(keys, k=max(1, len(keys) * 2 // 3)):
+                writers.touch(flusher, key, AT + rng.randrange(1000))
             await writers.flush_until_nothing_is_pending(flusher)
 
     try:

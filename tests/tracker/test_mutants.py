@@ -1,4 +1,4 @@
-"""The tests are tested: each deliberate break of the tracker is noticed for the right reason."""
+"""Each deliberate fault in the tracker's code makes the named test fail for the named reason."""
 
 import os
 import re
@@ -15,12 +15,12 @@ from tests.support.mutants import MUTANTS, SIMULATION, Mutant
 
 ROOT = Path(__file__).parents[2]
 HISTORIES = 600
-"""Most mutants live through no more than ten, one through a hundred."""
+"""Most mutants fail within ten histories, one needs a hundred."""
 PYTEST = ["-m", "pytest", "-qx", "-p", "no:hypothesispytest"]
 """Without Hypothesis's plugin, whose import takes longer than a test."""
 
 
-def copied(folder: Path) -> Path:
+def copy_into(folder: Path) -> Path:
     """Copy all that a test needs."""
     for name in ("tracker", "api", "benchmarks", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -29,7 +29,7 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def mutated(folder: Path, mutant: Mutant) -> None:
+def break_code(folder: Path, mutant: Mutant) -> None:
     """Break the copy."""
     file = folder / "tracker" / mutant.file
     text = file.read_text()
@@ -37,16 +37,16 @@ def mutated(folder: Path, mutant: Mutant) -> None:
     file.write_text(text.replace(mutant.old, mutant.new))
 
 
-def live_through(histories: int) -> str:
-    """Return a program that lives through histories, up to the first one that goes wrong."""
+def run_histories(histories: int) -> str:
+    """Return a program that runs histories, up to the first one that fails."""
     return f"""
 from pathlib import Path
 import tracker
-from benchmarks.simulation.command import live_through
+from benchmarks.simulation.command import run_histories
 
 assert Path(tracker.__file__).is_relative_to(Path.cwd())
-outcome = live_through(range({histories}))
-raise SystemExit(f"seed {{outcome.seed}}: {{outcome.law}}" if outcome.law else 0)
+outcome = run_histories(range({histories}))
+raise SystemExit(f"seed {{outcome.seed}}: {{outcome.violation}}" if outcome.violation else 0)
 """
 
 
@@ -69,45 +69,45 @@ def run(folder: Path, command: list[str], dsn: str) -> subprocess.CompletedProce
 def outcomes(
     request: pytest.FixtureRequest, server_dsn: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
-    """What becomes of each mutant that is asked for, a few at a time."""
+    """The test run of each selected mutant, as many at a time as there are cores."""
 
     folders = tmp_path_factory.mktemp("mutants")
 
-    def meet(mutant: Mutant) -> subprocess.CompletedProcess[str]:
-        folder = copied(folders / str(MUTANTS.index(mutant)))
-        mutated(folder, mutant)
+    def check(mutant: Mutant) -> subprocess.CompletedProcess[str]:
+        folder = copy_into(folders / str(MUTANTS.index(mutant)))
+        break_code(folder, mutant)
         if mutant.by == SIMULATION:
-            return run(folder, ["-c", live_through(HISTORIES)], server_dsn)
+            return run(folder, ["-c", run_histories(HISTORIES)], server_dsn)
         return run(folder, [*PYTEST, mutant.by], server_dsn)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        asked_for = [
+        selected = [
             item.callspec.params["mutant"]
             for item in request.session.items
             if getattr(item, "callspec", None) and "mutant" in item.callspec.params
         ]
-        yield {mutant.breaks: pool.submit(meet, mutant) for mutant in asked_for}
+        yield {mutant.breaks: pool.submit(check, mutant) for mutant in selected}
         pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.breaks)
 def test_a_break_is_noticed(outcomes, mutant):
-    """By a law or an assertion, not by an import that fails."""
+    """An invariant or an assertion fails, not an import."""
     ended = outcomes[mutant.breaks].result()
     said = ended.stdout + ended.stderr
-    assert ended.returncode == 1, f"it lives on: {said}"
+    assert ended.returncode == 1, f"no test fails: {said}"
     assert re.search(mutant.caught, said), said
     if mutant.by == SIMULATION:
-        assert "LawBroken" in said, said
+        assert "InvariantViolation" in said, said
     else:
         assert re.search(r"\b[1-9]\d* failed", said), said
 
 
-def test_the_tracker_itself_passes_what_notices_its_breaks(tmp_path, server_dsn):
-    """In a copy like theirs: some histories, and each test that is named."""
-    folder = copied(tmp_path)
+def test_the_unchanged_tracker_passes_the_same_tests(tmp_path, server_dsn):
+    """In a copy like theirs: some histories, and each named test."""
+    folder = copy_into(tmp_path)
     tests = {mutant.by for mutant in MUTANTS} - {SIMULATION}
     ended = run(folder, [*PYTEST, *sorted(tests)], server_dsn)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    ended = run(folder, ["-c", live_through(histories=30)], server_dsn)
+    ended = run(folder, ["-c", run_histories(histories=30)], server_dsn)
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -6,10 +6,10 @@ from typing import Final
 from benchmarks.simulation.ledger import Ledger
 from benchmarks.simulation.process import Process
 
-_MOMENT_S: Final = 0.1
+_TOLERANCE_S: Final = 0.1
 
 
-class Watch:
+class ProcessChecker:
     """The invariants of one process.
 
     Args:
@@ -23,15 +23,15 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._flushes = self._successes = self._failures = 0
         self._succeeded = False  # whether the last flush was a success
-        self._rest_until = 0.0
+        self._backoff_until = 0.0
         self._full_since: float | None = None
         process.store.on_flush = self._on_flush
 
     def _on_flush(self) -> None:
         process = self.process
-        early = self._loop.time() < self._rest_until - 1e-6
+        early = self._loop.time() < self._backoff_until - 1e-6
         if early and not process.explicit_flushes and not process.stopping:
-            self._ledger.broken("a flush begins before the backoff is over")
+            self._ledger.violated("a flush begins before the backoff is over")
 
     def check(self) -> None:
         """Check conditions that may only last for one step."""
@@ -45,14 +45,14 @@ class Watch:
             self._full_since = None
             process.store.check_rejected()
         if loop is not None and loop.failures != self._failures:
-            self._note_failures(loop.failures)
+            self._check_backoff(loop.failures)
 
-    def look(self) -> None:
+    def check_fully(self) -> None:
         """Check conditions that stay violated once they are."""
         process = self.process
         loop = process.flush_loop
         if loop is not None and loop._task.done() and not process.stopping:
-            self._ledger.broken(f"the flush loop has ended: {loop._task}")
+            self._ledger.violated(f"the flush loop has ended: {loop._task}")
         self._check_balance()
         self._check_high_water()
 
@@ -65,20 +65,20 @@ class Watch:
             ended = counts.written + counts.unchanged + counts.missing + counts.rejected
             dropped = sum(buffer.dropped.values())
             if buffer.touches != buffer.coalesced + dropped + ended + len(buffer):
-                self._ledger.broken(
+                self._ledger.violated(
                     f"the counters do not balance: {buffer.touches} touches, {buffer.coalesced} "
                     f"coalesced, {dropped} dropped, {ended} ended, {len(buffer)} pending"
                 )
 
-    def _note_failures(self, failures: int) -> None:
+    def _check_backoff(self, failures: int) -> None:
         process = self.process
         initial_s, max_s = process.options.backoff_initial_s, process.options.backoff_max_s
         self._failures = failures
-        self._rest_until = 0.0
+        self._backoff_until = 0.0
         explicit = process.explicit_flushes or process.explicit_at == self._loop.time()
         if failures and not process.stopping and not explicit:  # a queued flush needs no backoff
             least_s = 0.75 * min(max_s, initial_s * 2 ** (failures - 1))
-            self._rest_until = self._loop.time() + least_s
+            self._backoff_until = self._loop.time() + least_s
 
     def _check_high_water(self) -> None:
         """Check that a buffer near its capacity is flushed at once if the store is healthy."""
@@ -94,5 +94,5 @@ class Watch:
             self._full_since = None
         elif self._full_since is None:
             self._full_since = now
-        elif now - self._full_since > _MOMENT_S:
-            self._ledger.broken("a full buffer waits for its flush")
+        elif now - self._full_since > _TOLERANCE_S:
+            self._ledger.violated("a full buffer waits for its flush")

@@ -249,7 +249,7 @@ class BatchCommit:
                 upload.answer.set_result(duplicates[upload])
 
     def _fail(self, uploads: Sequence[_Upload], error: StoreError) -> None:
-        outcome = "refused" if isinstance(error, RowRejected) else "unavailable"
+        outcome = "rejected" if isinstance(error, RowRejected) else "unavailable"
         for upload in uploads:
             if not upload.answer.done():
                 self.stats.outcomes[outcome] += 1

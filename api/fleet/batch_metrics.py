@@ -30,7 +30,7 @@ class BatchStats:
         self.settings = settings
         self.waiting_rows = self.waiting_bytes = 0
         """Of all uploads that wait, those for a locked device included."""
-        self.outcomes = Counter(dict.fromkeys(("stored", "refused", "unavailable", "shed"), 0))
+        self.outcomes = Counter(dict.fromkeys(("stored", "rejected", "unavailable", "shed"), 0))
         self.batch_rows = Histogram(_ROWS_BOUNDS)
         self.write_s = Histogram(_DURATION_BOUNDS_S)
 

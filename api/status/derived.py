@@ -192,7 +192,7 @@ class _Interval:
         )
 
     def uploads(self) -> Uploads:
-        outcomes = ("stored", "refused", "unavailable", "shed")
+        outcomes = ("stored", "rejected", "unavailable", "shed")
         unavailable = self._increase("ingest_uploads_total", outcome="unavailable")
         lately = sum(self._increase("ingest_uploads_total", outcome=name) or 0 for name in outcomes)
         return Uploads(

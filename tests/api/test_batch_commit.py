@@ -27,7 +27,7 @@ async def outcomes(service: Service) -> dict[str, int]:
     metrics = await service.metrics()
     return {
         outcome: int(metrics.total("ingest_uploads_total", outcome=outcome))
-        for outcome in ("stored", "refused", "unavailable", "shed")
+        for outcome in ("stored", "rejected", "unavailable", "shed")
     }
 
 
@@ -70,7 +70,7 @@ async def test_uploads_that_arrive_during_a_write_share_the_next(dsn, db):
         assert await statuses([first, *rest]) == [200] * 31
         assert await groups(service) == 2
         assert sorted(await stored_devices(db)) == sorted(devices)
-        assert await outcomes(service) == {"stored": 31, "refused": 0, "unavailable": 0, "shed": 0}
+        assert await outcomes(service) == {"stored": 31, "rejected": 0, "unavailable": 0, "shed": 0}
 
 
 async def test_an_upload_right_after_another_was_answered_finds_a_writer():
@@ -150,7 +150,7 @@ async def test_an_upload_of_a_device_that_is_gone_fails_alone(dsn, db):
         assert answered == [404 if one in devices[5:7] else 200 for one in devices]
         assert set(devices) - set(await stored_devices(db)) == set(devices[5:7])
         assert (await service.heartbeat(devices[5])).status == 404  # and it is forgotten
-        assert (await outcomes(service))["refused"] == 2
+        assert (await outcomes(service))["rejected"] == 2
 
 
 async def test_a_report_that_the_database_refuses_fails_alone(dsn, db):
@@ -214,7 +214,7 @@ async def test_beyond_what_may_wait_uploads_are_refused_at_once(dsn, db):
             assert not any(upload.done() for upload in uploads)
         assert await statuses(uploads) == [200] * 6
         assert len(await stored_devices(db)) == 6
-        assert await outcomes(service) == {"stored": 6, "refused": 0, "unavailable": 0, "shed": 1}
+        assert await outcomes(service) == {"stored": 6, "rejected": 0, "unavailable": 0, "shed": 1}
         assert (await service.upload(device_id, timestamp=T0_MS + 7)).status == 200
 
 

@@ -188,6 +188,15 @@ class Tracker:
         """
         return None if self._recovery is None else self._recovery.foreign_segments
 
+    def recover_journals(self) -> None:
+        """Look for journals of processes that are gone soon, for example when a sibling has died.
+
+        Otherwise they are looked for at the start and once a minute. Does nothing without a
+        journal, or while the tracker does not run.
+        """
+        if self._recovery is not None and self._is_running:
+            self._recovery.search()
+
     async def flush(self) -> None:
         """Write everything that is pending now, for tests and shutdown hooks.
 

@@ -1,8 +1,9 @@
 """A view: the touches that are pending at one moment, to overlay on rows read afterwards."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import repeat
-from typing import Final
+from typing import Any, Final
 
 from tracker.keys import CANONICAL, PLAIN, Entries, Key, KeyType
 
@@ -61,6 +62,18 @@ class View:
         if len(columns) == 1:
             return columns[0]
         return list(map(max, *columns)) if columns else [0] * len(keys)
+
+    def including(self, touches: Mapping[Any, int]) -> "View":
+        """Return a view that also has other touches, such as those of another process.
+
+        Args:
+            touches: the second of each key, in the form that is buffered: see `latest`.
+        """
+        if not touches:
+            return self
+        view = copy(self)
+        view._maps = [*self._maps, touches]  # noqa: SLF001 - our own copy
+        return view
 
 
 def _is_printed(key: str) -> bool:

@@ -54,6 +54,7 @@ class JournalRecovery:
         self._identity = identity
         self._buffers = buffers
         self._searched = asyncio.Event()
+        self._due = asyncio.Event()
         self._logged: set[tuple[str, str]] = set()  # (path, reason) of foreign segments
 
     @asynccontextmanager
@@ -70,6 +71,10 @@ class JournalRecovery:
             with suppress(asyncio.CancelledError):
                 await task
 
+    def search(self) -> None:
+        """Search for orphaned journals soon, not only at the next regular time."""
+        self._due.set()
+
     async def _run(self) -> None:
         while True:
             try:
@@ -80,7 +85,10 @@ class JournalRecovery:
             self._searched.set()
             # Journals of a database that is known wait for the server to say which one this is.
             is_known = self._owners.server is not None
-            await asyncio.sleep(_SEARCH_EVERY_S if is_known else _ASK_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SEARCH_EVERY_S if is_known else _ASK_EVERY_S):
+                    await self._due.wait()
+            self._due.clear()
 
     async def _ask_server(self) -> None:
         """Find out which database this is, unless it is known or the server is away."""

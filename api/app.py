@@ -28,8 +28,9 @@ from api.fleet.batch_metrics import BatchMetrics
 from api.fleet.devices import Devices
 from api.fleet.listing import Listings
 from api.fleet.locations import Locations
+from api.fleet.pending import Pending
 from api.handlers.devices import DeviceHandlers
-from api.handlers.exposition import Exposition
+from api.handlers.exposition import Exposition, exposition
 from api.handlers.gateways import GatewayHandlers
 from api.handlers.groups import GroupHandlers
 from api.handlers.health import HealthHandlers
@@ -51,11 +52,11 @@ from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, open_database
 from api.postgres.pool_metrics import Owner, PoolMetrics
 from api.postgres.table_stats import TableStats
+from api.siblings import Alone, Siblings
 from api.targets import DEVICES, labels, tables, targets
 from tracker import (
     Tracker,
     TrackerCollector,
-    View,
     activity_middleware,
     no_touches,
 )
@@ -66,6 +67,10 @@ LISTENER: Final = web.AppKey("listener", Listener)
 """The address on which `api.serving` serves an application."""
 REQUESTS: Final = web.AppKey("requests", RequestMiddleware)
 """The outermost middleware, which also responds to requests that cannot be parsed."""
+REGISTRY: Final = web.AppKey("registry", CollectorRegistry)
+"""The metrics of this process."""
+READINESS: Final = web.AppKey("readiness", ReadinessChecks)
+"""The checks of readiness."""
 MONITOR: Final = web.AppKey("monitor", web.Application)
 """The application for health and metrics; absent unless `server.monitor_port` is set."""
 
@@ -104,7 +109,11 @@ def create_tracker(
 
 
 async def create_app(
-    settings: Settings, dsn: str, *, uploads: Uploads | None = None
+    settings: Settings,
+    dsn: str,
+    *,
+    uploads: Uploads | None = None,
+    siblings: Siblings | None = None,
 ) -> web.Application:
     """Build and start all parts; they stop in reverse when the application is cleaned up.
 
@@ -115,7 +124,9 @@ async def create_app(
         settings: all settings.
         dsn: of the database.
         uploads: stores location reports; by default they are committed in batches.
+        siblings: the other workers of the service; by default there are none.
     """
+    siblings = siblings or Alone()
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
             open_database(dsn, settings.database, connections=settings.database.pool_size)
@@ -179,7 +190,7 @@ async def create_app(
         if tracker is not None:
             app[TRACKER] = tracker
             registry.register(TrackerCollector(tracker))
-        pending = partial(tracker.pending, DEVICES) if tracker else no_touches
+        pending = Pending(partial(tracker.pending, DEVICES) if tracker else no_touches, siblings)
         touch = partial(tracker.touch, DEVICES) if tracker else _no_touch
         app.add_routes(
             [
@@ -193,15 +204,18 @@ async def create_app(
             ahead_s = settings.ingest.max_capture_ahead_s
             queries = GroupQueries(live_database, clock, ahead_s=ahead_s)
             stats = TrackerStats(tracker, labels())
-            registry.register(_add_live(app, queries, stats, access, settings))
-        health = HealthHandlers(
-            ReadinessChecks(
-                *(access_database, tracker, revocations), stale_limit_s=settings.auth.stale_limit_s
-            ),
-            Exposition(registry, max_age_s=settings.server.metrics_max_age_s),
-            access,
-            limits,
+            registry.register(_add_live(app, queries, stats, access, settings, siblings=siblings))
+        app[REGISTRY] = registry
+        app[READINESS] = ReadinessChecks(
+            *(access_database, tracker, revocations, siblings.warnings),
+            stale_limit_s=settings.auth.stale_limit_s,
         )
+
+        async def metrics() -> bytes:
+            return await siblings.exposition() or await exposition(registry)
+
+        scrapes = Exposition(metrics, max_age_s=settings.server.metrics_max_age_s)
+        health = HealthHandlers(app[READINESS], scrapes, access, limits)
         registry.register(ListenerMetrics(_add_listeners(app, settings.server, health, requests)))
         _add_document(app)
         started = stack.pop_all()
@@ -219,7 +233,7 @@ def _no_touch(_device_id: str, _at: float | None) -> None:
 
 def _device_routes(
     database: Database,
-    pending: Callable[[], View],
+    pending: Pending,
     access: Access,
     settings: Settings,
     limits: Limits,
@@ -258,11 +272,18 @@ def _add_live(
     stats: TrackerStats,
     access: Access,
     settings: Settings,
+    *,
+    siblings: Siblings,
 ) -> Hub:
     """Add the live stream and the page, and return the hub that feeds the streams."""
     # Streams stay open for hours; they must not use all connections.
     most = min(settings.live.max_streams, max(1, settings.server.max_connections // 2))
-    hub = Hub(queries, stats, max_streams=most, streams_per_key=settings.limits.streams_per_key)
+    hub = Hub(
+        *(queries, stats),
+        max_streams=most,
+        streams_per_key=settings.limits.streams_per_key,
+        siblings=siblings,
+    )
 
     async def stop(_app: web.Application) -> None:
         await hub.stop()

@@ -75,6 +75,9 @@ class ServerSettings(_Section):
     response_timeout_s: Seconds = 30.0
     keepalive_timeout_s: Seconds = 75.0
     shutdown_timeout_s: Seconds = 5.0
+    workers: Annotated[int, Field(ge=0, le=256)] = 1
+    drain_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
+    run_dir: str = Field(default=".activity/run", min_length=1)
 
     @model_validator(mode="after")
     def _relations(self) -> Self:

@@ -73,15 +73,25 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
     return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
 
 
-def configure_logs(settings: LogSettings, stream: TextIO = sys.stdout) -> None:
+def configure_logs(
+    settings: LogSettings, stream: TextIO = sys.stdout, *, worker: int | None = None
+) -> None:
     """Send all logs of the process to a stream.
 
     Args:
         settings: level and format.
         stream: where log lines go.
+        worker: the number of this worker, which all lines get; None if it is the only one.
     """
+
+    def add_worker(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        if worker is not None:
+            event["worker"] = worker
+        return event
+
     shared: list[Processor] = [
         _add_request_id,
+        add_worker,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

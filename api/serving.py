@@ -3,22 +3,26 @@
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Final, cast
 
 import structlog
 from aiohttp import web
 
-from api.app import LISTENER, MONITOR, REQUESTS, create_app
+from api.app import LISTENER, MONITOR, READINESS, REQUESTS, create_app
 from api.config import ServerSettings, Settings
 from api.http.bind import listen
 from api.http.connections import Connection
+from api.http.listener import Listener
 from api.http.open_files import affordable_connections
 from api.supervisor import tell_supervisor
 
 _MONITOR_SHUTDOWN_S: Final = 1.0
+_LET_GO_POLL_S: Final = 0.02
 IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """They would end the process at once, without a flush, unless something handles them."""
 
@@ -45,27 +49,34 @@ async def serve(settings: Settings, dsn: str) -> None:
         loop.add_signal_handler(number, told_to_stop.set)
     for number in IGNORED_SIGNALS:
         loop.add_signal_handler(number, _log_ignored, number)
-    settings = _within_the_limit_of_open_files(settings)
+    settings = within_the_limit_of_open_files(settings)
     application = await create_app(settings, dsn)
     freeze_garbage_collector()
-    async with open_listeners(application, settings.server):
-        log.info("server.listening", url=_url(settings.server))
+    async with open_listeners(application, settings.server) as serving:
+        log.info("server.listening", url=url_of(settings.server))
         tell_supervisor("READY=1")
         await told_to_stop.wait()
         tell_supervisor("STOPPING=1")
         log.info("server.stopping")
+        await serving.drain(settings.server.drain_s)
 
 
 def _log_ignored(number: signal.Signals) -> None:
     log.warning("server.signal_ignored", signal=number.name)
 
 
-def _url(server: ServerSettings) -> str:
+def url_of(server: ServerSettings) -> str:
+    """Return the URL at which a service listens."""
     host = server.host or "::"
     return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
 
 
-def _within_the_limit_of_open_files(settings: Settings) -> Settings:
+def within_the_limit_of_open_files(settings: Settings) -> Settings:
+    """Return settings with no more connections than the process may open files.
+
+    Raises:
+        OSError: too few files may be open.
+    """
     affordable = affordable_connections(
         settings.server.max_connections, others=settings.database.pool_size
     )
@@ -83,15 +94,76 @@ def freeze_garbage_collector() -> None:
     gc.freeze()
 
 
+class Serving:
+    """An application that is served.
+
+    Args:
+        application: as `create_app` made it.
+        servers: accept its connections.
+        listeners: count its connections.
+    """
+
+    def __init__(
+        self,
+        application: web.Application,
+        servers: Sequence[asyncio.Server],
+        listeners: Sequence[Listener],
+    ) -> None:
+        self._application = application
+        self._servers = servers
+        self._listeners = listeners
+
+    async def drain(self, drain_s: float) -> None:
+        """Go on serving for a while, but say that this process is not ready.
+
+        Load balancers then send requests elsewhere before connections are refused.
+
+        Args:
+            drain_s: how long, in seconds; 0 for not at all.
+        """
+        if drain_s > 0:
+            self._application[READINESS].is_draining = True
+            log.info("server.draining", seconds=drain_s)
+            await asyncio.sleep(drain_s)
+
+    async def let_go(self, patience_s: float) -> None:
+        """Accept no more connections, and end each one with its next response.
+
+        Clients then open new ones, which another process accepts from the same socket. Nobody is
+        cut off who has just sent a request on an idle connection.
+
+        Args:
+            patience_s: how long to wait for clients that send nothing, in seconds.
+        """
+        self.stop_accepting()
+        for listener in self._listeners:
+            listener.lets_go = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while any(one.waiting for one in self._listeners):  # noqa: ASYNC110
+                    await asyncio.sleep(_LET_GO_POLL_S)
+
+    def stop_accepting(self) -> None:
+        """Accept no more connections."""
+        for server in self._servers:
+            server.close()
+
+
 @asynccontextmanager
 async def open_listeners(
-    application: web.Application, limits: ServerSettings
-) -> AsyncIterator[None]:
+    application: web.Application,
+    limits: ServerSettings,
+    sockets: Mapping[str, Sequence[socket.socket]] = MappingProxyType({}),
+) -> AsyncIterator[Serving]:
     """Let clients in while the block runs; then answer those that are in, and clean up.
 
     Args:
         application: as `create_app` made it.
         limits: of sizes and times.
+        sockets: listen already for the listeners of these names; others are opened.
+
+    Yields:
+        What is served.
 
     Raises:
         OSError: an address cannot be listened on.
@@ -100,20 +172,20 @@ async def open_listeners(
     if MONITOR in application:
         served.append((application[MONITOR], _MONITOR_SHUTDOWN_S))
     async with AsyncExitStack() as stack:
-        bound: list[asyncio.Server] = []
+        servers: list[asyncio.Server] = []
+        listeners = [app[LISTENER] for app, _ in served]
+        serving = Serving(application, servers, listeners)
         try:
             for app, timeout_s in served:  # the monitor, being last, stops first: it is not missed
                 runner = web.AppRunner(app, access_log=None, shutdown_timeout=timeout_s)
                 stack.push_async_callback(runner.cleanup)
                 await runner.setup()
                 listener, server = app[LISTENER], cast("web.Server", runner.server)
-                bound.append(
-                    await listen(
-                        listener,
-                        partial(Connection, listener, limits, application[REQUESTS], server),
-                    )
+                servers += await listen(
+                    listener,
+                    partial(Connection, listener, limits, application[REQUESTS], server),
+                    sockets.get(listener.name, ()),
                 )
-            yield
+            yield serving
         finally:
-            for one in bound:
-                one.close()
+            serving.stop_accepting()

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from contextlib import suppress
 
 
@@ -20,3 +21,8 @@ def tell_supervisor(state: str) -> None:
         address = f"\0{address[1:]}"
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
         speaker.sendto(state.encode(), address)
+
+
+def tell_reloading() -> None:
+    """Tell the supervisor that the service reloads; `READY=1` has to follow."""
+    tell_supervisor(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -14,7 +14,7 @@ from api.cli.common import Config, give_up_output
 from api.cli.completion import ASKED_BY, allow_completion, completion
 from api.cli.devices import devices
 from api.cli.keys import keys
-from api.cli.service import migrate, serve
+from api.cli.service import migrate, reload, serve
 from api.cli.status import EXIT_CODES as STATUS_EXIT_CODES
 from api.cli.status import status
 
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command(epilog=STATUS_EXIT_CODES)(status)
+app.command()(reload)
 app.command()(migrate)
 app.add_typer(keys, name="keys")
 app.add_typer(devices, name="devices")

@@ -91,9 +91,10 @@ async def _read(
 ) -> "list[DeviceAnswer]":
     from api.fleet.cursors import from_cursor
     from api.fleet.listing import Listings
+    from api.fleet.pending import Pending
     from tracker import no_touches
 
-    listings, after = Listings(database, no_touches, ahead_s=ahead_s), None
+    listings, after = Listings(database, Pending(no_touches), ahead_s=ahead_s), None
     found: list[DeviceAnswer] = []
     while limit is None or len(found) < limit:
         most = _PAGE if limit is None else min(_PAGE, limit - len(found))

@@ -3,13 +3,30 @@
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli.common import Config, database_ready, failing_clearly, settings_of
+from api.cli.common import Config, database_ready, fail, failing_clearly, settings_of
+
+if TYPE_CHECKING:
+    from api.config import Settings
 
 
-def serve(context: typer.Context, config: Config = None) -> None:
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=0,
+        max=256,
+        help="Processes that share the port, instead of server.workers; 0: one for each core.",
+        show_default=False,
+    ),
+]
+
+
+def serve(context: typer.Context, config: Config = None, workers: Workers = None) -> None:
     """Run the service until SIGTERM or Ctrl-C.
 
     It listens on server.host and server.port: 127.0.0.1:8080 unless they are set. config.toml has
@@ -26,6 +43,13 @@ def serve(context: typer.Context, config: Config = None) -> None:
     from api.logs import configure_logs
     from api.serving import IGNORED_SIGNALS
     from api.serving import serve as serve_until_told_to_stop
+    from api.workers.cores import usable_cores
+
+    if workers is None:
+        workers = settings.server.workers
+    workers = workers or usable_cores()
+    server = settings.server.model_copy(update={"workers": workers})
+    settings = settings.model_copy(update={"server": server})
 
     for number in IGNORED_SIGNALS:  # until the event loop handles them
         signal.signal(number, lambda *_: None)
@@ -49,6 +73,15 @@ def serve(context: typer.Context, config: Config = None) -> None:
             log.warning("database.unavailable", error=str(error))
         return bool(known)
 
+    if workers > 1:
+        file = config or context.find_root().obj
+        with (
+            failing_clearly(),
+            database_ready(settings, on_unavailable=can_serve_without) as dsn,
+        ):
+            _serve_with_workers(settings, file, dsn)
+        log.info("server.stopped")
+        return
     with (
         failing_clearly(),
         database_ready(settings, on_unavailable=can_serve_without) as dsn,
@@ -56,6 +89,46 @@ def serve(context: typer.Context, config: Config = None) -> None:
     ):
         runner.run(serve_until_told_to_stop(settings, dsn))
         log.info("server.stopped")
+
+
+def _serve_with_workers(settings: "Settings", file: Path | None, dsn: str) -> None:
+    import asyncio
+
+    from api.workers.parent import Parent
+    from api.workers.process import StartError
+    from api.workers.run_dir import RunDirectory
+    from api.workers.slots import open_slots
+
+    run_dir = RunDirectory(settings.server)
+    run_dir.make()
+    slots = open_slots(settings.server)
+    parent = Parent(settings, None if file is None else str(file), dsn, slots, run_dir)
+    try:
+        asyncio.run(parent.run())
+    except StartError as error:
+        fail(str(error), code=error.code)
+
+
+def reload(context: typer.Context, config: Config = None) -> None:
+    """Let a service with several workers read its settings and code anew, without an interruption.
+
+    The new settings are checked first; if they are wrong, nothing changes and this command fails.
+    Then one worker after the other is replaced. SIGHUP to the service does the same.
+    """
+    settings = settings_of(context, config)
+    import asyncio
+
+    from api.workers.channel import ChannelError
+    from api.workers.run_dir import RunDirectory
+
+    with failing_clearly():
+        try:
+            answer = asyncio.run(RunDirectory(settings.server).command("reload"))
+        except ChannelError as error:
+            fail(f"the service has not answered: {error}")
+    if answer["error"]:
+        fail(answer["error"])
+    typer.echo("all workers are new", err=True)
 
 
 def migrate(context: typer.Context, config: Config = None) -> None:

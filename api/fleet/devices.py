@@ -1,6 +1,6 @@
 """Devices in the database: registered, listed with their newest position, deactivated."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeAlias
 from uuid import UUID
@@ -9,7 +9,8 @@ import msgspec
 import structlog
 
 from api.fleet.newest import newest_of
-from api.postgres.database import Database
+from api.fleet.pending import Pending, PendingView
+from api.postgres.database import Database, Records
 from tracker import View
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -114,7 +115,7 @@ class Devices:
 
     Args:
         database: where devices are stored.
-        pending: returns a view of the devices' pending touches.
+        pending: takes views of the devices' pending touches.
         release_after_s: seconds after which the id of a deactivated device may be registered by
             another group.
         ahead_s: how long after a report was received it may say that it was captured, in seconds.
@@ -123,7 +124,7 @@ class Devices:
     def __init__(
         self,
         database: Database,
-        pending: Callable[[], View],
+        pending: Pending,
         *,
         release_after_s: float,
         ahead_s: float,
@@ -162,7 +163,7 @@ class Devices:
     async def _register(
         self, registration: Registration, within_group: str | None
     ) -> DeviceAnswer | None:
-        view = self._pending()
+        pending = await self._pending.view()
         rows = await self._database.fetch(
             self._register_statement,
             registration.device_id,
@@ -172,7 +173,13 @@ class Devices:
             registration.fcm_token,
             within_group,
         )
-        return device_answer(rows[0], view) if rows else None
+        return await self._answer(rows, pending)
+
+    async def _answer(self, rows: Records, pending: PendingView) -> DeviceAnswer | None:
+        """Return the device of a row; None if there is no row."""
+        if not rows:
+            return None
+        return device_answer(rows[0], await pending.of([rows[0][0]]))
 
     async def count(self, group_id: str) -> int:
         """Return how many active devices a group has.
@@ -208,9 +215,9 @@ class Devices:
         Raises:
             StoreError: the database is away.
         """
-        view = self._pending()
+        pending = await self._pending.view()
         rows = await self._database.fetch(self._one_statement, device_id)
-        return device_answer(rows[0], view) if rows else None
+        return await self._answer(rows, pending)
 
     async def deactivate(self, device_id: str) -> bool:
         """Take a device out of listings and access; whether it was in.

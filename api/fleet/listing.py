@@ -28,6 +28,7 @@ from api.fleet.devices import (
     join_newest,
     last_seen,
 )
+from api.fleet.pending import Pending
 from api.postgres.database import Database, Records
 from tracker import View
 
@@ -142,7 +143,7 @@ class Listings:
 
     Args:
         database: where devices are stored.
-        pending: returns a view of the devices' pending touches.
+        pending: takes views of the devices' pending touches.
         ahead_s: how long after a report was received it may say that it was captured, in seconds.
         most_rows: how many rows are read for one page at most.
     """
@@ -150,7 +151,7 @@ class Listings:
     def __init__(
         self,
         database: Database,
-        pending: Callable[[], View],
+        pending: Pending,
         *,
         ahead_s: float,
         most_rows: int = _MAX_ROWS,
@@ -218,8 +219,12 @@ class Listings:
         left, rows_left, slice_rows = limit, self._most_rows, min(limit + 1, SLICE_ROWS)
         while True:
             async with turn():
-                view = self._pending()  # before the rows: what is written meanwhile is in them
-                rows = await self._slice(group_id, slice_rows, after, ages, may_be_newer=bool(view))
+                # Before the rows: what is written meanwhile is in them.
+                pending = await self._pending.view()
+                rows = await self._slice(
+                    group_id, slice_rows, after, ages, may_be_newer=bool(pending)
+                )
+                view = await pending.of([row[1] for row in rows])
                 devices = await _admitted(rows, view, ages)
             if len(devices) > left:
                 del devices[left:]

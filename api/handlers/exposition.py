@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from copy import copy
 from typing import Final
 
@@ -18,19 +18,19 @@ class Exposition:
     """The text of all metrics, made at most once in a while however many clients ask for it.
 
     Args:
-        registry: as for `exposition`.
+        make: makes the text.
         max_age_s: seconds for which a text is sent again; 0 makes one for each request.
         monotonic: monotonic clock in seconds.
     """
 
     def __init__(
         self,
-        registry: Collector,
+        make: Callable[[], Awaitable[bytes]],
         *,
         max_age_s: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._registry = registry
+        self._make = make
         self._max_age_s = max_age_s
         self._monotonic = monotonic
         self._one_at_a_time = asyncio.Lock()
@@ -42,7 +42,7 @@ class Exposition:
         async with self._one_at_a_time:
             # From when it was ready: clients that waited for it would make it again otherwise.
             if self._monotonic() - self._made_at >= self._max_age_s:
-                self._text = await exposition(self._registry)
+                self._text = await self._make()
                 self._made_at = self._monotonic()
             return self._text
 

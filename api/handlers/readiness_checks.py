@@ -8,7 +8,7 @@ reason: it would take the whole service away although requests of known devices 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,6 +40,7 @@ class ReadinessChecks:
         tracker: its permanent errors and the state of its journals are warnings; None when
             tracking is off.
         revocations: knows when the database was last reached.
+        others: returns further warnings, by code.
         stale_limit_s: how long the caches serve while the database is away, in seconds.
         monotonic: monotonic clock in seconds.
     """
@@ -49,6 +50,7 @@ class ReadinessChecks:
         database: Database,
         tracker: Tracker | None,
         revocations: Revocations,
+        others: Callable[[], Mapping[str, str]] = dict,
         *,
         stale_limit_s: float,
         monotonic: Callable[[], float] = time.monotonic,
@@ -56,6 +58,9 @@ class ReadinessChecks:
         self._database = database
         self._tracker = tracker
         self._revocations = revocations
+        self._others = others
+        self.is_draining = False
+        """Whether the process is about to stop."""
         self._stale_limit_s = stale_limit_s
         self._monotonic = monotonic
         self._one_at_a_time = asyncio.Lock()
@@ -69,7 +74,10 @@ class ReadinessChecks:
                 self._of_database = await self._check_database()
                 self._checked_at = self._monotonic()
             found = self._of_database
-        return Findings(found.problems, found.degraded, found.warnings | self._own_warnings())
+        problems = found.problems
+        if self.is_draining:
+            problems = {**problems, "draining": "this process is about to stop"}
+        return Findings(problems, found.degraded, found.warnings | self._own_warnings())
 
     async def _check_database(self) -> Findings:
         try:
@@ -98,7 +106,7 @@ class ReadinessChecks:
         return Findings(degraded={"database": str(error)})
 
     def _own_warnings(self) -> dict[str, str]:
-        warnings = {}
+        warnings = dict(self._others())
         if isinstance(self._revocations.error, StoreMisconfigured):
             warnings["revocations"] = str(self._revocations.error)
         if self._tracker is None:

@@ -3,64 +3,80 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from api.http.listener import Listener
 
-_BACKLOG: Final = 1024
+BACKLOG: Final = 1024
 _UNSENT_BYTES: Final = 65_536
 _ALL_ADDRESSES: Final = ("", "::")
 
 
-async def listen(listener: Listener, connection: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+async def listen(
+    listener: Listener,
+    connection: Callable[[], asyncio.Protocol],
+    sockets: Sequence[socket.socket] = (),
+) -> list[asyncio.Server]:
     """Listen on the address of a listener.
 
     Args:
         listener: where.
         connection: makes what serves a client.
+        sockets: that listen there already; without them they are opened.
 
     Raises:
         OSError: its address cannot be listened on; the message says what to do.
     """
     loop = asyncio.get_running_loop()
+    if sockets:
+        return [await loop.create_server(connection, sock=one, backlog=BACKLOG) for one in sockets]
     try:
         if listener.host in _ALL_ADDRESSES:
             # The event loop would listen on IPv6 alone for "::", and on two sockets for "".
             listening = _on_all_addresses(listener.port)
-            server = await loop.create_server(connection, sock=listening, backlog=_BACKLOG)
+            server = await loop.create_server(connection, sock=listening, backlog=BACKLOG)
         else:
             server = await loop.create_server(
-                connection, listener.host, listener.port, backlog=_BACKLOG
+                connection, listener.host, listener.port, backlog=BACKLOG
             )
     except OSError as error:
-        raise OSError(_advice(listener, error)) from error
+        raise OSError(advice(listener, error)) from error
     for listening in server.sockets:
-        _limit_unsent_bytes(listening)
-    return server
+        limit_unsent_bytes(listening)
+    return [server]
 
 
 def _on_all_addresses(port: int) -> socket.socket:
     """Return a socket of all addresses of this machine, of IPv6 and of IPv4."""
     if socket.has_dualstack_ipv6():
         return socket.create_server(
-            ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+            ("::", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
         )
-    return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)  # noqa: S104 - as was asked
+    return socket.create_server(("0.0.0.0", port), backlog=BACKLOG)  # noqa: S104 - as was asked
 
 
-def _limit_unsent_bytes(listening: socket.socket) -> None:
+def limit_unsent_bytes(listening: socket.socket) -> None:
     """Let the kernel take little for a client that does not read; it would take megabytes.
 
     Connections inherit it. What is on its way to the client does not count, so a fast client that
     is far away is sent as much as without.
+
+    Args:
+        listening: a socket that listens.
     """
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # of Linux and macOS
     if option is not None and listening.family in (socket.AF_INET, socket.AF_INET6):
         listening.setsockopt(socket.IPPROTO_TCP, option, _UNSENT_BYTES)
 
 
-def _advice(listener: Listener, error: OSError) -> str:
+def advice(listener: Listener, error: OSError) -> str:
+    """Return what to do about an address that cannot be listened on.
+
+    Args:
+        listener: which has the address.
+        error: what the system said.
+    """
     own = "server." if listener.name == "api" else f"server.{listener.name}_"
     host, port = f"{own}host is {listener.host!r}", f"{own}port is {listener.port}"
     if isinstance(error, socket.gaierror):

@@ -245,7 +245,7 @@ class Connection(LastRequestHandler):
                 resp.force_close()  # it may never come, and the next request be taken for it
             self._forget_body()
         message = request._message  # noqa: SLF001 - two requests may share an empty body
-        if self.may_be_last(message):
+        if self._listener.lets_go or self.may_be_last(message):
             resp.force_close()
         if isinstance(resp, web.Response) and isinstance(resp.body, Payload):
             return self._stream(request, resp, start_time)

@@ -50,6 +50,8 @@ class Listener:
         """Connections that wait for their next request; the first has waited longest."""
         self.closed: Counter[str] = Counter()
         """How many connections the service has closed, by reason."""
+        self.lets_go = False
+        """Whether each connection is closed after its next response."""
         self._max_connections = max_connections
         self._at_limit = LogThrottle(_LOG_EVERY_S)
 

@@ -18,6 +18,7 @@ from api.http.addressing import is_for_another_host, is_spelled_oddly, misdirect
 from api.http.request_metrics import RequestMetrics
 from api.http.responses import ApiError, error_response
 from api.logs import REQUEST_ID
+from api.siblings import MISSING_WORKERS
 from tracker import StoreError
 from tracker.instrumentation import LogThrottle
 
@@ -76,6 +77,9 @@ class RequestMiddleware:
                     response.headers["X-Request-ID"] = request_id
                     response.headers["Server"] = _SERVER
                     _forbid_caching(request, response)
+                    if missing := MISSING_WORKERS.get():
+                        MISSING_WORKERS.set(())  # the next request of the connection is another one
+                        response.headers["X-Missing-Workers"] = ", ".join(map(str, missing))
                 return response
             finally:
                 self.metrics.in_flight -= 1

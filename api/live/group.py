@@ -20,6 +20,7 @@ import structlog
 from api.live.queries import GroupQueries
 from api.live.snapshot import MAX_DEVICES, GroupSnapshot
 from api.live.tracker_stats import TrackerStats
+from api.siblings import LiveNews, LiveNewsSource
 from tracker import StoreError
 from tracker.instrumentation import LogThrottle
 
@@ -81,9 +82,16 @@ class Group:
         group_id: the group; None is an empty group.
         queries: reads the database.
         stats: reads the tracker.
+        siblings: tells what other workers know of these devices; None if there are none.
     """
 
-    def __init__(self, group_id: str | None, queries: GroupQueries, stats: TrackerStats) -> None:
+    def __init__(
+        self,
+        group_id: str | None,
+        queries: GroupQueries,
+        stats: TrackerStats,
+        siblings: LiveNewsSource | None = None,
+    ) -> None:
         self.subscribers = 0
         self.number = 0
         """Number of the last tick."""
@@ -94,6 +102,8 @@ class Group:
         self._group_id = group_id
         self._queries = queries
         self._stats = stats
+        self._siblings = siblings
+        self._news = LiveNews()
         self._clock = queries.clock
         self._devices = GroupSnapshot()
         self._members: int | None = None
@@ -138,7 +148,7 @@ class Group:
         await self._refresh_members()
         while self._devices.to_locate:
             await self._refresh_positions()
-        self._overlay()
+        await self._overlay()
         for _ in self._devices.changes(0.0):  # there are no subscribers yet: discard
             await asyncio.sleep(0)
 
@@ -151,13 +161,13 @@ class Group:
             idle = 0 if self.subscribers else idle + 1
 
     async def _tick(self) -> None:
-        self._overlay()
+        await self._overlay()
         await asyncio.sleep(0)
         chunks = []
         for chunk in self._devices.changes(round(self._clock.now(), 3), stale=self._stale):
             chunks.append(chunk)
             await asyncio.sleep(0)
-        tick = Tick(b"".join(chunks), self._stats.service())
+        tick = Tick(b"".join(chunks), self._stats.service(self._news.targets))
         self._ticks.append(tick)
         self._ticks_bytes += len(tick)
         while len(self._ticks) > _KEPT_TICKS or self._ticks_bytes > _KEPT_BYTES:
@@ -166,7 +176,12 @@ class Group:
         done, self._next = self._next, asyncio.Event()
         done.set()
 
-    def _overlay(self) -> None:
+    async def _overlay(self) -> None:
+        if self._siblings is not None:
+            self._news = await self._siblings.news(self._devices.device_ids)
+            self._devices.advance(self._news.seen, int(self._clock.now()))
+            if self._news.missed:
+                self._refresh_now.set()
         latest, view, drains = int(self._clock.now()), self._stats.pending(), self._stats.drains()
         self._devices.overlay(view, latest)
         # The view of the last tick still has the touches that one flush has written since. If there

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from api.live.group import Group
 from api.live.queries import GroupQueries
 from api.live.tracker_stats import TrackerStats
+from api.siblings import Alone, Siblings
 from tracker import StoreError, StoreUnavailable
 from tracker.instrumentation import Family, LogThrottle, families
 
@@ -58,6 +59,7 @@ class Hub(Collector):
         stats: reads the tracker.
         max_streams: limit of open streams.
         streams_per_key: limit of open streams of one API key; half of `max_streams` at most.
+        siblings: the other workers, which know of touches, too.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Hub(Collector):
         *,
         max_streams: int,
         streams_per_key: int,
+        siblings: Siblings | None = None,
     ) -> None:
         self.clock = queries.clock
         self.streams: set[Subscriber] = set()
@@ -74,6 +77,7 @@ class Hub(Collector):
         self.stopping = False
         self._queries = queries
         self._stats = stats
+        self._siblings = siblings or Alone()
         self.max_streams = max_streams
         self._streams_per_key = min(streams_per_key, max(1, max_streams // 2))
         self.denied = Counter(dict.fromkeys(("max_streams", "streams_per_key"), 0))
@@ -119,7 +123,9 @@ class Hub(Collector):
         group = self._groups.get(group_id)
         if group is None or group.closed:
             self._evict_idle()
-            group = self._groups[group_id] = Group(group_id, self._queries, self._stats)
+            group = self._groups[group_id] = Group(
+                *(group_id, self._queries, self._stats), self._siblings.live_news()
+            )
             self._tasks[group] = asyncio.create_task(
                 self._run(group_id, group), name=f"live-{group_id}", context=Context()
             )

@@ -4,7 +4,7 @@ Stored as columns, not objects: a tick looks up all of up to 10,000 devices. Tha
 milliseconds, because the loops run in C.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress, count
 from operator import gt
 from typing import Final, TypeAlias
@@ -47,6 +47,7 @@ class GroupSnapshot:
         self._ids: list[str] = []  # by number; empty for a device that left, so that lookups miss
         self._seen: list[int] = []  # by number; 0 for never
         self._order: list[int] = []
+        self._device_ids: list[str] | None = None  # made when it is needed
         self._advanced: set[int] = set()
         self._moved: set[int] = set()
         self._altered: set[int] = set()
@@ -103,6 +104,7 @@ class GroupSnapshot:
             self._altered.add(n)
             self.to_locate.pop(n, None)
         self._order = list(order)
+        self._device_ids = None
 
     def saw(self, seconds: Sequence[int]) -> None:
         """Update when all devices were last seen.
@@ -126,6 +128,25 @@ class GroupSnapshot:
             second = min(seconds[n], latest)
             if second > self._seen[n]:
                 self._advance(n, second)
+
+    def advance(self, seen: Mapping[str, int], latest: int) -> None:
+        """Apply touches of which it is known that they are new.
+
+        Args:
+            seen: when devices were last seen, in epoch seconds; other devices may be among them.
+            latest: as for `overlay`.
+        """
+        for device_id, second in seen.items():
+            n = self._numbers.get(device_id)
+            if n is not None and self._ids[n] and min(second, latest) > self._seen[n]:
+                self._advance(n, min(second, latest))
+
+    @property
+    def device_ids(self) -> Sequence[str]:
+        """All devices; the same object until one comes or goes."""
+        if self._device_ids is None:
+            self._device_ids = [self._ids[n] for n in self._order]
+        return self._device_ids
 
     def _advance(self, n: int, second: int) -> None:
         self._seen[n] = second

@@ -1,7 +1,7 @@
 """Reads the tracker for the live view: pending touches, and statistics of every target."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from api.live.events import event
 from api.targets import DEVICES
@@ -28,10 +28,21 @@ class TrackerStats:
         """Return how often the devices' buffer has been drained."""
         return 0 if self._tracker is None else self._tracker.flushers[DEVICES].counts.flushes
 
-    def service(self) -> bytes:
-        """Return the `service` event: a list of all targets, which is empty if tracking is off."""
+    def service(self, others: Sequence[Sequence[Mapping[str, Any]]] = ()) -> bytes:
+        """Return the `service` event: a list of all targets, which is empty if tracking is off.
+
+        Args:
+            others: the targets of each other worker, which are added.
+        """
+        return event(
+            "service",
+            {"targets": [_merged(one) for one in zip(self.targets(), *others, strict=False)]},
+        )
+
+    def targets(self) -> list[dict[str, Any]]:
+        """Return the statistics of all targets of this process."""
         names = () if self._tracker is None else self._tracker.buffers
-        return event("service", {"targets": [self._target(name) for name in names]})
+        return [self._target(name) for name in names]
 
     def _target(self, name: str) -> dict[str, Any]:
         assert self._tracker is not None  # noqa: S101 - otherwise there are no names
@@ -48,3 +59,17 @@ class TrackerStats:
             "flush_s": counts.last_duration_s and round(counts.last_duration_s, 4),
             "failures": self._tracker.flush_loops[name].failures,
         }
+
+
+_LARGEST: Final = ("lag_s", "flush_s", "failures")
+_SUMMED: Final = ("touches", "coalesced", "dropped", "written", "pending")
+
+
+def _merged(targets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the statistics of one target in all workers; the first are those of this process."""
+    merged = dict(targets[0])
+    for name in _SUMMED:
+        merged[name] = sum(target[name] for target in targets)
+    for name in _LARGEST:
+        merged[name] = max((target[name] for target in targets), key=lambda value: value or 0)
+    return merged

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from api.http.bind import _advice
+from api.http.bind import advice
 from api.http.listener import Listener
 from benchmarks.harness.metrics import parse_metrics
 from tests.support.command_line import DEVICE, assert_one_line, free_port, run, serving
@@ -77,7 +77,7 @@ def test_a_host_that_cannot_be_bound_is_reported_in_one_line(dsn, host, why):
 def test_a_privileged_port_is_reported_by_its_setting():
     """The tests may run as root, which may bind it, so only the message is checked."""
     listener = Listener("monitor", "127.0.0.1", 80, max_connections=1)
-    said = _advice(listener, PermissionError(errno.EACCES, "permission denied"))
+    said = advice(listener, PermissionError(errno.EACCES, "permission denied"))
     assert said.startswith("server.monitor_port is 80, which this user may not listen on")
 
 

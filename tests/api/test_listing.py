@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from api.fleet.cursors import Position, from_cursor, to_cursor
 from api.fleet.listing import Ages, Listings, slice_statements
+from api.fleet.pending import Pending
 from api.postgres.database import open_database
 from tests.support.service import Service
 from tests.support.untimed import UNTIMED
@@ -169,7 +170,10 @@ async def test_a_huge_group_is_read_in_parts(dsn, db, service):
     await seen_ago(db, ids[29], "1 min")
     async with open_database(dsn, service.settings.database, connections=1) as database:
         listings = Listings(
-            database, service.tracker.buffers["devices"].view, ahead_s=300, most_rows=10
+            database,
+            Pending(service.tracker.buffers["devices"].view),
+            ahead_s=300,
+            most_rows=10,
         )
         found, pages, after = [], 0, None
         while pages == 0 or after is not None:

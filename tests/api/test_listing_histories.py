@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from api.config import DatabaseSettings
 from api.fleet.cursors import from_cursor
 from api.fleet.listing import Ages, Listings
+from api.fleet.pending import Pending
 from api.postgres.database import open_database
 from tracker import Target
 from tracker._buffer.buffer import Buffer
@@ -107,7 +108,9 @@ async def test_pages_together_are_what_a_list_would_say(dsn, db):
             at_most_s=inf if within is None else within * _HOUR_S + _HOUR_S // 2,
         )
         async with open_database(dsn, DatabaseSettings(), connections=1) as database:
-            listings = Listings(database, history.buffer.view, ahead_s=300, most_rows=most_rows)
+            listings = Listings(
+                database, Pending(history.buffer.view), ahead_s=300, most_rows=most_rows
+            )
             found, after, is_last = [], None, False
             while not is_last:
                 page = await listings.page("family", limit=limit, after=after, ages=ages)

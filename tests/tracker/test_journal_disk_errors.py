@@ -14,8 +14,7 @@ from itertools import count
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.sample_table import AT, seen
-from tests.tracker.test_journal_recovery import (
+from tests.support.journal_files import (
     CHECKOUT,
     GENEROUS_S,
     NOWHERE,
@@ -23,6 +22,7 @@ from tests.tracker.test_journal_recovery import (
     found,
     tracker,
 )
+from tests.support.sample_table import AT, seen
 from tracker import Tracker
 from tracker._journal import directory as journal_directory
 from tracker._journal.directory import JournalDirectory
@@ -32,7 +32,7 @@ FAILING_FILES = {errno.EIO: "/proc/self/mem", errno.ENOSPC: "/dev/full"}
 LIMITED = """
 import asyncio, resource, sys
 from pathlib import Path
-from tests.tracker.test_journal_recovery import AT, GENEROUS_S, NOWHERE, tracker
+from tests.support.journal_files import AT, GENEROUS_S, NOWHERE, tracker
 from tracker._journal import journal
 journal._RETRY_S = 0.01
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.journal_files import GENEROUS_S, NOWHERE, found, segments, tracker
 from tests.support.sample_table import AT
-from tests.tracker.test_journal_recovery import GENEROUS_S, NOWHERE, found, segments, tracker
 from tracker._journal.format import SEGMENT_BYTES
 
 CHECKOUT = Path(__file__).parents[2]
 CUT = """
 import asyncio, os, sys
 from pathlib import Path
-from tests.tracker.test_journal_recovery import AT, GENEROUS_S, NOWHERE, segments, tracker
+from tests.support.journal_files import AT, GENEROUS_S, NOWHERE, segments, tracker
 from tracker._journal import journal
 journal._CHECK_EVERY_S = 0.01
 
@@ -42,7 +42,7 @@ asyncio.run(main())
 FORKING = """
 import asyncio, os, sys, time
 from pathlib import Path
-from tests.tracker.test_journal_recovery import AT, NOWHERE, tracker
+from tests.support.journal_files import AT, NOWHERE, tracker
 
 async def main():
     async with tracker(NOWHERE, Path(sys.argv[1])).running() as running:

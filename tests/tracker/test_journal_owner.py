@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.conftest import with_database, with_user
+from tests.support.journal_files import CRASHING, NOWHERE, orphan_touches, segments, tracker
 from tests.support.sample_table import AT, THINGS, locking, seen, when
-from tests.tracker.test_journal_recovery import CRASHING, NOWHERE, left_behind, segments, tracker
 from tracker import Tracker
 from tracker._journal.format import UnreadableJournal, header, read_header
 from tracker._journal.owner import Owners
@@ -150,7 +150,7 @@ async def test_touches_from_before_the_server_was_reached_are_recovered_by_their
     dsn, things, tmp_path
 ):
     """A process that never learned which database it is wrote for the DSN that it had."""
-    await left_behind(tmp_path, 1, 2)
+    await orphan_touches(tmp_path, 1, 2)
     async with tracker(dsn, tmp_path).running() as running:
         assert running.recovered == {"things": 0}
         assert running.foreign_segments == 1

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from tests.support.journal_files import segments, tracker
 from tests.support.sample_table import AT, locking
-from tests.tracker.test_journal_recovery import segments, tracker
 from tracker import ConfigurationError
 from tracker._journal.format import SEGMENT_BYTES
 
@@ -16,7 +16,7 @@ OTHER = 65534
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 
 
-async def left_behind(dsn: str, directory: Path) -> Path:
+async def orphan_touches(dsn: str, directory: Path) -> Path:
     """Leave a touch behind for the next process, in one segment."""
     async with locking(dsn, "LOCK TABLE things"), tracker(dsn, directory).running() as gone:
         gone.touch("things", 1, AT)
@@ -40,7 +40,7 @@ def umask(request):
 @pytest.mark.usefixtures("umask")
 async def test_a_journal_is_private_whatever_the_umask(dsn, things, tmp_path):
     """Directories are 0700 and files 0600, because keys may be personal data."""
-    segment = await left_behind(dsn, tmp_path / "journal")
+    segment = await orphan_touches(dsn, tmp_path / "journal")
     assert mode(segment) == 0o600
     assert {mode(segment.parent), mode(tmp_path / "journal")} == {0o700}
     assert all(mode(path) == 0o600 for path in segment.parent.iterdir())
@@ -58,7 +58,7 @@ async def recovered(dsn: str, directory: Path) -> tuple[int, int, list[str]]:
 @pytest.mark.parametrize("whose", ["segment", "directory"])
 async def test_what_another_user_made_is_not_recovered(dsn, things, tmp_path, whose):
     """It is left alone, counted, and reported with the user's id."""
-    segment = await left_behind(dsn, tmp_path)
+    segment = await orphan_touches(dsn, tmp_path)
     os.chown(segment if whose == "segment" else segment.parent, OTHER, OTHER)
     touches, foreign, (reason,) = await recovered(dsn, tmp_path)
     assert (touches, foreign) == (0, 1)
@@ -68,7 +68,7 @@ async def test_what_another_user_made_is_not_recovered(dsn, things, tmp_path, wh
 
 async def test_a_segment_that_everyone_could_write_to_is_not_recovered(dsn, things, tmp_path):
     """Its touches may be forged."""
-    segment = await left_behind(dsn, tmp_path)
+    segment = await orphan_touches(dsn, tmp_path)
     segment.chmod(0o666)
     touches, foreign, (reason,) = await recovered(dsn, tmp_path)
     assert (touches, foreign, "every user can write to it" in reason) == (0, 1, True)
@@ -76,7 +76,7 @@ async def test_a_segment_that_everyone_could_write_to_is_not_recovered(dsn, thin
 
 async def test_modes_of_an_older_version_are_tightened(dsn, things, tmp_path):
     """They were those of the umask; the touches are recovered."""
-    segment = await left_behind(dsn, tmp_path)
+    segment = await orphan_touches(dsn, tmp_path)
     segment.chmod(0o664)
     segment.parent.chmod(0o775)
     tmp_path.chmod(0o775)
@@ -86,7 +86,7 @@ async def test_modes_of_an_older_version_are_tightened(dsn, things, tmp_path):
 
 async def test_a_huge_segment_is_not_read(dsn, things, tmp_path):
     """It is none of ours; a sparse file would take memory that the disk does not have to hold."""
-    segment = await left_behind(dsn, tmp_path)
+    segment = await orphan_touches(dsn, tmp_path)
     os.truncate(segment, SEGMENT_BYTES + 1)
     touches, foreign, (reason,) = await recovered(dsn, tmp_path)
     assert (touches, foreign, "larger than any" in reason) == (0, 1, True)
@@ -94,7 +94,7 @@ async def test_a_huge_segment_is_not_read(dsn, things, tmp_path):
 
 async def test_a_link_instead_of_a_segment_is_not_followed(dsn, things, tmp_path):
     """Even if it leads to a segment of ours."""
-    segment = await left_behind(dsn, tmp_path / "journal")
+    segment = await orphan_touches(dsn, tmp_path / "journal")
     segment.rename(tmp_path / "elsewhere")
     segment.symlink_to(tmp_path / "elsewhere")
     assert (await recovered(dsn, tmp_path / "journal"))[0] == 0

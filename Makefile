@@ -88,8 +88,9 @@ test-repeat: $(STAMP) ## Run every test COUNT=10 times in random order until one
 
 # The library admits an older aiohttp than the service, so its own tests run once more with that.
 LOWEST := .venv-lowest
-LIBRARY_TESTS := $(addprefix tests/tracker/test_,$(addsuffix .py,blame buffer flush_loop flusher inputs journal \
-  journal_degraded journal_disk_errors journal_faults journal_format journal_owner middleware order postgres table_check tracker))
+LIBRARY_TESTS := $(addprefix tests/tracker/test_,$(addsuffix .py,blame buffer flush_loop flush_loop_stop flusher \
+  flusher_rows hidden_rows inputs journal journal_degraded journal_disk_errors journal_faults journal_format \
+  journal_owner journal_segments middleware order postgres postgres_errors table_check tracker))
 test-lowest: ## Run the tests of test-fast with the lowest versions that pyproject.toml admits
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(PYTHON) .ci/lowest.py service embedded > $(LOWEST)/service.txt

@@ -32,7 +32,7 @@ NOT_RUN = {
     "gunicorn_app:create_app": "until it is stopped: see tests/docs/test_examples.py",
     "make constraints": "it downloads newer versions",
     "make audit": "it asks a database of vulnerabilities",
-    "pip install .": "it downloads packages; tests/tracker/test_tracker.py builds the package",
+    "pip install .": "it downloads packages; tests/tracker/test_public_surface.py does that",
     ".venv/bin/python -m benchmarks touch": "a minute",
     ".venv/bin/python -m benchmarks flush --dsn postgresql://...": "minutes, on a server",
     ".venv/bin/python -m benchmarks fuzz --requests 100000": "minutes: test_fuzz.py has some",

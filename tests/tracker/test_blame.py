@@ -1,17 +1,14 @@
-"""Who is to blame for a write that fails or finds no row: a row, the table, or what is shown of it.
+"""A write that fails: whether a row or the table is the cause.
 
-A row can be blamed only in a flush in which others are written, and only by trying.
+A row is rejected only in a flush that writes other rows, and only after it was written alone.
 """
-
-import uuid
 
 import asyncpg
 import pytest
-from structlog.testing import capture_logs
 
-from tests.conftest import with_user
-from tests.support.sample_table import AT, THINGS, seen, when
+from tests.support.sample_table import AT, THINGS, seen
 from tests.support.stores import FlushRig
+from tests.support.writer_role import flushed, writer_role
 from tracker import FlushError, StoreMisconfigured, StoreUnavailable, Tracker
 
 REFUSE = """
@@ -23,31 +20,8 @@ CREATE TRIGGER refuse BEFORE UPDATE ON things FOR EACH ROW EXECUTE FUNCTION refu
 
 @pytest.fixture
 async def role(dsn, things):
-    """A login role that may write things, and its DSN."""
-    name = f"writer_{uuid.uuid4().hex[:8]}"
-    await things.execute(
-        f"CREATE ROLE {name} LOGIN PASSWORD 'x'; GRANT SELECT, UPDATE ON things TO {name};"
-        "INSERT INTO things SELECT generate_series(11, 200)"
-    )
-    yield name, with_user(dsn, name, "x")
-    await things.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
-
-
-async def flushed(dsn: str, keys, **options) -> tuple[Tracker, FlushError | None]:
-    """Touch keys, flush once, and stop without a second try."""
-    tracker = Tracker(
-        [THINGS], dsn=dsn, flush_interval_s=1000, shutdown_deadline_s=0.001, **options
-    )
-    error = None
-    async with tracker.running():
-        for key in keys:
-            tracker.touch("things", key, AT)
-        try:
-            await tracker.flush()
-        except FlushError as failed:
-            error = failed
-        tracker.pending_at_flush = len(tracker.buffers["things"])
-    return tracker, error
+    async with writer_role(dsn, things) as role:
+        yield role
 
 
 @pytest.mark.parametrize("state", ["42501", "0A000", "42P01", "55000", "26000", "54000", "P0001"])
@@ -198,112 +172,3 @@ async def test_a_statement_that_the_pool_ends_is_divided_as_one_that_the_server_
                 tracker.touch("things", key, AT)
             await tracker.flush()
             assert tracker.flushers["things"].counts.written == 200
-
-
-async def test_rows_that_are_not_shown_to_the_role_are_kept_and_said(things, role):
-    """Row-level security without a policy shows no row: no touch of them is discarded."""
-    await things.execute("ALTER TABLE things ENABLE ROW LEVEL SECURITY")
-    tracker, error = await flushed(role[1], range(1, 201))
-    assert isinstance(error.__cause__, StoreMisconfigured)
-    assert "200 of 200 keys have no row" in str(error)
-    assert f"row-level security applies to the role {role[0]}" in str(error)
-    assert tracker.pending_at_flush == 200
-    counts = tracker.flushers["things"].counts
-    assert (counts.missing, counts.hidden) == (0, 200)
-
-
-async def test_most_rows_that_are_suddenly_not_shown_are_kept(things, role):
-    """A policy that is changed while the tracker runs. A row that is gone is missing as before."""
-    await things.execute(
-        "ALTER TABLE things ENABLE ROW LEVEL SECURITY;CREATE POLICY all_rows ON things USING (true)"
-    )
-    tracker = Tracker([THINGS], dsn=role[1], flush_interval_s=1000)
-    async with tracker.running():
-        counts = tracker.flushers["things"].counts
-        for key in range(1, 202):
-            tracker.touch("things", key, AT)
-        await tracker.flush()
-        assert (counts.written, counts.missing) == (200, 1)
-        await things.execute("ALTER POLICY all_rows ON things USING (id <= 5)")
-        for key in range(1, 202):
-            tracker.touch("things", key, AT + 1)
-        with pytest.raises(FlushError, match="196 of 201 keys have no row"):
-            await tracker.flush()
-        assert len(tracker.buffers["things"]) == counts.hidden == 196
-        await things.execute("ALTER POLICY all_rows ON things USING (true)")
-        await tracker.flush()
-        assert (counts.written, counts.missing, counts.hidden) == (400, 2, 0)
-    assert set((await seen(things)).values()) == {when(AT + 1)}
-
-
-async def test_rows_in_a_namesake_on_the_search_path_are_not_believed_to_be_missing(
-    dsn, db, things
-):
-    """Another table of that name hides the real one, unless the target names its schema."""
-    await db.execute(
-        "CREATE SCHEMA other;"
-        "CREATE TABLE other.things (id bigint PRIMARY KEY, seen_at timestamptz);"
-    )
-    name = await db.fetchval("SELECT current_database()")
-    await db.execute(f'ALTER DATABASE "{name}" SET search_path = other, public')
-    tracker, error = await flushed(dsn, [1, 2])
-    assert "there is public.things, too: write the schema" in str(error)
-    assert tracker.pending_at_flush == 2
-
-
-async def test_rows_that_are_gone_from_a_table_that_shows_all_are_missing(dsn, things):
-    """Where it can be told, it is: an emptied table keeps nothing pending."""
-    await things.execute("DELETE FROM things")
-    with capture_logs() as logs:
-        tracker, error = await flushed(dsn, range(1, 201))
-    assert error is None
-    assert tracker.flushers["things"].counts.missing == 200
-    assert [entry["keys"] for entry in logs if entry["event"] == "flush.rows_missing"] == [200]
-
-
-async def test_a_store_that_cannot_say_whether_it_hides_rows_keeps_them():
-    """The connection may be lost between the write and the question."""
-    rig = FlushRig()
-    rig.touch(1, 2)
-    rig.store.known = set()
-
-    async def away() -> str | None:
-        raise StoreUnavailable("away")
-
-    asked, rig.store.hides_rows = rig.store.hides_rows, away
-    with pytest.raises(StoreUnavailable):
-        await rig.flush()
-    assert len(rig.buffer) == 2
-    rig.assert_books_balance()
-    rig.store.hides_rows = asked
-    await rig.flush()
-    assert rig.flusher.counts.missing == 2
-    rig.assert_books_balance()
-
-
-async def test_what_is_rejected_beside_hidden_rows_stays_pending_with_them():
-    """A flush that is not believed blames no row either, and the books balance."""
-    rig = FlushRig(chunk_keys=500)
-    rig.touch(*range(300))
-    await rig.flush()
-    rig.clock.now += 1
-    rig.touch(*range(300))
-    rig.store.known, rig.store.rejected, rig.store.hidden = set(range(5)), {3}, "a policy"
-    with pytest.raises(StoreMisconfigured, match=r"295 of 300 .*: a policy"):
-        await rig.flush()
-    assert set(rig.buffer.view().latest(list(range(300)))) == {0, int(rig.clock.now)}
-    assert rig.buffer.view().get(3)
-    rig.assert_books_balance()
-    rig.store.known = None
-    await rig.flush()
-    assert rig.flusher.counts.rejected == 1
-    rig.assert_books_balance()
-
-
-async def test_a_few_missing_keys_beside_others_are_believed_without_a_question():
-    """Deleted rows are normal; no statement is spent on them."""
-    rig = FlushRig()
-    rig.touch(*range(10))
-    rig.store.known, rig.store.hidden = set(range(3)), "not asked"
-    await rig.flush()
-    assert rig.flusher.counts.missing == 7

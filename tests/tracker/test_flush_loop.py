@@ -1,52 +1,20 @@
 """When to flush: the loop keeps its intervals, rests after failures, outlives errors, and stops."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.stores import TARGET, MemoryStore, raising, unwritable_logs
+from tests.support.flush_loop_rig import NEVER_S, SOON_S, LoopRig
+from tests.support.stores import raising, unwritable_logs
 from tracker import StoreMisconfigured, StoreUnavailable
-from tracker._buffer.buffer import Buffer
 from tracker._flush.backoff import Backoff
-from tracker._flush.flusher import Flusher
 from tracker._flush.loop import FlushLoop
-
-NEVER_S = 3600.0
-SOON_S = 0.01
-
-
-class Rig:
-    """A flusher on a store in memory."""
-
-    def __init__(
-        self,
-        *,
-        interval_s: float,
-        deadline_s: float = 60.0,
-        high_water_keys: int = 1000,
-        backoff: Backoff | None = None,
-    ) -> None:
-        target = replace(TARGET, capacity_keys=1000, high_water_keys=high_water_keys)
-        self.buffer = Buffer(target)
-        self.store = MemoryStore()
-        self.flusher = Flusher(self.buffer, self.store, chunk_keys=100)
-        self.loop = FlushLoop(
-            self.flusher,
-            interval_s=interval_s,
-            deadline_s=deadline_s,
-            backoff=backoff or Backoff(),
-        )
-
-    async def written(self) -> None:
-        await self.store.written.wait()
-        self.store.written.clear()
 
 
 async def test_flushes_again_and_again_at_the_interval():
     """What is touched gets written without anybody asking."""
-    rig = Rig(interval_s=SOON_S)
+    rig = LoopRig(interval_s=SOON_S)
     for key in range(3):
         rig.buffer.touch(key)
         await rig.written()
@@ -56,7 +24,7 @@ async def test_flushes_again_and_again_at_the_interval():
 
 async def test_reaching_the_high_water_mark_flushes_early():
     """A buffer that fills up does not wait for the interval."""
-    rig = Rig(interval_s=NEVER_S, high_water_keys=5)
+    rig = LoopRig(interval_s=NEVER_S, high_water_keys=5)
     for _ in range(2):
         for key in range(5):
             rig.buffer.touch(key)
@@ -66,7 +34,7 @@ async def test_reaching_the_high_water_mark_flushes_early():
 
 async def test_a_wake_up_during_a_flush_is_not_lost():
     """The mark is reached again while a flush is under way: another flush follows it."""
-    rig = Rig(interval_s=NEVER_S, high_water_keys=2)
+    rig = LoopRig(interval_s=NEVER_S, high_water_keys=2)
 
     def fill_again() -> None:
         rig.store.before = raising()
@@ -95,7 +63,7 @@ async def test_writers_that_start_together_do_not_flush_together(monkeypatch):
     monkeypatch.setattr(FlushLoop, "_wait", note)
     loops = []
     for _ in range(20):
-        loop = Rig(interval_s=100.0, deadline_s=0.01).loop
+        loop = LoopRig(interval_s=100.0, deadline_s=0.01).loop
         loop.waits = []
         waits.append(loop.waits)
         loops.append(loop)
@@ -112,7 +80,7 @@ async def test_writers_that_start_together_do_not_flush_together(monkeypatch):
 
 async def test_the_loop_outlives_any_error():
     """Neither a failing store nor a bug in it ends the loop."""
-    rig = Rig(interval_s=SOON_S, backoff=Backoff(initial_s=SOON_S, max_s=SOON_S))
+    rig = LoopRig(interval_s=SOON_S, backoff=Backoff(initial_s=SOON_S, max_s=SOON_S))
     rig.store.before = raising(StoreUnavailable("away"), ZeroDivisionError(), RuntimeError("x"))
     rig.buffer.touch(1)
     with capture_logs() as logs:
@@ -127,7 +95,7 @@ async def test_the_loop_outlives_any_error():
 
 async def test_a_failure_is_logged_once_with_what_happens_next():
     """One line for each attempt says what failed, which attempt it was, and when the next is."""
-    rig = Rig(interval_s=NEVER_S, backoff=Backoff(initial_s=4.0, max_s=30.0, jitter=0))
+    rig = LoopRig(interval_s=NEVER_S, backoff=Backoff(initial_s=4.0, max_s=30.0, jitter=0))
     rig.store.before = raising(StoreUnavailable("away"))
     rig.buffer.touch(1)
     with capture_logs() as logs:
@@ -152,7 +120,7 @@ async def test_a_failure_is_logged_once_with_what_happens_next():
 
 async def test_a_failing_store_is_not_hurried_by_the_high_water_mark():
     """During a backoff the buffer may fill up; the store still gets its rest."""
-    rig = Rig(
+    rig = LoopRig(
         interval_s=SOON_S,
         high_water_keys=2,
         backoff=Backoff(initial_s=NEVER_S, max_s=NEVER_S, jitter=0),
@@ -179,7 +147,7 @@ async def test_a_failing_store_is_not_hurried_by_the_high_water_mark():
 
 async def test_a_wake_up_during_a_flush_that_fails_does_not_cut_the_backoff_short():
     """The mark is reached while the store fails: the store is still given its rest."""
-    rig = Rig(
+    rig = LoopRig(
         interval_s=NEVER_S,
         high_water_keys=2,
         backoff=Backoff(initial_s=NEVER_S, max_s=NEVER_S, jitter=0),
@@ -209,7 +177,7 @@ async def test_a_wake_up_during_a_flush_that_fails_does_not_cut_the_backoff_shor
 
 async def test_an_empty_flush_says_nothing_about_the_store():
     """With nothing to write, a store that failed has not recovered."""
-    rig = Rig(interval_s=NEVER_S)
+    rig = LoopRig(interval_s=NEVER_S)
     rig.store.before = raising(StoreUnavailable("away"))
     rig.buffer.touch(1)
     with pytest.raises(StoreUnavailable):
@@ -223,7 +191,7 @@ async def test_an_empty_flush_says_nothing_about_the_store():
 
 async def test_the_loop_outlives_a_log_that_cannot_be_written():
     """A closed pipe on standard output ends no loop."""
-    rig = Rig(interval_s=SOON_S, backoff=Backoff(initial_s=SOON_S, max_s=SOON_S))
+    rig = LoopRig(interval_s=SOON_S, backoff=Backoff(initial_s=SOON_S, max_s=SOON_S))
     rig.store.before = raising(StoreUnavailable("away"), ZeroDivisionError())
     with unwritable_logs():
         rig.buffer.touch(1)
@@ -233,28 +201,9 @@ async def test_the_loop_outlives_a_log_that_cannot_be_written():
         await rig.loop.stop()
 
 
-async def test_a_stop_that_is_cancelled_itself_counts_the_loss():
-    """Whoever cancels every task, the stop's own included, gets no silent loss."""
-    rig = Rig(interval_s=NEVER_S)
-
-    async def hang(_chunk: object) -> None:
-        await asyncio.Event().wait()
-
-    rig.store.write = hang
-    rig.buffer.touch(1)
-    caller = asyncio.create_task(rig.loop.stop())
-    for _ in range(5):
-        await asyncio.sleep(0)
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
-        task.cancel()
-    await asyncio.wait((caller,))
-    assert rig.buffer.dropped["shutdown"] == 1
-    assert len(rig.buffer) == 0
-
-
 async def test_a_permanent_error_is_distinguished_and_nothing_is_dropped():
     """A missing table is shown as such, and its touches wait for it."""
-    rig = Rig(interval_s=NEVER_S)
+    rig = LoopRig(interval_s=NEVER_S)
     rig.store.table_error = StoreMisconfigured("no such table")
     rig.buffer.touch(1)
     with pytest.raises(StoreMisconfigured):
@@ -265,113 +214,6 @@ async def test_a_permanent_error_is_distinguished_and_nothing_is_dropped():
     await rig.loop.flush()
     assert rig.loop.permanent_error is None
     await rig.loop.stop()
-
-
-async def test_stop_writes_what_is_pending():
-    """Nothing that is pending at a normal shutdown is lost."""
-    rig = Rig(interval_s=NEVER_S)
-    rig.buffer.touch(1)
-    assert await rig.loop.stop() == 0
-    assert rig.store.rows.keys() == {1}
-
-
-async def test_stop_retries_until_it_succeeds():
-    """A store that comes back within the deadline gets everything."""
-    rig = Rig(interval_s=NEVER_S)
-    rig.store.before = raising(StoreUnavailable("away"), StoreUnavailable("away"))
-    rig.buffer.touch(1)
-    assert await rig.loop.stop() == 0
-    assert rig.store.rows.keys() == {1}
-
-
-async def test_stop_ends_at_its_deadline_and_counts_the_loss():
-    """With the store away for good, stop returns, and says how many keys were lost."""
-    rig = Rig(interval_s=NEVER_S, deadline_s=0.05)
-
-    def fail() -> None:
-        raise StoreUnavailable("away")
-
-    rig.store.before = fail
-    rig.buffer.touch(1)
-    rig.buffer.touch(2)
-    with capture_logs() as logs:
-        assert await rig.loop.stop() == 2
-    assert rig.buffer.dropped["shutdown"] == 2
-    assert {
-        "event": "flush.lost_at_shutdown",
-        "log_level": "error",
-        "target": "things",
-        "keys": 2,
-    } in logs
-
-
-async def test_stop_ends_at_its_deadline_when_the_store_hangs():
-    """A store that never answers does not keep a process from ending."""
-    rig = Rig(interval_s=SOON_S, deadline_s=0.05)
-    hanging = asyncio.Event()
-
-    async def hang(_chunk: object) -> None:
-        hanging.set()
-        await asyncio.Event().wait()
-
-    rig.store.write = hang
-    rig.buffer.touch(1)
-    await hanging.wait()
-    rig.buffer.touch(2)
-    assert await rig.loop.stop() == 2
-
-
-async def test_stop_is_idempotent_and_may_be_called_at_the_same_time():
-    """However often and from wherever stop is called, it returns the same."""
-    rig = Rig(interval_s=NEVER_S)
-    rig.buffer.touch(1)
-    results = await asyncio.gather(*(rig.loop.stop() for _ in range(5)))
-    results.append(await rig.loop.stop())
-    assert results == [0] * 6
-    assert rig.store.chunks == [[1]]
-
-
-async def test_a_cancelled_caller_does_not_interrupt_the_stop():
-    """The last flush runs in a task of its own, never in the cancelled one."""
-    rig = Rig(interval_s=NEVER_S)
-    rig.buffer.touch(1)
-    caller = asyncio.create_task(rig.loop.stop())
-    await asyncio.sleep(0)
-    caller.cancel()
-    await asyncio.wait((caller,))
-    assert await rig.loop.stop() == 0
-    assert rig.store.rows.keys() == {1}
-
-
-def test_pending_touches_are_written_when_every_task_is_cancelled():
-    """asyncio.run cancels all tasks at its end; the loop still writes what is pending."""
-    store = None
-
-    async def main() -> None:
-        nonlocal store
-        rig = Rig(interval_s=NEVER_S)
-        store = rig.store
-        await asyncio.sleep(0)
-        rig.buffer.touch(1)
-
-    asyncio.run(main())
-    assert store is not None
-    assert store.rows.keys() == {1}
-
-
-async def test_starting_and_stopping_at_random_moments_loses_nothing():
-    """Stress: stop comes at any moment of the loop, touches come at any moment of the stop."""
-    for turns in range(40):
-        rig = Rig(interval_s=1e-6)
-        for key in range(turns):
-            rig.buffer.touch(key)
-            await asyncio.sleep(0)
-        stopping = asyncio.create_task(rig.loop.stop())
-        rig.buffer.touch(turns)
-        await stopping
-        dropped = rig.buffer.dropped["shutdown"]
-        assert len(rig.store.rows) + dropped == turns + 1
-        assert len(rig.buffer) == 0
 
 
 def test_backoff_doubles_up_to_its_cap_and_keeps_its_jitter_there():

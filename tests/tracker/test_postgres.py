@@ -3,36 +3,18 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import asyncpg
 import pytest
 
-from tests.conftest import with_database, with_user
+from tests.support.postgres_store import store_for
 from tests.support.sample_table import AT, THINGS, chunk, locking, partitions, seen, when
 from tracker import (
-    FlushError,
-    RowRejected,
-    StoreMisconfigured,
-    StoreTimeout,
-    StoreUnavailable,
     Target,
-    Tracker,
 )
 from tracker.postgres import open_pool
 from tracker.postgres._store import PostgresStore
-
-
-@asynccontextmanager
-async def store_for(
-    dsn: str, target: Target = THINGS, *, statement_timeout_s: float = 30.0, lock_timeout_s=0.05
-) -> AsyncIterator[PostgresStore]:
-    async with open_pool(dsn, connections=1, deadline_s=5) as pool:
-        yield PostgresStore(
-            pool, target, statement_timeout_s=statement_timeout_s, lock_timeout_s=lock_timeout_s
-        )
 
 
 async def test_keys_are_written_found_newer_or_found_missing(dsn, things):
@@ -193,100 +175,6 @@ async def test_a_foreign_key_check_is_no_obstacle(dsn, things):
     assert await seen(things) == {5: when(AT)}
 
 
-async def test_a_locked_table_is_a_passing_error(dsn, things):
-    """A migration that holds the table makes a flush fail soon, not hang."""
-    async with (
-        store_for(dsn) as store,
-        locking(dsn, "LOCK TABLE things IN ACCESS EXCLUSIVE MODE"),
-    ):
-        with pytest.raises(StoreUnavailable, match="lock timeout"):
-            await store.write(chunk([(1, AT)]))
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ("DROP TABLE things", StoreMisconfigured, 'relation "things" does not exist'),
-        (
-            "ALTER TABLE things RENAME seen_at TO other",
-            StoreMisconfigured,
-            "seen_at does not exist",
-        ),
-        ("ALTER ROLE {role} SET default_transaction_read_only = on", StoreUnavailable, "read-only"),
-        ("ALTER TABLE things ADD CHECK (id <> 1) NOT VALID", RowRejected, "check constraint"),
-        ("{trigger} RAISE 'no'; {end}", RowRejected, "raised by PL/pgSQL function refuse"),
-        ("{trigger} RAISE 'full' USING ERRCODE = '53100'; {end}", StoreUnavailable, "53100"),
-        ("{trigger} RAISE 'own' USING ERRCODE = 'ZZ001'; {end}", RowRejected, "ZZ001"),
-        ("{trigger} PERFORM pg_sleep(60); {end}", StoreTimeout, "statement timeout"),
-    ],
-)
-async def test_permanent_temporary_and_row_errors_are_distinguished(
-    dsn, things, change, error, message
-):
-    """What fails for good, what passes and what a row is to blame for: three kinds of error."""
-    role = f"writer_{uuid.uuid4().hex[:8]}"
-    trigger = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-    end = (
-        "RETURN NEW; END $$; CREATE TRIGGER refuse BEFORE UPDATE ON things "
-        "FOR EACH ROW EXECUTE FUNCTION refuse()"
-    )
-    await things.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT ALL ON things TO {role}")
-    try:
-        await things.execute(change.format(role=role, trigger=trigger, end=end))
-        async with store_for(with_user(dsn, role, "x"), statement_timeout_s=0.3) as store:
-            with pytest.raises(error, match=message) as caught:
-                await store.write(chunk([(1, AT)]))
-        assert isinstance(caught.value.__cause__, asyncpg.PostgresError)
-        assert not [said for said in ("no (", "full", "own") if str(caught.value).startswith(said)]
-    finally:
-        await things.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
-
-
-async def test_no_such_database_is_permanent(dsn):
-    """A wrong name does not get better by itself."""
-    async with store_for(with_database(dsn, "no_such_database")) as store:
-        with pytest.raises(StoreMisconfigured, match="does not exist"):
-            await store.write(chunk([(1, AT)]))
-
-
-async def test_no_server_is_passing():
-    """A server that is away may come back."""
-    async with store_for("postgresql://postgres@127.0.0.1:1/postgres") as store:
-        with pytest.raises(
-            StoreUnavailable, match="no server listens at its address: Connect call"
-        ):
-            await store.write(chunk([(1, AT)]))
-
-
-async def test_an_error_leaves_the_connection_usable(dsn, things):
-    """After a refused row the same connection goes on: splitting a chunk reconnects nothing."""
-    await things.execute("ALTER TABLE things ADD CHECK (id <> 1) NOT VALID")
-    async with open_pool(dsn, connections=1, deadline_s=5) as pool:
-        store = PostgresStore(pool, THINGS, statement_timeout_s=3, lock_timeout_s=0.05)
-        backend = await pool.fetchval("SELECT pg_backend_pid()")
-        with pytest.raises(RowRejected):
-            await store.write(chunk([(1, AT)]))
-        await store.write(chunk([(2, AT)]))
-        assert await pool.fetchval("SELECT pg_backend_pid()") == backend
-    assert await seen(things) == {2: when(AT)}
-
-
-async def test_a_session_that_takes_no_writes_is_given_up(dsn, things):
-    """After a fail-over it may be one of a server that never will; a new one may find another."""
-    role = f"writer_{uuid.uuid4().hex[:8]}"
-    await things.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT ALL ON things TO {role}")
-    try:
-        await things.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
-        async with store_for(with_user(dsn, role, "x")) as store:
-            with pytest.raises(StoreUnavailable, match="read-only"):
-                await store.write(chunk([(1, AT)]))
-            await things.execute(f"ALTER ROLE {role} RESET default_transaction_read_only")
-            await store.write(chunk([(1, AT)]))
-    finally:
-        await things.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
-    assert await seen(things) == {1: when(AT)}
-
-
 async def test_a_row_that_a_trigger_leaves_alone_is_refused(dsn, things):
     """A BEFORE trigger that returns NULL raises no error; the key is told all the same."""
     await things.execute(
@@ -319,68 +207,6 @@ async def test_a_row_that_is_replaced_during_the_write_gets_its_touch(dsn, thing
     await other.close()
     assert (written.unchanged, list(written.missing), list(written.locked)) == (0, [3], [])
     assert await seen(things) == {1: when(AT), 2: when(AT)}
-
-
-async def test_a_statement_that_timed_out_is_cancelled(dsn, things):
-    """Timeouts pile up no backends, which would use up the server's connections, and no noise."""
-    noise = []
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: noise.append(context))
-    async with (
-        store_for(dsn, statement_timeout_s=30, lock_timeout_s=20) as store,
-        locking(dsn, "LOCK TABLE things IN ACCESS EXCLUSIVE MODE"),
-    ):
-        for _ in range(5):
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.2):
-                    await store.write(chunk([(1, AT)]))
-        async with asyncio.timeout(30):
-            while await things.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
-                "AND datname = current_database()"
-            ):
-                await asyncio.sleep(0.01)
-    assert noise == []
-
-
-async def test_a_pool_whose_codecs_do_not_fit_is_not_blamed_on_the_rows(dsn, db):
-    """When every key is refused on the client's side, nothing is dropped."""
-    await db.execute("CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz)")
-    target = Target(name="t", table="things", key_column="id", column="seen_at", key_type="bigint")
-
-    async def spoil(connection: asyncpg.Connection) -> None:
-        await connection.set_type_codec(
-            "int8", schema="pg_catalog", encoder=lambda n: n.bytes, decoder=str, format="binary"
-        )
-
-    async with asyncpg.create_pool(dsn, min_size=1, max_size=1, init=spoil) as pool:
-        tracker = Tracker([target], pool=pool, shutdown_deadline_s=0.1)
-        async with tracker.running():
-            for n in range(200):
-                tracker.touch("t", n)
-            with pytest.raises(FlushError, match="more than 100 rows are rejected"):
-                await tracker.flush()
-            assert len(tracker.buffers["t"]) == 200
-
-
-async def test_a_pool_with_a_codec_of_its_own_for_uuids_will_do(dsn, db):
-    """Applications like to choose how uuids come out of their pool; touches don't mind."""
-    await db.execute("CREATE TABLE things (id uuid PRIMARY KEY, seen_at timestamptz)")
-    await db.execute("INSERT INTO things VALUES ($1)", uuid.UUID(int=1))
-    target = Target(name="t", table="things", key_column="id", column="seen_at", key_type="uuid")
-
-    async def own(connection: asyncpg.Connection) -> None:
-        await connection.set_type_codec(
-            "uuid", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
-        )
-
-    async with asyncpg.create_pool(dsn, min_size=1, max_size=1, init=own) as pool:
-        tracker = Tracker([target], pool=pool)
-        async with tracker.running():
-            for n in (1, 2):
-                tracker.touch("t", uuid.UUID(int=n))
-            await tracker.flush()
-            counts = tracker.flushers["t"].counts
-            assert (counts.written, counts.missing, len(tracker.buffers["t"])) == (1, 1, 0)
 
 
 async def test_a_trigger_that_stores_another_time_does_not_upset_the_books(dsn, things):

@@ -4,8 +4,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.conftest import with_user
+from tests.support.postgres_store import store_for
 from tests.support.sample_table import AT, chunk, locking, partitions, seen, when
-from tests.tracker.test_postgres import store_for
 from tracker import StoreContended, StoreMisconfigured, Target
 
 NAMES = {"name": "t", "table": "things", "key_column": "id", "column": "seen_at"}

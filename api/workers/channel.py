@@ -84,6 +84,9 @@ class Channel(asyncio.Protocol):
             async with asyncio.timeout(deadline_s):
                 return await future
         except TimeoutError:
+            if not future.cancelled():  # it came in the turn of the event loop that was too late
+                answer: Any = future.result()
+                return answer
             raise ChannelError(f"no answer to {what!r} within {deadline_s:g} s") from None
         finally:
             self._asked.pop(number, None)

@@ -16,7 +16,7 @@ Families: TypeAlias = list[tuple[str, str, str, list[tuple[str, dict[str, str], 
 _Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 
 LARGEST: Final = (
-    "activity_build_info",
+    "activity_build",
     "activity_devices",
     "activity_flush_consecutive_failures",
     "activity_flush_permanent_error",
@@ -53,7 +53,10 @@ SUMMED: Final = (
     "ingest_",
     "limits_",
     "live_",
-    "process_",
+    "process_max_fds",
+    "process_open_fds",
+    "process_resident_memory_bytes",
+    "process_virtual_memory_bytes",
 )
 """Gauges that are added up."""
 

@@ -32,7 +32,9 @@ class RunDirectory:
     """
 
     def __init__(self, server: ServerSettings) -> None:
-        self.path = Path(server.run_dir).resolve()
+        absolute = os.path.abspath(server.run_dir)  # noqa: PTH100 - links may make it longer
+        # The path of a socket has to be short, and workers have the same working directory.
+        self.path = Path(min(absolute, os.path.relpath(absolute), key=len))
         host = server.host or "::"
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
         """Where the service listens."""

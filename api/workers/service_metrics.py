@@ -1,6 +1,6 @@
 """The metrics of a service with several workers: sums, and how each worker does."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +12,8 @@ from api.workers.merge import Totals, unsettled, value_of
 from api.workers.process import WorkerProcess
 
 _REASONS: Final = ("died", "start_failed", "reload")
+_CPU: Final = "process_cpu_seconds_total"
+_REQUESTS: Final = "http_request_duration_seconds_count"
 _STATES: Final = ("starting", "ready", "draining", "unresponsive")
 _BY_WORKER: Final = (
     (
@@ -41,7 +43,7 @@ class ServiceMetrics:
         """How often a worker was started again, by reason."""
         self._wanted = wanted
         self._totals = Totals()
-        self._cpu_gone: dict[int, float] = {}  # seconds, by worker
+        self._gone: defaultdict[int, Counter[str]] = defaultdict(Counter)  # samples, by worker
 
     def keep(self, worker: WorkerProcess) -> None:
         """Keep the counters of a worker that has ended.
@@ -49,8 +51,8 @@ class ServiceMetrics:
         Args:
             worker: it is not among those that run any more.
         """
-        seconds = value_of(worker.metrics, "process_cpu_seconds_total")
-        self._cpu_gone[worker.number] = self._cpu_gone.get(worker.number, 0.0) + seconds
+        for sample in (_CPU, _REQUESTS):
+            self._gone[worker.number][sample] += value_of(worker.metrics, sample)  # type: ignore[assignment]
         families = worker.metrics
         if not worker.has_told_all:
             # What it had not written yet is in its journal, and counts as touches again where that
@@ -94,18 +96,25 @@ class ServiceMetrics:
         cpu = CounterMetricFamily(
             "activity_worker_cpu_seconds", "CPU time of each worker.", labels=["worker"]
         )
+        requests = CounterMetricFamily(
+            "activity_worker_requests", "Requests that each worker has answered.", labels=["worker"]
+        )
         gauges = [
             (GaugeMetricFamily(name, documentation, labels=["worker"]), sample)
             for name, documentation, sample in _BY_WORKER
         ]
         for number in range(1, self._wanted + 1):
             own = [one.metrics for one in workers if one.number == number]
-            seconds = sum(value_of(one, "process_cpu_seconds_total") for one in own)
-            cpu.add_metric([str(number)], seconds + self._cpu_gone.get(number, 0.0))
+            gone = self._gone[number]
+            seconds = sum(value_of(one, _CPU) for one in own)
+            cpu.add_metric([str(number)], seconds + gone[_CPU])
+            served = sum(value_of(one, _REQUESTS) for one in own)
+            requests.add_metric([str(number)], served + gone[_REQUESTS])
             for gauge, sample in gauges:
                 largest = max((value_of(one, sample) for one in own), default=0.0)
                 gauge.add_metric([str(number)], largest)
         yield cpu
+        yield requests
         yield from (gauge for gauge, _ in gauges)
 
 

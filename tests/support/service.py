@@ -10,10 +10,11 @@ from typing import Any
 
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import CollectorRegistry
 
 from api.access.authentication import Access
 from api.access.keys import create_key, hash_key
-from api.app import TRACKER, create_app
+from api.app import REGISTRY, TRACKER, create_app
 from api.config import Settings
 from api.postgres.database import open_database
 from benchmarks.harness.metrics import Metrics, parse_metrics
@@ -104,6 +105,11 @@ class Service:
     async def metrics(self) -> Metrics:
         async with self.client.get("/metrics") as answer:
             return parse_metrics(await answer.text())
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Return the metrics of this process."""
+        return self.client.app[REGISTRY]
 
     @property
     def access(self) -> Access:

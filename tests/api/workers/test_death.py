@@ -1,0 +1,165 @@
+"""Workers and their parent die: others take over, and nothing that was answered is lost."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.support.command_line import assert_one_line, free_port, run
+from tests.support.workers import PATIENCE_S, serving_with_workers
+
+KILLS = 6
+CLIENTS = 16
+COUNTERS = (
+    "activity_touches_total",
+    "activity_flush_keys_total",
+    "http_request_duration_seconds_count",
+)
+SEEN = "SELECT device_id::text, extract(epoch FROM last_seen_at)::bigint FROM devices"
+
+
+async def test_a_killed_worker_is_replaced_and_no_answered_touch_is_lost(dsn, tmp_path, db):
+    """Killed again and again under load: books balance, and no counter goes back."""
+    fast = {"ACTIVITY__TRACKER__FLUSH_INTERVAL_S": "0.3"}
+    async with serving_with_workers(dsn, tmp_path, **fast) as service:
+        await service.register(CLIENTS)
+        acknowledged: dict[str, float] = {}
+        failed = 0
+        over = False
+
+        async def beat(session: aiohttp.ClientSession, device_id: str) -> None:
+            nonlocal failed
+            while not over:
+                since = time.time()
+                try:
+                    path = f"/api/v1/devices/{device_id}/heartbeat"
+                    async with session.post(path) as answer:
+                        assert answer.status == 204
+                except (aiohttp.ClientError, ConnectionError):
+                    failed += 1
+                else:
+                    acknowledged[device_id] = since
+
+        async with service.kept() as session, asyncio.TaskGroup() as group:
+            for device_id in service.device_ids:
+                group.create_task(beat(session, device_id))
+            before = dict.fromkeys(COUNTERS, 0.0)
+            for _ in range(KILLS):
+                await service.ready(2)
+                await service.kill(random.choice(service.pids()))
+                metrics = await service.metrics()
+                now = {name: metrics.total(name) for name in COUNTERS}
+                assert all(now[name] >= before[name] for name in COUNTERS)
+                before = now
+            await service.ready(2)
+            over = True
+        # Only what a worker was answering when it died: each client, once for each death.
+        assert failed <= KILLS * CLIENTS
+        async with asyncio.timeout(PATIENCE_S):
+            while (metrics := await service.metrics()).total("activity_buffer_keys"):
+                await asyncio.sleep(0.05)
+        assert metrics.balance("devices") == 0
+        assert metrics.total("activity_touches_dropped_total") == 0
+        assert metrics.total("activity_worker_restarts_total", reason="died") == KILLS
+        stored = dict(await db.fetch(SEEN))
+        assert [d for d, since in acknowledged.items() if stored[d] < int(since - 0.05)] == []
+
+
+async def test_the_journal_of_a_killed_worker_is_recovered_by_a_sibling(dsn, tmp_path, db):
+    """Its touches are shown by the others within seconds, not at the next regular search."""
+    async with serving_with_workers(dsn, tmp_path) as service:
+        await service.register(20)
+        assert service.command("reload").returncode == 0
+        await db.execute("UPDATE devices SET last_seen_at = '2020-01-01'")
+        async with service.fresh() as session:
+            for device_id in service.device_ids:
+                async with session.post(f"/api/v1/devices/{device_id}/heartbeat") as answer:
+                    assert answer.status == 204
+        for pid in service.pids()[:1]:
+            await service.kill(pid)
+        async with service.fresh() as session, asyncio.timeout(PATIENCE_S):
+            while True:
+                async with session.get("/api/v1/devices?group_id=family") as answer:
+                    devices = (await answer.json())["devices"]
+                if all(one["last_seen_at"] > "2021" for one in devices):
+                    break
+                await asyncio.sleep(0.05)
+        metrics = await service.metrics()
+        assert metrics.total("activity_journal_recovered_touches_total", target="devices") > 0
+
+
+async def test_workers_end_in_good_order_when_their_parent_is_killed(dsn, tmp_path, db):
+    """They write what is pending, and leave no process and no journal behind."""
+    async with serving_with_workers(dsn, tmp_path) as service:
+        await service.register(20)
+        await db.execute("UPDATE devices SET last_seen_at = '2020-01-01'")
+        async with service.fresh() as session:
+            for device_id in service.device_ids:
+                async with session.post(f"/api/v1/devices/{device_id}/heartbeat") as answer:
+                    assert answer.status == 204
+        pids = service.pids()
+        service.process.kill()
+        await service.process.wait()
+        async with asyncio.timeout(PATIENCE_S):
+            while any(map(psutil.pid_exists, pids)):
+                await asyncio.sleep(0.05)
+        assert "worker.parent_gone" in service.log()
+    assert await db.fetchval("SELECT count(*) FROM devices WHERE last_seen_at < '2021-01-01'") == 0
+    assert list((tmp_path / "journal").iterdir()) == []
+
+
+async def test_sigterm_drains_first_and_then_writes_what_is_pending(dsn, tmp_path, db):
+    """Readiness is 503 for drain_s, while requests are served."""
+    draining = {"ACTIVITY__SERVER__DRAIN_S": "3"}
+    async with serving_with_workers(dsn, tmp_path, **draining) as service:
+        await service.register(1)
+        await db.execute("UPDATE devices SET last_seen_at = '2020-01-01'")
+        async with service.fresh() as session:
+            os.kill(service.process.pid, signal.SIGTERM)
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    async with session.get("/api/health/ready") as answer:
+                        if answer.status == 503:
+                            assert (await answer.json())["problems"] == ["draining"]
+                            break
+                    await asyncio.sleep(0.02)
+            async with session.post(f"/api/v1/devices/{service.device_ids[0]}/heartbeat") as answer:
+                assert answer.status == 204
+        assert await service.process.wait() == 0
+    assert await db.fetchval("SELECT count(*) FROM devices WHERE last_seen_at < '2021-01-01'") == 0
+
+
+async def test_a_port_that_is_taken_ends_the_start(dsn, tmp_path):
+    """A second service does not share the port of the first by accident."""
+    async with serving_with_workers(dsn, tmp_path) as service:
+        port = service.environment["ACTIVITY__SERVER__PORT"]
+        for workers in ("1", "2"):
+            environment = {
+                "ACTIVITY__SERVER__WORKERS": workers,
+                "ACTIVITY__SERVER__PORT": port,
+                "ACTIVITY__SERVER__RUN_DIR": str(tmp_path),
+            }
+            done = await asyncio.to_thread(run, "serve", dsn=dsn, **environment)
+            assert done.returncode == 1
+            assert f"server.port is {port}, which another process listens on" in done.stderr
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_service_that_cannot_start_says_why_once(dsn, tmp_path, workers):
+    """With workers the message is the same as without, and so is the exit code."""
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    done = run(
+        "serve",
+        dsn=dsn,
+        ACTIVITY__SERVER__WORKERS=workers,
+        ACTIVITY__SERVER__PORT=str(free_port()),
+        ACTIVITY__SERVER__RUN_DIR=str(tmp_path),
+        ACTIVITY__JOURNAL__DIR=str(blocked / "journal"),
+    )
+    assert_one_line(done, 1, "cannot keep a journal in directory")

@@ -1,0 +1,121 @@
+"""A touch that one worker has answered is seen in what any other worker answers."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from tests.support.sse import live
+from tests.support.workers import PATIENCE_S, serving_with_workers
+
+PAIRS = 500
+DEVICES = 50
+OLD = "UPDATE devices SET last_seen_at = '2020-01-01'"
+
+
+@pytest.fixture
+async def workers(dsn, tmp_path, db):
+    """Two workers, and devices that were last seen years ago."""
+    async with serving_with_workers(dsn, tmp_path) as service:
+        await service.register(DEVICES)
+        # What registration has touched is pending: a new service has nothing pending.
+        assert service.command("reload").returncode == 0
+        await db.execute(OLD)
+        yield service
+
+
+async def test_no_listing_and_no_device_lacks_a_touch_that_was_answered(workers):
+    """Heartbeat and reading, each on a new connection, which any worker may accept."""
+    stale = []
+    async with workers.fresh() as session:
+
+        async def read(path: str) -> dict[str, str]:
+            """Return when devices were last seen, in a response that no worker is missing from."""
+            async with asyncio.timeout(PATIENCE_S):
+                while True:  # on a busy machine a worker may need more than its 100 ms
+                    async with session.get(path) as answer:
+                        assert answer.status == 200
+                        found = await answer.json()
+                        if "X-Missing-Workers" not in answer.headers:
+                            devices = found.get("devices", [found])
+                            return {one["device_id"]: one["last_seen_at"] for one in devices}
+
+        async def pairs(device_ids: list[str]) -> None:
+            for number in range(PAIRS // 10):
+                device_id = device_ids[number % len(device_ids)]
+                async with session.post(f"/api/v1/devices/{device_id}/heartbeat") as answer:
+                    assert answer.status == 204
+                if number % 2:
+                    seen = await read(f"/api/v1/devices/{device_id}")
+                else:
+                    seen = await read("/api/v1/devices?group_id=family&seen_within=1h")
+                if seen.get(device_id, "2020") < "2021":
+                    stale.append(device_id)
+
+        share = DEVICES // 10
+        some = [workers.device_ids[n * share : (n + 1) * share] for n in range(10)]
+        await asyncio.gather(*map(pairs, some))
+    assert stale == []
+    metrics = await workers.metrics()
+    requests = [
+        metrics.total("activity_worker_requests_total", worker=str(number)) for number in (1, 2)
+    ]
+    assert min(requests) > PAIRS / 4  # both have answered
+
+
+async def test_a_live_stream_shows_touches_of_all_workers(workers):
+    """Ticks carry what other workers were sent, and the statistics of all."""
+    async with (
+        workers.kept() as session,
+        workers.fresh() as others,
+        live(session, workers.key) as stream,
+    ):
+        old = {one["seen"] for one in stream.devices.values()}
+        assert len(stream.devices) == DEVICES
+        for device_id in workers.device_ids:
+            async with others.post(f"/api/v1/devices/{device_id}/heartbeat") as answer:
+                assert answer.status == 204
+        await stream.until(
+            lambda shown: all(one["seen"] > max(old) for one in shown.devices.values())
+        )
+        # Registration was one touch of each device, in workers that are gone.
+        await stream.until(
+            lambda shown: shown.service and shown.service["devices"]["touches"] == DEVICES
+        )
+        assert stream.service["devices"]["pending"] == DEVICES
+
+
+async def test_a_worker_that_hangs_is_named_and_delays_a_listing_little(workers):
+    """The listing comes without its touches, and says so; as does a metric."""
+    (stopped, _) = workers.pids()
+    async with workers.kept() as session:
+        # Connections to both; those of the worker that is stopped do not answer.
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    begun = loop.time()
+                    try:
+                        async with (
+                            asyncio.timeout(5),
+                            session.get("/api/v1/devices?group_id=family") as answer,
+                        ):
+                            missing = answer.headers["X-Missing-Workers"]
+                            took_s = loop.time() - begun
+                            break
+                    except TimeoutError:
+                        pass
+            assert missing in ("1", "2")
+            assert took_s < 3
+            begun = loop.time()
+            async with session.get("/metrics") as answer:
+                text = await answer.text()
+            assert 'activity_workers{state="unresponsive"} 1.0' in text
+            assert "activity_worker_unanswered_questions_total 1" in text
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        await workers.ready(2)
+        async with session.get("/api/v1/devices?group_id=family") as answer:
+            assert answer.status == 200

@@ -27,6 +27,8 @@ from tracker.postgres._driver import _releasing
 HEARTBEATS = 300
 GENEROUS_S = 20.0
 """For all heartbeats of a test. Were each to wait for the database, they would take minutes."""
+SOON = {"shutdown_deadline_s": 0.5}
+"""Settings of a tracker that stops soon while the database is away."""
 
 
 @pytest.fixture(scope="module")
@@ -330,14 +332,15 @@ async def test_a_process_that_starts_in_an_outage_knows_what_the_last_one_knew(s
         key = service.key
     server.stop()
     with capture_logs() as logs:
-        async with running(dsn, key=key) as service:
+        async with running(dsn, key=key, tracker=SOON) as service:
             async with asyncio.timeout(GENEROUS_S):
                 while (await service.heartbeat(device_id)).status != 204:
                     await asyncio.sleep(0.01)
             assert (await service.heartbeat(str(uuid.uuid4()))).status == 503
             assert (await service.heartbeat(device_id, key="ak_" + "A" * 43)).status == 503
     assert "directory.restored" in [line["event"] for line in logs]
-    async with running(dsn, key=key, auth={"stale_limit_s": 0.001, "refresh_s": 0.001}) as service:
+    stale = {"stale_limit_s": 0.001, "refresh_s": 0.001}
+    async with running(dsn, key=key, auth=stale, tracker=SOON) as service:
         assert (await service.heartbeat(device_id)).status == 503
     server.start()
 

@@ -220,6 +220,7 @@ for _name, _documentation in {
     "scale": "The cost of a row, with a thousand to a million keys.",
     "scrape": "The cost of a scrape, with a million keys pending.",
     "slow": "The effect of an abusive API key on other clients.",
+    "workers": "The cost of a request with several workers, and how evenly they share them.",
     "peers": "Comparison with other systems that track activity in batches.",
     "all": "Every benchmark, in under ten minutes.",
 }.items():

@@ -31,6 +31,7 @@ from benchmarks.harness.metrics import Metrics, scrape
 from benchmarks.harness.service import running_service
 
 _CLIENTS: Final = 16
+_WORKERS: Final = 2
 _KEY_NAME: Final = "demo"
 _KEY_VALID_S: Final = 86_400
 _SETTLED_WITHIN_S: Final = 30
@@ -73,16 +74,19 @@ async def demo(settings: Settings, console: Console, *, leave: bool) -> int:
     console.print("reading one hour of 91 aircraft over Paris ...")
     fleet, reports = read_fleet()
     with configured_server(settings.database) as dsn:
+        workers = max(_WORKERS, settings.server.workers)
         environment = {
             "ACTIVITY__DATABASE__URL": dsn,
             "ACTIVITY__DATABASE__AUTO_MIGRATE": "true",
+            "ACTIVITY__SERVER__WORKERS": str(workers),
         }
         async with (
             running_service(url, environment, folder / "demo.log"),
             _lent_key(settings, dsn) as key,
             aiohttp.ClientSession(url, headers={"X-API-Key": key}) as session,
         ):
-            console.print(f"the service listens at {url}, its log is {folder / 'demo.log'}")
+            log_file = folder / "demo.log"
+            console.print(f"{workers} workers listen at {url}, their log is {log_file}")
             await _register(session, fleet)
             replay = await _replay(session, reports, console)
             metrics = await _settled(session)

@@ -22,7 +22,19 @@ from benchmarks.harness.report import (
     write_results,
 )
 from benchmarks.harness.testbed import Testbed
-from benchmarks.suites import flood, flush, http, ingest, live, peers, scale, scrape, slow, touch
+from benchmarks.suites import (
+    flood,
+    flush,
+    http,
+    ingest,
+    live,
+    peers,
+    scale,
+    scrape,
+    slow,
+    touch,
+    workers,
+)
 
 FOLDER: Final = Path(".activity/benchmarks")
 
@@ -38,6 +50,7 @@ BENCHMARKS: Final[Mapping[str, tuple[Suite, int]]] = {
     "scale": (scale.scale, scale.STEPS),
     "scrape": (scrape.scraping, scrape.STEPS),
     "slow": (slow.slow, slow.STEPS),
+    "workers": (workers.workers, workers.STEPS),
     "peers": (peers.peers, peers.STEPS),
 }
 """Each suite by its name, with the number of steps that its progress has."""

@@ -1,24 +1,19 @@
 """The live stream: what is seen of a group while one watches, and what it may not cost."""
 
-import asyncio
 import time
 import uuid
-from contextlib import AsyncExitStack
 
 import pytest
-from structlog.testing import capture_logs
 
-from api.live import group, hub, queries, snapshot
-from api.live.snapshot import GroupSnapshot
+from api.live import group
+from tests.support.live_groups import LONG_AGO, no_streams_left, stored
 from tests.support.service import REPORT, T0_MS, running
-from tests.support.sse import PATIENCE_S, live
-
-LONG_AGO = 1000
+from tests.support.sse import live
 
 
 @pytest.fixture(autouse=True)
-def in_a_hurry(request, monkeypatch):
-    """Only one test is about the pace itself."""
+def fast_ticks(request, monkeypatch):
+    """Ticks come ten times a second, except in the one test of the real pace."""
     if "real_pace" not in request.fixturenames:
         monkeypatch.setattr(group, "TICK_S", 0.1)
         monkeypatch.setattr(group, "_REFRESH_EVERY_S", 0.2)
@@ -27,19 +22,6 @@ def in_a_hurry(request, monkeypatch):
 @pytest.fixture
 def real_pace() -> None:
     """As shipped."""
-
-
-async def stored(db, *names: str, group_id: str = "family") -> list[str]:
-    """Store devices that were seen long ago, and return their ids."""
-    return [
-        await db.fetchval(
-            "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
-            "VALUES (gen_random_uuid(), $1, $2, 'android', to_timestamp($3)) "
-            "RETURNING device_id::text",
-            *(name, group_id, LONG_AGO),
-        )
-        for name in names
-    ]
 
 
 async def test_a_heartbeat_is_in_the_next_tick(service, db, real_pace):
@@ -241,127 +223,6 @@ async def test_an_open_stream_touches_its_api_key_again(service, db, monkeypatch
         assert service.touches()["devices"] == 0
 
 
-async def no_streams_left(service) -> None:
-    """Wait until it has been noticed that all have left."""
-    async with asyncio.timeout(PATIENCE_S):
-        while (await service.metrics()).total("live_streams"):
-            await asyncio.sleep(0.05)
-
-
-async def test_a_stream_beyond_the_limit_gets_503_until_another_has_ended(dsn):
-    """The service counts a stream until it notices that the client has disconnected."""
-    async with running(dsn, live={"max_streams": 2}) as service:
-        other, third = await service.make_key(), await service.make_key()
-        async with live(service.client, service.key), live(service.client, other, "others"):
-            # A key without streams: the limit per API key does not apply to it.
-            answer = await service.call("GET", "/api/v1/live?group_id=family", key=third)
-            assert answer.status == 503
-            assert int(answer.headers["Retry-After"]) > 0
-            body = await answer.json()
-            assert body["error"] == "too_many_streams"
-            assert "live.max_streams" in body["message"]
-        await no_streams_left(service)
-        async with live(service.client, service.key) as seen:
-            await seen.until(lambda _: seen.ticks)
-
-
-async def test_denied_streams_of_many_groups_leave_nothing_in_memory(dsn):
-    """Who only asks, as HEAD does, takes no place from those who watch."""
-    async with (
-        running(dsn, live={"max_streams": 4}) as service,
-        live(service.client, service.key) as seen,
-    ):
-        for number in range(20):
-            answer = await service.call("HEAD", f"/api/v1/live?group_id=group-{number}")
-            assert answer.status == 200
-        ticks = seen.ticks
-        await seen.until(lambda _: seen.ticks > ticks + 2)
-
-
-async def test_streams_that_end_leave_nothing_in_memory(service, db):
-    """Neither tasks nor counts nor groups, nor a connection that is in use."""
-    await stored(db, "A")
-    before = set(map(asyncio.Task.get_name, asyncio.all_tasks()))
-    for batch in range(20):
-        async with AsyncExitStack() as stack:
-            for number in range(20):
-                watching = live(service.client, service.key, f"group-{(batch + number) % 5}")
-                await stack.enter_async_context(watching)
-    await no_streams_left(service)
-    async with asyncio.timeout(PATIENCE_S):
-        while any(
-            name not in before and not name.startswith("Task-")
-            for name in map(asyncio.Task.get_name, asyncio.all_tasks())
-        ):
-            await asyncio.sleep(0.05)
-    assert (await service.metrics()).total("database_in_use_connections", pool="live") == 0
-
-
-async def test_beyond_so_many_devices_no_further_group_is_watched(service, db, monkeypatch):
-    """Whoever watches goes on, and others may watch the same group."""
-    monkeypatch.setattr(hub, "_MAX_DEVICES", 3)
-    await stored(db, "A", "B")
-    await stored(db, "C", "D", group_id="others")
-    async with live(service.client, service.key) as seen:
-        answer = await service.call("GET", "/api/v1/live?group_id=others")
-        assert answer.status == 503
-        assert int(answer.headers["Retry-After"]) > 0
-        assert (await answer.json())["error"] == "too_many_streams"
-        async with live(service.client, service.key) as other:
-            await other.until(lambda _: other.ticks > 1)
-        ticks = seen.ticks
-        await seen.until(lambda _: seen.ticks > ticks + 2)
-    await no_streams_left(service)
-    async with asyncio.timeout(PATIENCE_S):
-        while any(task.get_name() == "live-family" for task in asyncio.all_tasks()):
-            await asyncio.sleep(0.05)
-    async with live(service.client, service.key, "others") as seen:
-        assert len(seen.devices) == 2
-
-
-async def test_a_crash_of_the_snapshot_ends_streams_and_is_logged_once(service, monkeypatch):
-    """So that they come again at the pace of who is refused, not over and over."""
-    monkeypatch.setattr(GroupSnapshot, "changes", None)
-    with capture_logs() as logs:
-        for _ in range(2):
-            answer = await service.call("GET", "/api/v1/live?group_id=family")
-            assert answer.status == 503
-    monkeypatch.undo()
-    monkeypatch.setattr(group, "TICK_S", 0.1)
-    with capture_logs() as later:
-        async with live(service.client, service.key) as seen:
-            monkeypatch.setattr(GroupSnapshot, "changes", None)
-            assert await seen.ends() == "unavailable"
-            assert seen.hellos == 1
-    crashes = [entry for entry in logs + later if entry["event"] == "live.crashed"]
-    assert [(entry["group_id"], entry["times"]) for entry in crashes] == [("family", 1)]
-
-
-async def test_a_group_that_is_worn_out_starts_over(service, db, monkeypatch):
-    """Watchers get a new snapshot, and see what all others see."""
-    monkeypatch.setattr(snapshot, "_MAX_NUMBERS", 2)
-    (first,) = await stored(db, "A")
-    async with live(service.client, service.key) as seen:
-        (second, third) = await stored(db, "B", "C")
-        await seen.until(lambda _: seen.hellos == 2 and seen.ready)
-        assert {one["device_id"] for one in seen.devices.values()} == {first, second, third}
-
-
-async def test_the_number_of_devices_beyond_the_limit_is_sent(service, db, monkeypatch):
-    """Of a group that was whole when one began to watch, and of one that grows at its end."""
-    monkeypatch.setattr(group, "_REFRESHES_PER_COUNT", 1)
-    monkeypatch.setattr(group, "MAX_DEVICES", 2)
-    monkeypatch.setattr(queries, "_SUMMARY", queries._SUMMARY.replace("LIMIT 10000", "LIMIT 2"))
-    await stored(db, "A")
-    async with live(service.client, service.key) as seen:
-        assert seen.hello["of"] == 1
-        await stored(db, "B")
-        await seen.until(lambda _: seen.hello["of"] == 2)
-        await stored(db, "C", "D")
-        await seen.until(lambda _: seen.hello["of"] == 4)
-        assert len(seen.devices) == 2
-
-
 async def test_without_tracking_the_times_of_the_database_are_sent(dsn, db):
     """Nobody is tracked by this process; others may, and write."""
     (device_id,) = await stored(db, "A")
@@ -383,28 +244,3 @@ async def test_a_clock_that_runs_ahead_shows_no_future(service, db, monkeypatch)
         service.tracker.touch("devices", device_id)
         await seen.until(lambda _: seen.named(device_id)["seen"] > LONG_AGO)
         assert seen.named(device_id)["seen"] <= seen.now
-
-
-async def test_ten_thousand_devices_are_sent_in_pieces_without_a_stall(service, db):
-    """The first of them by name, with their positions, and all is right to the last."""
-    await db.execute(
-        "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
-        "SELECT gen_random_uuid(), to_char(i, 'FM00000'), 'family', 'p', to_timestamp(1000 + i) "
-        "FROM generate_series(1, 10010) i"
-    )
-    await db.execute(
-        "INSERT INTO locations (device_id, captured_at, latitude, longitude, accuracy) "
-        "SELECT device_id, to_timestamp(display_name::int), 1, 2, 3 FROM devices"
-    )
-    async with live(service.client, service.key) as seen:
-        assert (seen.hello["devices"], seen.hello["of"]) == (10_000, 10_010)
-        shown = {one["display_name"]: one for one in seen.devices.values()}
-        assert len(shown) == 10_000
-        for i in range(1, 10_001):
-            one = shown[f"{i:05}"]
-            assert (one["seen"], one["location"]) == (1000 + i, [1, 2, 3, 1000 * i])
-        last = shown["10000"]["device_id"]
-        for one in shown.values():
-            service.tracker.touch("devices", one["device_id"])
-        await seen.until(lambda _: seen.named(last)["seen"] > 20_000)
-        assert min(one["seen"] for one in seen.devices.values()) > 20_000

@@ -1,55 +1,14 @@
 """Cached look-ups: fresh ones cost nothing, misses share a query, an outage is bridged."""
 
 import asyncio
-from collections.abc import Iterable
 
 import pytest
 from structlog.testing import capture_logs
 
 from api.access import lookup
-from api.access.lookup import CachedLookup
-from api.config import AuthSettings
 from api.logs import REQUEST_ID
-from tests.support.stores import Clock
+from tests.support.lookup_rig import SETTINGS, Rig, counts, turn
 from tracker import StoreUnavailable
-
-SETTINGS = AuthSettings(
-    refresh_s=30,
-    stale_limit_s=900,
-    negative_ttl_s=2,
-    cache_size=100,
-    negative_cache_size=5,
-    max_waiting=50,
-)
-
-
-class Table:
-    """What is looked up: rows, how often it was asked, and whether it answers."""
-
-    def __init__(self) -> None:
-        self.rows = {key: f"row {key}" for key in range(1000)}
-        self.queries: list[list[int]] = []
-        self.away = False
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def load(self, keys: Iterable[int]) -> dict[int, str]:
-        self.queries.append(list(keys))
-        await self.gate.wait()
-        if self.away:
-            raise StoreUnavailable("away")
-        return {key: self.rows[key] for key in keys if key in self.rows}
-
-
-class Rig:
-    """A cache in front of a table, and the time."""
-
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.table = Table()
-        self.cache: CachedLookup[int, str] = CachedLookup(
-            "rows", self.table.load, SETTINGS, monotonic=self.clock
-        )
 
 
 @pytest.fixture
@@ -57,16 +16,6 @@ async def rig():
     rig = Rig()
     yield rig
     await rig.cache.close()
-
-
-def counts(rig) -> tuple[int, int]:
-    """Return how many look-ups were hits, and how many misses."""
-    return rig.cache.hits, rig.cache.misses
-
-
-async def turn(times: int = 20) -> None:
-    for _ in range(times):
-        await asyncio.sleep(0)
 
 
 async def test_a_known_row_is_asked_for_once(rig):
@@ -139,19 +88,6 @@ async def test_an_entry_is_as_old_as_its_query(rig):
     assert rig.cache.cached(1) == "row 1"
     rig.clock.now += 1
     assert rig.cache.cached(1) is None
-
-
-async def test_a_slow_lookup_lets_no_revoked_key_in(rig):
-    """Nothing that may have been revoked is served before the database has responded."""
-    await rig.cache.get(1)
-    del rig.table.rows[1]
-    rig.cache.invalidate()
-    rig.table.gate.clear()
-    waiting = asyncio.create_task(rig.cache.get(1))
-    await asyncio.sleep(0.7)
-    assert not waiting.done()
-    rig.table.gate.set()
-    assert await waiting is None
 
 
 async def test_a_much_older_entry_waits_for_the_table(rig):
@@ -259,22 +195,6 @@ async def test_what_is_known_is_looked_up_before_and_in_spite_of_a_flood(rig):
     await asyncio.wait(flood)
 
 
-async def test_a_failure_of_long_ago_lets_no_revoked_key_in(rig):
-    """Once the database has answered anybody, who comes next waits for it again."""
-    await rig.cache.get(1)
-    rig.clock.now += 31
-    rig.table.away = True
-    assert await rig.cache.get(1) == "row 1"
-    await turn()
-    rig.table.away = False
-    del rig.table.rows[1]
-    rig.cache.invalidate()
-    assert await rig.cache.get(1) == "row 1"  # a failure of just now: not asked at once
-    rig.clock.now += 1
-    rig.cache.note_available()
-    assert await rig.cache.get(1) is None
-
-
 async def test_close_ends_all_waiting_lookups():
     """Strangers that rest are given up like look-ups that are under way."""
     rig = Rig()
@@ -284,80 +204,6 @@ async def test_close_ends_all_waiting_lookups():
     await rig.cache.close()
     await asyncio.wait((waiting,))
     assert waiting.cancelled()
-
-
-async def test_after_a_change_nothing_is_believed_before_it_was_looked_up_again(rig):
-    """A revoked key is refused at once, a key that is still good stays good."""
-    await asyncio.gather(rig.cache.get(1), rig.cache.get(2))
-    del rig.table.rows[1]
-    rig.clock.now += 1
-    rig.cache.invalidate()
-    assert rig.cache.cached(1) is rig.cache.cached(2) is None
-    assert await rig.cache.get(1) is None
-    assert await rig.cache.get(2) == "row 2"
-    assert rig.cache.cached(2) == "row 2"
-
-
-async def test_a_change_right_before_an_outage_denies_no_request(rig):
-    """What cannot be looked up again is believed, as in any outage."""
-    await rig.cache.get(1)
-    rig.clock.now += 1
-    rig.cache.invalidate()
-    rig.table.away = True
-    for _ in range(5):
-        assert await rig.cache.get(1) == "row 1"
-
-
-async def test_an_answer_from_before_a_change_is_not_believed(rig):
-    """A look-up that was under way when keys changed may have read the old row."""
-    rig.table.gate.clear()
-    early = asyncio.create_task(rig.cache.get(1))
-    await turn()
-    rig.cache.invalidate()
-    late = asyncio.create_task(rig.cache.get(1))
-    await turn()
-    rig.table.gate.set()
-    assert await early == await late == "row 1"
-    assert rig.table.queries == [[1], [1]]
-
-
-async def test_an_answer_from_before_a_change_bridges_an_outage(rig):
-    """Who is let in for the first time just when keys change is known from then on."""
-    rig.table.gate.clear()
-    first = asyncio.create_task(rig.cache.get(1))
-    unknown = asyncio.create_task(rig.cache.get(5000))
-    await turn()
-    rig.cache.invalidate()
-    rig.table.gate.set()
-    assert (await first, await unknown) == ("row 1", None)
-    assert rig.cache.cached(1) is None
-    rig.table.rows[5000] = "new"
-    assert await rig.cache.get(5000) == "new"
-    rig.table.away = True
-    assert await rig.cache.get(1) == "row 1"
-
-
-async def test_a_look_up_from_before_a_registration_does_not_undo_it(rig):
-    """That a device was unknown is not remembered of one that has just been registered."""
-    rig.table.gate.clear()
-    early = asyncio.create_task(rig.cache.get(5000))
-    await turn()
-    rig.cache.put(5000, "new")
-    rig.table.gate.set()
-    assert await early is None
-    assert await rig.cache.get(5000) == "new"
-
-
-async def test_a_look_up_from_before_a_removal_does_not_undo_it(rig):
-    """Nor is a device that has just been deactivated remembered as active."""
-    rig.table.gate.clear()
-    early = asyncio.create_task(rig.cache.get(1))
-    await turn()
-    rig.cache.discard(1)
-    del rig.table.rows[1]
-    rig.table.gate.set()
-    await early
-    assert await rig.cache.get(1) is None
 
 
 async def test_a_look_up_speaks_in_nobodys_name(rig):

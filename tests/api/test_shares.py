@@ -5,8 +5,7 @@ import json
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import aiohttp
 import asyncpg
@@ -16,21 +15,18 @@ from structlog.testing import capture_logs
 
 from api.access.keys import create_key
 from api.config import PREFIX, DatabaseSettings
-from api.http import pieces, shares
+from api.http import pieces
 from api.http.limits import BODY_BYTES
 from api.http.pieces import PIECE_BYTES
-from api.http.responses import ApiError
-from api.http.shares import Shares
 from api.postgres.database import open_database
 from benchmarks.harness.service import running_service
 from tests.support.raw_client import PATIENCE_S, ListeningService, free_port, listening
 from tests.support.service import T0_MS, Service, running
-from tests.support.sse import live
+from tests.support.slow_clients import SMALL_BUFFER_BYTES, asked, slow_session, status
 from tracker.instrumentation import LogThrottle
 
 DEVICES = 3000
 LISTING = "/api/v1/devices?group_id=many&limit=10000"
-SMALL_BUFFER_BYTES = 4096
 DEAF_CLIENTS = 60
 MOST_GROWTH_BYTES = 30 << 20
 
@@ -60,41 +56,6 @@ async def ids(db: asyncpg.Connection) -> list[str]:
 async def held(service: Service | ListeningService) -> float:
     """Return what requests hold of the limits, without what the scrape holds that says so."""
     return (await service.metrics()).total("limits_held") - BODY_BYTES
-
-
-@asynccontextmanager
-async def asked(port: int, path: str, key: str) -> AsyncIterator[socket.socket]:
-    """Send a request over a connection that takes little, and read nothing."""
-    loop = asyncio.get_running_loop()
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
-        client.settimeout(0)
-        await loop.sock_connect(client, ("127.0.0.1", port))
-        await loop.sock_sendall(
-            client, f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode()
-        )
-        yield client
-
-
-async def status(client: socket.socket) -> int:
-    """Return the status of the response, of which no more is read."""
-    async with asyncio.timeout(PATIENCE_S):
-        line = await asyncio.get_running_loop().sock_recv(client, len("HTTP/1.1 200"))
-    return int(line.split()[1])
-
-
-@asynccontextmanager
-async def slow_session() -> AsyncIterator[aiohttp.ClientSession]:
-    """A client whose buffers hold little, so that it is sent what it reads and not much more."""
-
-    def small(address: aiohttp.AddrInfoType) -> socket.socket:
-        made = socket.socket(address[0], address[1])
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
-        return made
-
-    connector = aiohttp.TCPConnector(socket_factory=small)
-    async with aiohttp.ClientSession(connector=connector, read_bufsize=1024) as session:
-        yield session
 
 
 async def test_clients_that_read_nothing_cost_little_memory(dsn, many, tmp_path):
@@ -314,36 +275,6 @@ async def test_heartbeats_and_uploads_of_others_are_served_beside_loops_of_large
     assert served > 3 * listed
 
 
-async def test_streams_of_one_api_key_leave_room_for_others(dsn):
-    """It gets its share, then 503; another API key still gets streams."""
-    async with running(dsn, live={"max_streams": 8}, limits={"streams_per_key": 3}) as service:
-        other = await service.make_key()
-        async with AsyncExitStack() as stack:
-            for key in (service.key, other):
-                for _ in range(3):
-                    await stack.enter_async_context(live(service.client, key))
-                answer = await service.call("GET", "/api/v1/live?group_id=family", key=key)
-                assert answer.status == 503
-                assert int(answer.headers["Retry-After"]) > 0
-                error = await answer.json()
-                assert error["error"] == "too_many_streams"
-                assert "limits.streams_per_key" in error["message"]
-        metrics = await service.metrics()
-        assert metrics.total("live_denied_streams_total", limit="streams_per_key") == 2
-        assert metrics.total("live_denied_streams_total", limit="max_streams") == 0
-
-
-async def test_one_api_key_gets_half_of_all_streams_at_most(dsn):
-    """Whatever its share is set to."""
-    async with running(dsn, live={"max_streams": 4}) as service, AsyncExitStack() as stack:
-        for _ in range(2):
-            await stack.enter_async_context(live(service.client, service.key))
-        answer = await service.call("GET", "/api/v1/live?group_id=family")
-        assert answer.status == 503
-        other = await service.make_key()
-        await stack.enter_async_context(live(service.client, other))
-
-
 async def test_tracks_and_documents_are_sent_in_pieces_too(dsn, db):
     """With their length, to a client that reads slowly, and with nothing held in the end."""
     async with listening(dsn) as service, slow_session() as session:
@@ -365,87 +296,3 @@ async def test_tracks_and_documents_are_sent_in_pieces_too(dsn, db):
                 assert int(response.headers["Content-Length"]) == len(body) > PIECE_BYTES
                 json.loads(body)
         assert await held(service) == 0
-
-
-async def granted(tasks: list[asyncio.Task]) -> list[int]:
-    """Return which of some tasks are done, after all that can run has run."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-    return [number for number, task in enumerate(tasks) if task.done()]
-
-
-async def test_api_keys_take_turns():
-    """What is given back goes to the keys in turns, however many requests of one of them wait."""
-    one = Shares("x", capacity=1, per_key=1, amount=1, wait_s=PATIENCE_S)
-    share = await one.take("a")
-    waiting = [asyncio.create_task(one.take(key)) for key in "aaabbc"]
-    assert await granted(waiting) == []
-    assert (one.held, one.waiting) == (1, 6)
-    order: list[int] = []
-    while len(order) < len(waiting):
-        share.give_back()
-        (following,) = set(await granted(waiting)) - set(order)
-        order.append(following)
-        share = waiting[following].result()
-    assert ["aaabbc"[number] for number in order] == ["a", "b", "c", "a", "b", "a"]
-    share.give_back()
-    assert (one.held, one.waiting, one.denied) == (0, 0, 0)
-
-
-async def test_an_api_key_that_holds_its_part_waits_although_there_is_more():
-    """Another one gets it at once, though it came later."""
-    one = Shares("x", capacity=3, per_key=2, amount=1, wait_s=PATIENCE_S)
-    held = [await one.take("a"), await one.take("a")]
-    waiting = [asyncio.create_task(one.take("a"))]
-    assert await granted(waiting) == []
-    held.append(await one.take("b"))
-    held[0].give_back()
-    assert await granted(waiting) == [0]
-    assert one.held == 3
-    for share in (*held, waiting[0].result()):
-        share.give_back()
-    assert one.held == 0
-
-
-async def test_a_request_waits_for_its_share_for_a_bounded_time(monkeypatch):
-    """Then it gets 503, and so does one that finds too many waiting; nothing is left of either."""
-    monkeypatch.setattr(shares, "_MAX_WAITING_PER_KEY", 2)
-    one = Shares("reads", capacity=1, per_key=1, amount=1, wait_s=0.05)
-    share = await one.take(7)
-    with capture_logs() as logs:
-        waiting = [asyncio.create_task(one.take(7)) for _ in range(5)]
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert all(isinstance(result, ApiError) for result in results)
-    assert {(result.status, result.code) for result in results} == {(503, "too_busy")}
-    assert all(int(result.headers["Retry-After"]) > 0 for result in results)
-    assert (one.denied, one.waiting, one.held) == (5, 0, 1)
-    (entry,) = logs
-    assert entry == {
-        "event": "limits.denied",
-        "log_level": "warning",
-        "limit": "reads",
-        "key_id": 7,
-        "times": 1,
-    }
-    begun = asyncio.create_task(one.take(7, begun=True))
-    abandoned = asyncio.create_task(one.take(7))
-    await granted([begun])
-    abandoned.cancel()
-    await asyncio.wait([abandoned])
-    share.give_back()
-    (await begun).give_back()
-    assert (one.denied, one.waiting, one.held) == (5, 0, 0)
-
-
-async def test_a_share_that_is_too_large_for_its_limit_is_given_alone():
-    """So that a limit that is set too low lets requests through one at a time."""
-    one = Shares("x", capacity=10, per_key=5, amount=100, wait_s=PATIENCE_S)
-    share = await one.take("a")
-    waiting = [asyncio.create_task(one.take("b"))]
-    assert await granted(waiting) == []
-    share.resize(200)
-    assert one.held == 200
-    del share  # what is forgotten gives itself back
-    assert await granted(waiting) == [0]
-    waiting[0].result().give_back()
-    assert one.held == 0

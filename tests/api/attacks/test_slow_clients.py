@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from api.http.connections import Connection
-from tests.api.test_shares import asked
 from tests.support.raw_client import PATIENCE_S, listening
 from tests.support.service import REPORT
+from tests.support.slow_clients import asked
 
 DEVICES = 5000
 PACKETS = 10_000

@@ -1,0 +1,142 @@
+"""Liveness and readiness: what they check, and what they report."""
+
+import asyncio
+
+import pytest
+import structlog
+
+from api.postgres.database import Database
+from tests.support.service import Service
+from tracker import FlushError, StoreUnavailable
+
+READY = {"status": "ready", "problems": [], "degraded": [], "warnings": []}
+
+
+async def test_liveness_depends_on_the_event_loop_alone(service, db, monkeypatch):
+    """Whatever is wrong, a restart would mend nothing; readiness tells all of it at once."""
+    await service.heartbeat(await service.register())
+    await db.execute("ALTER TABLE devices RENAME TO elsewhere")
+    with structlog.testing.capture_logs():
+        with pytest.raises(FlushError):
+            await service.tracker.flush()
+        service.tracker.buffers["devices"].journal.append(None, 0)  # no key: it can't be appended
+
+    async def away(*_arguments: object, **_options: object) -> None:
+        raise StoreUnavailable("it is away")
+
+    monkeypatch.setattr(Database, "fetch", away)
+    answer = await service.call("GET", "/api/health/ready", key="")
+    assert (answer.status, await answer.json()) == (
+        200,
+        {
+            "status": "ready",
+            "problems": [],
+            "degraded": ["database"],
+            "warnings": ["flush.devices", "journal.devices"],
+        },
+    )
+    for path in ("/api/health", "/api/health/live"):
+        answer = await service.call("GET", path, key="")
+        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+    await db.execute("ALTER TABLE elsewhere RENAME TO devices")
+
+
+async def test_readiness_tells_what_is_wrong(service, db):
+    """A missing table is said with the words of the database, until it is back."""
+    device_id = await service.register()
+
+    async def permanent_error() -> float:
+        return (await service.metrics()).total("activity_flush_permanent_error", target="devices")
+
+    await db.execute("ALTER TABLE devices RENAME TO elsewhere")
+    await service.heartbeat(device_id)
+    with pytest.raises(FlushError, match="does not exist"):
+        await service.tracker.flush()
+    answer = await service.call("GET", "/api/health/ready")
+    body = await answer.json()
+    assert (answer.status, body["status"]) == (200, "ready")
+    assert body["warnings"] == ["flush.devices"]
+    assert 'relation "devices" does not exist' in body["details"]["flush.devices"]
+    assert await permanent_error() == 1
+    await db.execute("ALTER TABLE elsewhere RENAME TO devices")
+    await service.tracker.flush()
+    answer = await service.call("GET", "/api/health/ready", key="")
+    assert (answer.status, await answer.json()) == (200, READY)
+    assert await permanent_error() == 0
+
+
+async def test_a_journal_with_a_gap_is_a_warning_but_the_service_stays_ready(service):
+    """It works from memory, and a disk that is full for all processes must not end them all."""
+    device_id = await service.register()
+    with structlog.testing.capture_logs():
+        service.tracker.buffers["devices"].journal.append(None, 0)  # no key: it can't be appended
+    answer = await service.call("GET", "/api/health/ready")
+    body = await answer.json()
+    assert (answer.status, body["status"], body["problems"]) == (200, "ready", [])
+    assert body["warnings"] == ["journal.devices"]
+    assert "a crash would lose touches" in body["details"]["journal.devices"]
+    await service.heartbeat(device_id)
+    await service.tracker.flush()
+    answer = await service.call("GET", "/api/health/ready", key="")
+    assert (answer.status, await answer.json()) == (200, READY)
+
+
+async def readiness_warns(service: Service, warnings: list[str]) -> None:
+    """Return when readiness has these warnings; the process is ready all the time."""
+    async with asyncio.timeout(10):
+        while True:
+            answer = await service.call("GET", "/api/health/ready", key="")
+            assert answer.status == 200
+            if (await answer.json())["warnings"] == warnings:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_readiness_tells_that_revocations_cannot_be_seen(service, db):
+    """Without the table that counts changes, keys are looked up anew, and the fault is shown."""
+    device_id = await service.register()
+
+    async def lag_s() -> float:
+        return (await service.metrics()).total("auth_revocation_lag_seconds")
+
+    with structlog.testing.capture_logs() as logs:
+        await db.execute("ALTER TABLE key_revision RENAME TO elsewhere")
+        await readiness_warns(service, ["revocations"])
+        blind = await lag_s()
+        await db.execute("ALTER TABLE api_keys DISABLE TRIGGER ALL")
+        await db.execute("UPDATE api_keys SET revoked_at = now()")
+        async with asyncio.timeout(10):
+            while (await service.heartbeat(device_id)).status != 401:
+                await asyncio.sleep(0.01)
+        longer_blind = await lag_s()
+        assert longer_blind > blind
+        await db.execute("ALTER TABLE elsewhere RENAME TO key_revision")
+        await readiness_warns(service, [])
+        async with asyncio.timeout(10):
+            while await lag_s() >= longer_blind:
+                await asyncio.sleep(0.01)
+    assert [entry["event"] for entry in logs] == ["revocations.failed", "revocations.healthy"]
+
+
+async def test_readiness_asks_the_database_once_however_many_ask(service, monkeypatch):
+    """Anybody may ask, so asking costs the database little."""
+    asked = []
+    fetch = Database.fetch
+
+    async def counting(self, statement, *arguments, **options):
+        if "schema_version" in statement:
+            asked.append(statement)
+        return await fetch(self, statement, *arguments, **options)
+
+    monkeypatch.setattr(Database, "fetch", counting)
+    ready = (service.call("GET", "/api/health/ready", key="") for _ in range(50))
+    assert {answer.status for answer in await asyncio.gather(*ready)} == {200}
+    assert 1 <= len(asked) <= 5
+
+
+async def test_readiness_knows_an_old_schema(service, db):
+    """A service that runs ahead of its migrations says so."""
+    await db.execute("UPDATE activity_schema_version SET version_num = '0001'")
+    answer = await service.call("GET", "/api/health/ready")
+    assert answer.status == 503
+    assert "0001" in (await answer.json())["details"]["migrations"]

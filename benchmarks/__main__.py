@@ -214,6 +214,7 @@ for _name, _documentation in {
     "touch": "The cost of a touch, in time and in memory.",
     "flush": "The throughput of flushes, and their cost.",
     "http": "The cost of tracking for requests, compared with other designs.",
+    "cost": "The first part of http: the CPU time of a request.",
     "ingest": "Batch commits of uploads, compared with an INSERT for each.",
     "flood": "The effect of a flood of wrong API keys on valid clients.",
     "live": "The cost of live streams for heartbeats.",

@@ -59,6 +59,11 @@ class Contender:
         size: int = psutil.Process(self.pid).memory_info().rss
         return size
 
+    def cpu_s(self) -> float:
+        """Return the CPU time that the process has used, in seconds."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
+
     async def metrics(self) -> Metrics:
         """Scrape its metrics."""
         async with aiohttp.ClientSession() as session:

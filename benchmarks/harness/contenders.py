@@ -3,6 +3,7 @@
 `python -m benchmarks.harness.contenders NAME` serves one of them, with the service's own settings
 from the environment. All have the same routes, the same authentication and the same Postgres.
 
+- bare: an application of aiohttp with nothing but the route of heartbeats, which answers 204.
 - none: nothing is tracked; the difference to it is the cost of tracking.
 - ours: as shipped.
 - unjournaled: as ours, but without a journal: pending touches are only in memory.
@@ -192,6 +193,30 @@ def _storm_on_signal(tracker: Tracker, keys: list[str]) -> None:
     loop.add_signal_handler(signal.SIGUSR1, lambda: storms.append(loop.create_task(storm())))
 
 
+async def _no_content(_request: web.Request) -> web.Response:
+    return web.Response(status=204)
+
+
+async def _ready(_request: web.Request) -> web.Response:
+    return web.Response()
+
+
+@asynccontextmanager
+async def _bare(port: int) -> AsyncIterator[None]:
+    """Serve what aiohttp does for a heartbeat without any of our code."""
+    app = web.Application()
+    app.router.add_post("/api/v1/devices/{device_id}/heartbeat", _no_content)
+    app.router.add_get("/api/health/ready", _ready)  # for the harness
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    freeze_garbage_collector()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
 async def serve(name: str) -> None:
     """Serve a contender until SIGTERM.
 
@@ -204,6 +229,10 @@ async def serve(name: str) -> None:
     settings = settings.model_copy(update={"tracker": tracked, "journal": journal})
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    if name == "bare":
+        async with _bare(settings.server.port):
+            await stopping.wait()
+        return
     async with contender(name, settings) as application:
         freeze_garbage_collector()
         async with open_listeners(application, settings.server):

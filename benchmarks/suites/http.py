@@ -21,16 +21,16 @@ from benchmarks.harness.load import Load
 from benchmarks.harness.pairs import alternate
 from benchmarks.harness.report import Measured, Report
 from benchmarks.harness.testbed import Testbed
-from benchmarks.suites import http_steady, http_while_flushing
+from benchmarks.suites import http_cost, http_steady, http_while_flushing
+from benchmarks.suites.http_cost import cost
 from benchmarks.suites.http_steady import steady
 from benchmarks.suites.http_while_flushing import while_flushing
 
 DEVICES: Final = 10_000
 ROUNDS: Final = 5
-_PROCESSES: Final = 3
 _LONGER_S: Final = 2.0
 """Duration for contenders with a backlog, which takes a while to build up."""
-STEPS: Final = ROUNDS * (3 * _PROCESSES + 4) + http_while_flushing.STEPS + http_steady.STEPS
+STEPS: Final = http_cost.STEPS + 4 * ROUNDS + http_while_flushing.STEPS + http_steady.STEPS
 
 
 async def http(testbed: Testbed, report: Report, advance: Callable[[], None]) -> None:
@@ -44,44 +44,10 @@ async def http(testbed: Testbed, report: Report, advance: Callable[[], None]) ->
     Raises:
         BenchmarkFailedError: a request failed, or a table does not hold what the load implies.
     """
-    await _cost(testbed, report, advance)
+    await cost(testbed, report, advance)
     await _throughput(testbed, report, advance)
     await while_flushing(testbed, report, advance)
     await steady(testbed, report, advance)
-
-
-async def _cost(testbed: Testbed, report: Report, advance: Callable[[], None]) -> None:
-    """Measure ours against none and against ours without a journal, several processes of each.
-
-    Two processes that run the same code differ by up to ten per cent for their whole life, because
-    of their memory layout; with one process of each, the figures would show that difference.
-    """
-    loads: dict[str, list[Load]] = {"none": [], "ours": [], "unjournaled": []}
-    for _ in range(_PROCESSES):
-        async with contenders(testbed, tuple(loads), DEVICES) as running:
-            measure = {
-                name: partial(send_heartbeats, one, one.heartbeats(), report=report)
-                for name, one in running.items()
-            }
-            for warm_up in measure.values():
-                await warm_up()
-            for name, seen in (await alternate(ROUNDS, measure, advance)).items():
-                loads[name] += seen
-    none, ours, unjournaled = loads.values()
-    report.compare(
-        "http", "heartbeats/s, ours / none", rates("ours", ours), rates("none", none), goal=0.97
-    )
-    report.compare(
-        *("http", "p99, ours / none", p99s("ours", ours), p99s("none", none)), better="lower"
-    )
-    report.compare(
-        *("http", "heartbeats/s, with the journal / without", rates("with", ours)),
-        rates("without", unjournaled),
-        goal=0.98,
-    )
-    report.series("throughput", "none", [one.requests_per_s for one in none])
-    report.series("latency", "none p50", [one.p50_ms for one in none])
-    report.series("latency", "none p99", [one.p99_ms for one in none])
 
 
 async def _throughput(testbed: Testbed, report: Report, advance: Callable[[], None]) -> None:

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final, cast
 
-import psutil
 from yarl import URL
 
 from benchmarks.harness.contender import Contender, contenders, send_heartbeats
@@ -53,11 +52,6 @@ class _Page(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-
-def _cpu_s(one: Contender) -> float:
-    times = psutil.Process(one.pid).cpu_times()
-    return float(times.user + times.system)
 
 
 @asynccontextmanager
@@ -107,10 +101,10 @@ async def live(testbed: Testbed, report: Report, advance: Callable[[], None]) ->
 
             async def measure(count: int, *, one: Contender = one) -> Load:
                 async with _pages(one, count) as pages:
-                    before, cpu_s = sum(page.received_bytes for page in pages), _cpu_s(one)
+                    before, cpu_s = sum(page.received_bytes for page in pages), one.cpu_s()
                     seen = await send_heartbeats(one, requests, report=report, seconds=_SECONDS)  # noqa: B023
                     received = sum(page.received_bytes for page in pages) - before
-                    cost_us[count].append((_cpu_s(one) - cpu_s) / seen.requests * 1e6)
+                    cost_us[count].append((one.cpu_s() - cpu_s) / seen.requests * 1e6)
                 if count:
                     sent_mb_per_s.append(received / _MEBIBYTE / _SECONDS)
                 return seen

@@ -26,6 +26,7 @@ from benchmarks.suites import (
     flood,
     flush,
     http,
+    http_cost,
     ingest,
     live,
     peers,
@@ -54,6 +55,8 @@ BENCHMARKS: Final[Mapping[str, tuple[Suite, int]]] = {
     "peers": (peers.peers, peers.STEPS),
 }
 """Each suite by its name, with the number of steps that its progress has."""
+PARTS: Final[Mapping[str, tuple[Suite, int]]] = {"cost": (http_cost.cost, http_cost.STEPS)}
+"""Parts of suites that may be run alone: `cost` is the first part of `http`."""
 
 
 def run(
@@ -63,7 +66,7 @@ def run(
     compare: Path | None,
     console: Console,
     folder: Path = FOLDER,
-    suites: Mapping[str, tuple[Suite, int]] = BENCHMARKS,
+    suites: Mapping[str, tuple[Suite, int]] = {**BENCHMARKS, **PARTS},
 ) -> int:
     """Run suites, one after the other.
 

@@ -12,7 +12,7 @@ import typer
 import uvloop
 from rich.console import Console
 
-from api.config import Settings, SettingsError
+from api.config import ServerSettings, Settings, SettingsError
 from api.load_settings import load_settings
 from api.postgres.embedded import EmbeddedServerError, embedded_server
 from api.postgres.migrate import MigrationError
@@ -102,6 +102,9 @@ def faults(
         ),
     ] = 20,
     seed: Annotated[int | None, typer.Option(help="The seed of the random faults.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=16, help="How many workers the service has.")
+    ] = 1,
     write: Annotated[
         Path | None, typer.Option(help="A Markdown file to write the table to.")
     ] = None,
@@ -115,7 +118,8 @@ def faults(
     plan = Plan(seconds, only or tuple(FAULTS), seed, sequence)
     console = Console(width=_width())
     try:
-        matrix = asyncio.run(carry_out(plan, Settings(), console))
+        settings = Settings(server=ServerSettings(workers=workers))
+        matrix = asyncio.run(carry_out(plan, settings, console))
     except (ServiceFailedError, EmbeddedServerError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

@@ -14,6 +14,8 @@ import structlog
 from api.workers.channel import Answer, Channel, ChannelError
 from api.workers.merge import Families
 
+COMMAND: tuple[str, ...] = ("-m", "api.workers")
+"""Arguments of Python that run a worker; the descriptor of the stream to the parent follows."""
 START_DEADLINE_S: Final = 900.0
 """How long a worker may take until it could serve; migrations of a large table may take minutes."""
 _TELL_DEADLINE_S: Final = 2.0
@@ -174,7 +176,7 @@ async def spawn(number: int, sockets: Sequence[socket.socket], answer: Answer) -
     with theirs:
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "api.workers", str(theirs.fileno())),
+                *(sys.executable, *COMMAND, str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *(one.fileno() for one in sockets)],
                 # A process group of its own: Ctrl-C reaches the parent alone, which tells them.

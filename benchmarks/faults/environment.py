@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
+import psutil
 
 from api.background import background
 from api.config import PREFIX, Settings
@@ -52,10 +53,23 @@ class Service:
         """Start it and wait until it is ready."""
         self._starts += 1
         log_file = self._folder / f"service-{self._starts}.log"
-        command = ("-m", "benchmarks.faults.skewed", "serve")
+        command = ("-m", "benchmarks.harness.skewed", "serve")
         self.process = await self._stack.enter_async_context(
             running_service(self.url, self._settings, log_file, command=command)
         )
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of its processes."""
+        for process in self._processes():
+            process.send_signal(number)
+
+    def resident_bytes(self) -> int:
+        """Return the resident memory of all of its processes, in bytes."""
+        return sum(process.memory_info().rss for process in self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children()]
 
     async def stop(self) -> None:
         """Stop it with SIGTERM, if it runs."""
@@ -150,6 +164,7 @@ async def running_environment(settings: Settings, *, seconds: float) -> AsyncIte
             f"{PREFIX}SERVER__PORT": str(port),
             f"{PREFIX}DATABASE__URL": dsn.geturl(),
             f"{PREFIX}DATABASE__AUTO_MIGRATE": "false",
+            f"{PREFIX}SERVER__RUN_DIR": str(folder / "run"),
             f"{PREFIX}JOURNAL__DIR": str(folder / "journal"),
             f"{PREFIX}AUTH__KNOWN_FILE": str(folder / "known"),
         }

@@ -7,19 +7,23 @@ from typing import Final
 
 from benchmarks.faults.environment import Environment
 from benchmarks.faults.fault import SOON_S, fault
+from benchmarks.harness.skewed import AHEAD, BACK
 
 _STALL_S: Final = 3.0
 _SLOWLY_S: Final = 0.05
+_HOUR_S: Final = 3600.0
+_CLOCK_TOLERANCE_S: Final = 60.0
 
 
 @fault()
 async def clock_ahead(environment: Environment) -> AsyncIterator[None]:
     """The clock of the service's host is an hour ahead."""
-    environment.service.process.send_signal(signal.SIGUSR1)
+    environment.service.signal(AHEAD)
     try:
         yield
+        await _check_clock(environment, _HOUR_S)
     finally:
-        environment.service.process.send_signal(signal.SIGUSR2)
+        environment.service.signal(BACK)
         # Pending touches are stored with the database server's time of the flush: never in the
         # future, but later than the requests.
         environment.load.heard_at.update(dict.fromkeys(environment.fleet.devices, float("inf")))
@@ -31,24 +35,32 @@ async def clock_back(environment: Environment) -> AsyncIterator[None]:
     # Heartbeats acknowledged meanwhile are an hour older by the service's clock, so the table
     # does not change.
     environment.load.trusting = False
-    environment.service.process.send_signal(signal.SIGUSR2)
+    environment.service.signal(BACK)
     try:
         yield
+        await _check_clock(environment, -_HOUR_S)
     finally:
-        environment.service.process.send_signal(signal.SIGUSR1)
+        environment.service.signal(AHEAD)
         async with environment.session.get("/api/health/live"):  # a response by the right clock
             environment.load.trusting = True
 
 
+async def _check_clock(environment: Environment, off_by_s: float) -> None:
+    """Check that the fault has happened at all: the service knows that its clock is wrong."""
+    metrics = await environment.metrics()
+    found_s = metrics.total("database_clock_offset_seconds")
+    if abs(found_s - off_by_s) > _CLOCK_TOLERANCE_S:
+        environment.problems.append(f"the clock was off by {found_s:.0f} s, not {off_by_s:.0f} s")
+
+
 @fault(requests_suffer=True)
 async def event_loop_blocked(environment: Environment) -> AsyncIterator[None]:
-    """The service's process is stopped for three seconds (SIGSTOP)."""
-    process = environment.service.process
-    process.send_signal(signal.SIGSTOP)
+    """The service's processes are stopped for three seconds (SIGSTOP)."""
+    environment.service.signal(signal.SIGSTOP)
     try:
         await asyncio.sleep(_STALL_S)
     finally:
-        process.send_signal(signal.SIGCONT)
+        environment.service.signal(signal.SIGCONT)
     yield
 
 

@@ -5,8 +5,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-import psutil
-
 from api.config import TrackerSettings
 from api.targets import targets
 from benchmarks.faults import Fault
@@ -69,8 +67,8 @@ async def run_scenario(environment: Environment, *faults: Fault) -> Outcome:
     outcome = Outcome()
     environment.problems = outcome.problems
     before = await _before_faults(environment)
-    process = psutil.Process(environment.service.process.pid)
-    before_bytes = process.memory_info().rss
+    process = environment.service.process
+    before_bytes = environment.service.resident_bytes()
     phases = []
     for number, fault in enumerate(faults):
         phases.append(Phase())
@@ -81,8 +79,8 @@ async def run_scenario(environment: Environment, *faults: Fault) -> Outcome:
             await asyncio.sleep(environment.seconds * fault.times)
             environment.load.silent.update(falling_silent)
     await _recover(environment, outcome)
-    if process.pid == environment.service.process.pid:
-        outcome.growth_bytes = process.memory_info().rss - before_bytes
+    if process is environment.service.process:
+        outcome.growth_bytes = environment.service.resident_bytes() - before_bytes
         if outcome.growth_bytes > _MOST_GROWTH_BYTES:
             outcome.problems.append(f"it grew by {outcome.growth_bytes} bytes")
     for fault, during in zip(faults, phases, strict=True):

@@ -1,4 +1,4 @@
-"""Runs the service with a wall clock that can be wrong: `python -m benchmarks.harness.skewed serve`.
+"""Runs the service with a wall clock that can be wrong: `-m benchmarks.harness.skewed serve`.
 
 Each `AHEAD` puts it an hour ahead, each `BACK` an hour back. The monotonic clock does not change,
 as when a machine's time is set. With several workers each has a clock of its own, so all of them

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from rich.console import Console
 
-from api.config import Settings
+from api.config import ServerSettings, Settings
 from benchmarks.faults import FAULTS, Fault
 from benchmarks.faults.environment import Environment, running_environment
 from benchmarks.faults.matrix import Matrix, Plan, page, show
@@ -34,6 +34,8 @@ QUICK = Settings(
     },
 )
 """All waits are short, as the faults are."""
+OF_SEVERAL_PROCESSES = ("event-loop-blocked", "sigterm-without-database", "server-killed")
+"""Faults in which it matters that processes need each other."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -56,6 +58,14 @@ async def test_faults_in_a_row_lose_nothing_either(here: Environment):
     drawn = Plan(here.seconds, seed=seed, in_a_row=IN_A_ROW).drawn()
     print(f"FAULTS_SEED={seed}: {', '.join(drawn)}")  # noqa: T201 - shown if it fails
     assert (await run_scenario(here, *(FAULTS[name] for name in drawn))).problems == []
+
+
+@pytest.mark.parametrize("name", OF_SEVERAL_PROCESSES)
+async def test_a_service_with_workers_holds_out_as_well(name: str):
+    """Every fault runs with workers by `python -m benchmarks faults --workers 2`."""
+    settings = QUICK.model_copy(update={"server": ServerSettings(workers=2)})
+    async with running_environment(settings, seconds=1.0) as here:
+        assert (await run_scenario(here, FAULTS[name])).problems == []
 
 
 def test_a_run_says_what_held_and_what_did_not():

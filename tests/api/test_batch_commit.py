@@ -1,60 +1,23 @@
-"""Group commit: uploads share writes, and each still has a fate of its own."""
+"""Batch commit: uploads share writes, and each succeeds or fails for itself."""
 
 import asyncio
-import time
 from types import SimpleNamespace
 
-import asyncpg
 import pytest
 
 from api.config import IngestSettings, Settings
 from api.fleet.batch_commit import BatchCommit
 from tests.support.sample_table import locking
 from tests.support.service import REPORT, T0_MS, Service, running
+from tests.support.uploads import (
+    batches,
+    outcomes,
+    statuses,
+    stored_devices,
+    under_way,
+    until_waiting,
+)
 from tracker import StoreUnavailable
-
-
-async def stored_devices(db) -> list[str]:
-    rows = await db.fetch("SELECT device_id::text FROM locations ORDER BY received_at, 1")
-    return [row[0] for row in rows]
-
-
-async def groups(service: Service) -> int:
-    return int((await service.metrics()).total("ingest_batch_rows_count"))
-
-
-async def outcomes(service: Service) -> dict[str, int]:
-    metrics = await service.metrics()
-    return {
-        outcome: int(metrics.total("ingest_uploads_total", outcome=outcome))
-        for outcome in ("stored", "rejected", "unavailable", "shed")
-    }
-
-
-async def until_waiting(service: Service, rows: int) -> None:
-    """Return when so many reports wait for a write."""
-    async with asyncio.timeout(30):
-        while (await service.metrics()).total("ingest_waiting_rows") < rows:
-            await asyncio.sleep(0.01)
-
-
-async def write_is_blocked(db: asyncpg.Connection) -> None:
-    """Return when a write of reports waits for the table: what comes later is another batch."""
-    blocked = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'locations'::regclass"
-    async with asyncio.timeout(30):
-        while not await db.fetchval(blocked):
-            await asyncio.sleep(0.01)
-
-
-async def under_way(service: Service, count: int) -> None:
-    """Return when so many requests are being answered, the one that asks not counted."""
-    async with asyncio.timeout(30):
-        while (await service.metrics()).total("http_requests_in_flight") < count + 1:
-            await asyncio.sleep(0.01)
-
-
-async def statuses(uploads) -> list[int]:
-    return [answer.status for answer in await asyncio.gather(*uploads)]
 
 
 async def test_uploads_that_arrive_during_a_write_share_the_next(dsn, db):
@@ -68,7 +31,7 @@ async def test_uploads_that_arrive_during_a_write_share_the_next(dsn, db):
             await until_waiting(service, 30)
             assert not first.done()
         assert await statuses([first, *rest]) == [200] * 31
-        assert await groups(service) == 2
+        assert await batches(service) == 2
         assert sorted(await stored_devices(db)) == sorted(devices)
         assert await outcomes(service) == {"stored": 31, "rejected": 0, "unavailable": 0, "shed": 0}
 
@@ -92,14 +55,14 @@ async def test_an_upload_to_an_idle_service_waits_for_no_other(service, db):
     device_id = await service.register()
     for number in range(3):
         assert (await service.upload(device_id, timestamp=T0_MS + number)).status == 200
-    assert await groups(service) == 3
+    assert await batches(service) == 3
 
 
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [({"batch_rows": 10}, 4), ({"batch_bytes": 2000}, None), ({"batch_rows": 1}, 31)],
 )
-async def test_a_group_is_as_large_as_it_may_be(dsn, db, limits, expected):
+async def test_a_batch_is_as_large_as_it_may_be(dsn, db, limits, expected):
     """Rows and bytes are limited; what does not fit goes with the next group."""
     async with running(dsn, ingest={"batches_in_flight": 1, **limits}) as service:
         device_id = await service.register()
@@ -114,12 +77,12 @@ async def test_a_group_is_as_large_as_it_may_be(dsn, db, limits, expected):
         assert await statuses(uploads) == [200] * 31
         assert len(await stored_devices(db)) == 31
         if expected is None:  # a body of about 150 bytes: some 13 in 2,000
-            assert 3 <= await groups(service) <= 5
+            assert 3 <= await batches(service) <= 5
         else:
-            assert await groups(service) == expected
+            assert await batches(service) == expected
 
 
-async def test_a_batch_larger_than_a_group_still_goes(dsn, db):
+async def test_an_upload_larger_than_a_batch_is_written(dsn, db):
     """A limit below the size of one upload does not starve it."""
     async with running(dsn, ingest={"batch_rows": 10, "batch_bytes": 10}) as service:
         device_id = await service.register()
@@ -129,7 +92,7 @@ async def test_a_batch_larger_than_a_group_still_goes(dsn, db):
         assert (answer.status, len(await stored_devices(db))) == (200, 50)
 
 
-async def in_one_group(service: Service, dsn: str, uploads) -> list[int]:
+async def in_one_batch(service: Service, dsn: str, uploads) -> list[int]:
     """Send uploads so that they meet in one group; return what they are answered."""
     opener = await service.register()
     async with locking(dsn, "LOCK TABLE locations"):
@@ -146,21 +109,21 @@ async def test_an_upload_of_a_device_that_is_gone_fails_alone(dsn, db):
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         devices = [await service.register() for _ in range(20)]
         await db.execute("DELETE FROM devices WHERE device_id = ANY($1::uuid[])", devices[5:7])
-        answered = await in_one_group(service, dsn, [service.upload(one) for one in devices])
+        answered = await in_one_batch(service, dsn, [service.upload(one) for one in devices])
         assert answered == [404 if one in devices[5:7] else 200 for one in devices]
         assert set(devices) - set(await stored_devices(db)) == set(devices[5:7])
         assert (await service.heartbeat(devices[5])).status == 404  # and it is forgotten
         assert (await outcomes(service))["rejected"] == 2
 
 
-async def test_a_report_that_the_database_refuses_fails_alone(dsn, db):
+async def test_a_report_that_the_database_rejects_fails_alone(dsn, db):
     """Whatever rule the table has, only who breaks it is told, and it is no 500."""
     await db.execute("ALTER TABLE locations ADD CHECK (latitude <> 13)")
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         devices = [await service.register() for _ in range(20)]
         bad = {devices[3], devices[17]}
         uploads = [service.upload(one, latitude=13 if one in bad else 14) for one in devices]
-        answered = await in_one_group(service, dsn, uploads)
+        answered = await in_one_batch(service, dsn, uploads)
         assert answered == [422 if one in bad else 200 for one in devices]
         assert set(devices) - set(await stored_devices(db)) == bad
         answer = await service.upload(devices[3], latitude=13)
@@ -182,64 +145,7 @@ async def test_a_device_whose_row_is_locked_holds_up_no_other(dsn, db):
         assert held in await stored_devices(db)
 
 
-async def test_an_upload_of_a_device_that_stays_locked_is_503_in_time(dsn, db):
-    """Its sender is told to try again, and nobody else notices."""
-    async with running(dsn, database={"statement_timeout_s": 0.5}) as service:
-        held, other = await service.register(), await service.register()
-        lock = f"SELECT 1 FROM devices WHERE device_id = '{held}' FOR UPDATE"
-        async with locking(dsn, lock):
-            answer = await service.upload(held)
-            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
-            assert (await service.upload(other)).status == 200
-        assert held not in await stored_devices(db)
-        assert (await service.upload(held)).status == 200
-
-
-async def test_beyond_what_may_wait_uploads_are_refused_at_once(dsn, db):
-    """Memory is bounded; who was let in is answered, and all that was answered 200 is there."""
-    limits = {"batches_in_flight": 1, "waiting_rows": 5}
-    async with running(dsn, ingest=limits) as service:
-        device_id = await service.register()
-        async with locking(dsn, "LOCK TABLE locations"):
-            uploads = [asyncio.create_task(service.upload(device_id, timestamp=T0_MS))]
-            await under_way(service, 1)
-            uploads += [
-                asyncio.create_task(service.upload(device_id, timestamp=T0_MS + n))
-                for n in range(1, 6)
-            ]
-            await until_waiting(service, 5)
-            shed = await service.upload(device_id, timestamp=T0_MS + 6)
-            assert (shed.status, (await shed.json())["error"]) == (503, "unavailable")
-            assert shed.headers["Retry-After"] == "2"
-            assert not any(upload.done() for upload in uploads)
-        assert await statuses(uploads) == [200] * 6
-        assert len(await stored_devices(db)) == 6
-        assert await outcomes(service) == {"stored": 6, "rejected": 0, "unavailable": 0, "shed": 1}
-        assert (await service.upload(device_id, timestamp=T0_MS + 7)).status == 200
-
-
-async def test_large_bodies_may_not_fill_the_memory_while_they_wait(dsn):
-    """Blanks count too: what is limited is what is held."""
-    async with running(dsn, ingest={"batches_in_flight": 1, "waiting_bytes": 150_000}) as service:
-        device_id = await service.register()
-        body = b" " * 100_000 + b'{"device_id":"%s","timestamp":%d,"latitude":1,"longitude":1,'
-        body += b'"accuracy":1}'
-
-        def send(number: int):
-            data = body % (device_id.encode(), T0_MS + number)
-            headers = {"Content-Type": "application/json"}
-            return service.call("POST", "/api/v1/locations", data=data, headers=headers)
-
-        async with locking(dsn, "LOCK TABLE locations"):
-            uploads = [asyncio.create_task(send(0))]
-            await under_way(service, 1)
-            uploads.append(asyncio.create_task(send(1)))
-            await until_waiting(service, 1)
-            assert (await send(2)).status == 503
-        assert await statuses(uploads) == [200, 200]
-
-
-async def test_a_client_that_leaves_does_not_harm_its_group(dsn, db):
+async def test_a_client_that_leaves_does_not_harm_its_batch(dsn, db):
     """Its own upload may be stored or not; the others are."""
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         devices = [await service.register() for _ in range(10)]
@@ -256,39 +162,6 @@ async def test_a_client_that_leaves_does_not_harm_its_group(dsn, db):
         assert (await service.upload(devices[0])).status == 200
 
 
-async def test_uploads_that_wait_too_long_are_503_and_make_room(dsn, db):
-    """With the table locked for longer than they may wait, nobody hangs and nothing is kept."""
-    async with running(
-        dsn,
-        database={"statement_timeout_s": 0.5},
-        ingest={"batches_in_flight": 1, "waiting_rows": 10},
-    ) as service:
-        device_id = await service.register()
-        async with locking(dsn, "LOCK TABLE locations"):
-            for _ in range(2):
-                started = time.monotonic()
-                uploads = [service.upload(device_id, timestamp=T0_MS + n) for n in range(10)]
-                assert set(await statuses(uploads)) == {503}
-                assert time.monotonic() - started < 20  # ten one after the other would be more
-        async with asyncio.timeout(30):
-            while (await service.upload(device_id)).status != 200:
-                pass
-        assert (await service.metrics()).total("ingest_waiting_rows") == 0
-
-
-async def test_uploads_that_wait_at_shutdown_get_503(dsn, db):
-    """The end of the service is no reason to let a client hang."""
-    async with running(dsn, ingest={"batches_in_flight": 1}) as service:
-        device_id = await service.register()
-        async with locking(dsn, "LOCK TABLE locations"):
-            uploads = [asyncio.create_task(service.upload(device_id, timestamp=T0_MS))]
-            await write_is_blocked(db)
-            uploads.append(asyncio.create_task(service.upload(device_id, timestamp=T0_MS + 1)))
-            await until_waiting(service, 1)
-            await service.client.app.cleanup()
-            assert await statuses(uploads) == [503, 503]
-
-
 async def test_many_uploads_at_once_are_all_stored(service, db):
     """Five hundred devices, two groups in flight, some reports twice: each row once."""
     devices = [await service.register() for _ in range(20)]
@@ -297,10 +170,10 @@ async def test_many_uploads_at_once_are_all_stored(service, db):
     ]
     assert await statuses(uploads) == [200] * 500
     assert len(await stored_devices(db)) == 400
-    assert await groups(service) < 500
+    assert await batches(service) < 500
 
 
-def test_groups_must_find_connections():
+def test_batches_must_find_connections():
     """More groups in flight than connections would only wait for each other."""
     with pytest.raises(ValueError, match=r"batches_in_flight must not be above"):
         Settings(database={"pool_size": 2}, ingest={"batches_in_flight": 3})
@@ -328,13 +201,3 @@ async def test_a_bug_in_a_write_is_an_answer_even_if_it_cannot_be_logged(monkeyp
     await grouped.close()
     with pytest.raises(StoreUnavailable, match="stopping"):
         await grouped.store("device", [None], size_bytes=1)
-
-
-async def test_an_upload_larger_than_what_may_wait_still_goes_when_nothing_waits(dsn, db):
-    """Small limits make nobody try for ever."""
-    async with running(dsn, ingest={"waiting_rows": 1, "waiting_bytes": 1}) as service:
-        device_id = await service.register()
-        reports = [{**REPORT, "timestamp": T0_MS + n} for n in range(50)]
-        body = {"device_id": device_id, "locations": reports}
-        answer = await service.call("POST", "/api/v1/locations/batch", json=body)
-        assert (answer.status, len(await stored_devices(db))) == (200, 50)

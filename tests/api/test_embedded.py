@@ -3,7 +3,6 @@
 Run by root, it runs as another system user; these tests then see both.
 """
 
-import asyncio
 import fcntl
 import os
 import shutil
@@ -13,11 +12,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import asyncpg
 import psutil
 import pytest
 import structlog
@@ -25,62 +22,18 @@ import structlog
 from api.postgres import embedded_program
 from api.postgres.embedded import EmbeddedServer, EmbeddedServerError, embedded_server
 from api.postgres.embedded_data import server_environment
-from api.postgres.embedded_program import Account, binaries, server_account
-
-CHECKOUT = Path(__file__).parents[2]
-ODD = "a b'\"+%20\u00df$(x)`;&"
-LONG = "/".join(["long" * 20] * 3) + ",comma"
-ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run as another user")
-BECOME = """
-import asyncio, encodings.idna, os, pwd, sys
-from pathlib import Path
-import asyncpg, psutil
-from api.postgres.embedded import embedded_server
-if user := sys.argv[1]:  # once all is imported: the interpreter may be out of its reach
-    os.setgroups([])
-    os.setgid(pwd.getpwnam(user).pw_gid)
-    os.setuid(pwd.getpwnam(user).pw_uid)
-"""
-ASK = f"""{BECOME}
-async def ask(dsn):
-    connection = await asyncpg.connect(dsn)
-    print(await connection.fetchval(sys.argv[3]))
-    await connection.close()
-with embedded_server(Path(sys.argv[2])) as dsn:
-    asyncio.run(ask(dsn))
-"""
-CONNECT = f"{BECOME}asyncio.run(asyncpg.connect(sys.argv[2]))"
-HOLD = """
-import sys
-from pathlib import Path
-from api.postgres.embedded import embedded_server
-with embedded_server(Path(sys.argv[1])) as dsn:
-    print(dsn, flush=True)
-    sys.stdin.read()
-"""
-
-
-def connect_as_nobody(dsn: str) -> str:
-    """Return what another user gets who connects."""
-    done = subprocess.run(
-        [sys.executable, "-c", CONNECT, "nobody", dsn],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stderr.splitlines()[-1] if done.returncode else "connected"
-
-
-def ask(dsn: str, query: str) -> object:
-    async def run() -> object:
-        connection = await asyncpg.connect(dsn)
-        try:
-            return await connection.fetchval(query)
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
+from api.postgres.embedded_program import binaries, server_account
+from tests.support.embedded_data import (
+    ASK,
+    CHECKOUT,
+    HOLD,
+    LONG,
+    ODD,
+    ROOT_ONLY,
+    ask,
+    connect_as_nobody,
+    process_of,
+)
 
 
 @pytest.fixture
@@ -105,18 +58,6 @@ def data_dir(folder: Path, template: Path) -> Path:
     """A data directory of the test's own."""
     subprocess.run(["/bin/cp", "-a", template, folder / "postgres"], check=True)
     return folder / "postgres"
-
-
-@contextmanager
-def process_of(account: Account, folder: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process of the server's user in a directory."""
-    switch = {"user": account.uid} if account.differs else {}
-    process = subprocess.Popen(command, cwd=folder, **switch)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize("name", [ODD, LONG], ids=["odd", "long"])

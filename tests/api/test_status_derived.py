@@ -1,27 +1,18 @@
 """What `python -m api status` makes of metrics: what is wrong, and figures that can be read."""
 
-import math
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from api.handlers.readiness import Readiness
 from api.status import findings as thresholds
 from api.status.client import Sample
 from api.status.derived import derive_values
 from api.status.findings import Finding, findings
-from api.status.formatting import count, share, size, span
-from api.status.sampling import ServiceState
-from api.status.scrape import quantile
-from tests.support.status_client import BUILD, sample_of, shown
-from tests.support.untimed import UNTIMED
-
-MONITORING = Path(__file__).parents[2] / "api" / "monitoring"
+from tests.support.status_client import BUILD, sample_of
+from tests.support.status_samples import MONITORING
 
 
 def found(before: str, after: str) -> dict[str, Finding]:
@@ -35,23 +26,6 @@ def found(before: str, after: str) -> dict[str, Finding]:
 def target_metrics(**values: float) -> str:
     values = {"touches_total": 0, **values}
     return "".join(f'activity_{name}{{target="d"}} {value}\n' for name, value in values.items())
-
-
-def state_of(newest: Sample, earlier: Sample) -> ServiceState:
-    """Return the state that two samples make, under a long address."""
-    made = derive_values(earlier, newest)
-    return ServiceState(
-        url="http://activity-17.prod.example.com:18080",
-        at=datetime.fromtimestamp(newest.at, UTC),
-        state="ready",
-        problems={},
-        degraded={},
-        warnings={},
-        findings=findings(newest, made),
-        figures=made,
-        stale_s=None,
-        restarted=False,
-    )
 
 
 FLUSHED = "last_flush_success_timestamp_seconds"
@@ -245,68 +219,3 @@ def test_what_a_ready_service_can_do_without_leads_to_what_to_do(lists, severity
     (found,) = thresholds.findings(sample, None)
     assert (found.severity, found.alert) == (severity, alert)
     assert f"{code}: why" in found.text
-
-
-async def test_it_fits_into_80_columns_when_figures_are_large(service):
-    """All lines, with all their figures."""
-    text = (await (await service.client.get("/metrics")).text()).replace(" 0.0\n", " 98765432.0\n")
-    state = state_of(sample_of(text), sample_of(text, at=9990.0))
-    lines = shown(state).splitlines()
-    assert max(map(len, lines)) <= 80
-    assert len(lines) < 90
-    (pending,) = (line for line in lines if line.startswith("pending"))
-    assert pending.count("98,765,432 of 1,000,000 keys") == 2
-
-
-SOURCES = (MONITORING.parent / "status").glob("*.py")
-NAMES = sorted(
-    set(
-        re.findall(
-            r'"((?:activity|auth|http|ingest|event|process|database)_\w+)"',
-            "".join(path.read_text() for path in SOURCES),
-        )
-    )
-)
-LABELS = (
-    '{target="d",reason="r",outcome="shed",route="/x",status="200",le="+Inf",listener="a",pool="p"}'
-)
-ODD = st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-300, 1e308, 5.0, 1e15])
-
-
-@UNTIMED
-@given(st.lists(st.tuples(st.sampled_from(NAMES), ODD, ODD)))
-def test_whatever_is_counted_can_be_shown(samples):
-    """Not a number, without end, backwards: shown as not known, if need be, and never a crash."""
-    names = {name: values for name, *values in samples}
-    before, after = (
-        sample_of("".join(f"{name}{LABELS} {values[n]}\n" for name, values in names.items()), at=at)
-        for n, at in ((0, 1.0), (1, 2.0))
-    )
-    assert shown(state_of(after, before))
-
-
-def test_a_quantile_is_estimated_as_prometheus_does():
-    """Within its bucket, linearly; beyond the last bound there is nothing to go by."""
-    buckets = {0.1: 50.0, 0.2: 100.0, math.inf: 100.0}
-    assert quantile(0.5, buckets) == pytest.approx(0.1)
-    assert quantile(0.75, buckets) == pytest.approx(0.15)
-    assert quantile(0.25, buckets) == pytest.approx(0.05)
-    assert quantile(0.9, {0.1: 0.0, math.inf: 4.0}) == 0.1
-    assert quantile(0.9, {0.1: 0.0, math.inf: 0.0}) is None
-    assert quantile(0.9, {}) is None
-
-
-def test_figures_are_short_and_have_a_unit():
-    """As one would say them."""
-    assert [span(s) for s in (0, 0.0008, 3.25, 75, 7500, 273_600)] == [
-        *("0 s", "0.8 ms", "3.2 s", "1 min 15 s", "2 h 5 min", "3 d 4 h")
-    ]
-    assert [count(n) for n in (0, 0.25, 12.7, 1_000_000, None)] == [
-        "0",
-        "0.2",
-        "13",
-        "1,000,000",
-        "-",
-    ]
-    assert [size(n) for n in (512, 1536, 12 << 20)] == ["512 B", "1.5 KiB", "12 MiB"]
-    assert [share(n) for n in (0.998, math.nan)] == ["99.8 %", "-"]

@@ -7,15 +7,16 @@ to change to a protocol that it does not know. So nothing is read after such a r
 
 from typing import Any, Final
 
-from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
+
+from api.http.request_loop import RequestLoop
 
 _CHUNKED_END: Final = b"\r\n0\r\n\r\n"
 """The end of a chunked body that has no trailers, with the line break before it."""
 
 
-class LastRequestHandler(web.RequestHandler):
+class LastRequestHandler(RequestLoop):
     """A connection that ends after a request that may leave something in the parser."""
 
     __slots__ = ("_last", "_received_end", "_suspect")

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from types import MappingProxyType
@@ -15,9 +15,8 @@ from aiohttp import web
 
 from api.app import LISTENER, MONITOR, READINESS, REQUESTS, create_app
 from api.config import ServerSettings, Settings
-from api.http.bind import listen
+from api.http.bind import BACKLOG, listen
 from api.http.connections import Connection
-from api.http.listener import Listener
 from api.http.open_files import affordable_connections
 from api.supervisor import tell_supervisor
 
@@ -100,18 +99,19 @@ class Serving:
     Args:
         application: as `create_app` made it.
         servers: accept its connections.
-        listeners: count its connections.
+        protocols: makes what serves a connection, by listener.
     """
 
     def __init__(
         self,
         application: web.Application,
         servers: Sequence[asyncio.Server],
-        listeners: Sequence[Listener],
+        protocols: Mapping[str, Callable[[], Connection]],
     ) -> None:
         self._application = application
         self._servers = servers
-        self._listeners = listeners
+        self._protocols = protocols
+        self._stand_ins: list[asyncio.Server] = []
 
     async def drain(self, drain_s: float) -> None:
         """Go on serving for a while, but say that this process is not ready.
@@ -136,17 +136,38 @@ class Serving:
             patience_s: how long to wait for clients that send nothing, in seconds.
         """
         self.stop_accepting()
-        for listener in self._listeners:
+        apps = (self._application, self._application.get(MONITOR))
+        listeners = [app[LISTENER] for app in apps if app is not None]
+        for listener in listeners:
             listener.lets_go = True
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
-                while any(one.waiting for one in self._listeners):  # noqa: ASYNC110
+                while any(listener.waiting for listener in listeners):  # noqa: ASYNC110
                     await asyncio.sleep(_LET_GO_POLL_S)
 
     def stop_accepting(self) -> None:
         """Accept no more connections."""
-        for server in self._servers:
+        for server in (*self._servers, *self._stand_ins):
             server.close()
+        self._stand_ins.clear()
+
+    async def stand_in(self, sockets: Iterable[Mapping[str, Sequence[socket.socket]]]) -> None:
+        """Accept connections of processes that are not there, too, until this is called again.
+
+        Args:
+            sockets: of each of those processes, by listener; they are taken over. Empty to stop.
+        """
+        for server in self._stand_ins:
+            server.close()
+        self._stand_ins.clear()
+        loop = asyncio.get_running_loop()
+        for one in sockets:
+            for name, some in one.items():
+                for listening in some:
+                    server = await loop.create_server(
+                        self._protocols[name], sock=listening, backlog=BACKLOG
+                    )
+                    self._stand_ins.append(server)
 
 
 @asynccontextmanager
@@ -173,18 +194,19 @@ async def open_listeners(
         served.append((application[MONITOR], _MONITOR_SHUTDOWN_S))
     async with AsyncExitStack() as stack:
         servers: list[asyncio.Server] = []
-        listeners = [app[LISTENER] for app, _ in served]
-        serving = Serving(application, servers, listeners)
+        protocols: dict[str, Callable[[], Connection]] = {}
+        serving = Serving(application, servers, protocols)
         try:
             for app, timeout_s in served:  # the monitor, being last, stops first: it is not missed
                 runner = web.AppRunner(app, access_log=None, shutdown_timeout=timeout_s)
                 stack.push_async_callback(runner.cleanup)
                 await runner.setup()
                 listener, server = app[LISTENER], cast("web.Server", runner.server)
+                protocols[listener.name] = partial(
+                    Connection, listener, limits, application[REQUESTS], server
+                )
                 servers += await listen(
-                    listener,
-                    partial(Connection, listener, limits, application[REQUESTS], server),
-                    sockets.get(listener.name, ()),
+                    listener, protocols[listener.name], sockets.get(listener.name, ())
                 )
             yield serving
         finally:

@@ -19,8 +19,8 @@ from api.workers.share import dump_settings
 from api.workers.slots import Slot
 
 _BACKOFF_MAX_S: Final = 30.0
-_BACKOFF_INITIAL_S: Final = 0.5
-_STABLE_S: Final = 60.0
+_BACKOFF_INITIAL_S: Final = 0.25
+_STABLE_S: Final = 10.0
 """After so long a worker's death counts as the first one again."""
 _SPARE_STOP_S: Final = 10.0
 """How much longer than its settings say a worker may take to end, before it is killed."""
@@ -125,7 +125,9 @@ class Parent:
                 return worker.note_last_metrics(body)
             raise ValueError(f"unknown question {what!r}")
 
-        worker = await spawn(slot.number, slot.all_sockets, answers)
+        worker = await spawn(
+            slot.number, [one for each in self._slots for one in each.all_sockets], answers
+        )
         slot.starting = worker
         try:
             found = await worker.start(
@@ -136,7 +138,7 @@ class Parent:
                     "settings": None if read_settings else self._settings,
                     "dsn": self._dsn,
                     "run_dir": str(self._run_dir.path),
-                    "sockets": slot.descriptors,
+                    "sockets": {one.number: one.descriptors for one in self._slots},
                 }
             )
             if read_settings:
@@ -172,12 +174,14 @@ class Parent:
     def _running(self) -> list[WorkerProcess]:
         """Return all workers that may have touches which are not in the table."""
         current = [slot.worker for slot in self._slots if slot.worker is not None]
-        return [*current, *self._retired]
+        return list(dict.fromkeys([*current, *self._retired]))
 
     async def _tell_peers(self, *, also: WorkerProcess | None = None, died: bool = False) -> None:
         workers = [*self._running(), *([also] if also is not None else [])]
         ready = sum(slot.worker is not None for slot in self._slots)
         asked = len(self._slots)
+        vacant = [slot.number for slot in self._slots if slot.worker is None]
+        stand_in = next((slot.worker for slot in self._slots if slot.worker is not None), None)
         warnings = {}
         if ready < asked and also is None:
             warnings["workers"] = f"{ready} of {asked} workers run; the log says why"
@@ -187,6 +191,8 @@ class Parent:
                     {other.path: other.number for other in workers if other is not worker},
                     warnings,
                     died=died,
+                    # Nobody should wait in the queue of a worker that is not there.
+                    vacant=vacant if worker is stand_in else [],
                 )
                 for worker in workers
             )

@@ -100,7 +100,12 @@ class WorkerProcess:
         self.state = "ready"
 
     async def tell_peers(
-        self, peers: Mapping[str, int], warnings: Mapping[str, str], *, died: bool
+        self,
+        peers: Mapping[str, int],
+        warnings: Mapping[str, str],
+        *,
+        died: bool,
+        vacant: Sequence[int],
     ) -> None:
         """Say which other workers there are, and wait until it has connected to them.
 
@@ -108,9 +113,12 @@ class WorkerProcess:
             peers: the number of each, by the path of its socket.
             warnings: what its readiness should warn of.
             died: whether one has died, so that there may be a journal to recover.
+            vacant: the numbers of workers that are not there, whose connections it accepts.
         """
         with suppress(ChannelError):  # it hangs, or is about to end
-            await self._channel.ask("peers", (peers, warnings, died), deadline_s=_TELL_DEADLINE_S)
+            await self._channel.ask(
+                "peers", (peers, warnings, died, vacant), deadline_s=_TELL_DEADLINE_S
+            )
 
     async def scrape(self) -> None:
         """Read its metrics; the last ones stay if it does not answer."""

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from api.logs import configure_logs
 from api.postgres.migrate import MigrationError, migrate
 from api.serving import (
     IGNORED_SIGNALS,
+    Serving,
     freeze_garbage_collector,
     open_listeners,
     within_the_limit_of_open_files,
@@ -76,6 +77,8 @@ class Worker:
         self._told_to_stop = asyncio.Event()
         self._lets_go = True
         self._application: web.Application | None = None
+        self._serving: Serving | None = None
+        self._stands_in_for: set[int] = set()
 
     def _answer(self, what: str, body: Any) -> Any:
         """Answer the parent."""
@@ -99,10 +102,21 @@ class Worker:
         peers: Mapping[str, int],
         warnings: Mapping[str, str],
         died: bool,  # noqa: FBT001 - as it comes from the parent
+        vacant: Sequence[int],
     ) -> None:
         await self._siblings.update(peers, warnings)
+        if self._serving is not None and set(vacant) != self._stands_in_for:
+            self._stands_in_for = set(vacant)
+            await self._serving.stand_in([self._sockets(number) for number in vacant])
         if died and self._application is not None and TRACKER in self._application:
             self._application[TRACKER].recover_journals()
+
+    def _sockets(self, number: int) -> dict[str, list[socket.socket]]:
+        """Return new descriptors of the sockets of a worker, by listener."""
+        return {
+            name: [socket.socket(fileno=os.dup(one)) for one in descriptors]
+            for name, descriptors in self._options.result()["sockets"][number].items()
+        }
 
     def _stop_without_parent(self) -> None:
         if not self._told_to_stop.is_set():
@@ -166,13 +180,12 @@ class Worker:
         freeze_garbage_collector()
         self._prepared.set_result({"error": "", "path": path, "settings": dump_settings(settings)})
         await self._told_to_accept.wait()
-        sockets = {
-            name: [socket.socket(fileno=one) for one in some]
-            for name, some in options["sockets"].items()
-        }
+        sockets = self._sockets(options["worker"])
         async with open_listeners(application, own.server, sockets) as serving:
+            self._serving = serving
             self._accepts.set_result(None)
             await self._told_to_stop.wait()
+            self._serving = None
             if self._lets_go:
                 await serving.let_go(own.server.shutdown_timeout_s)
             elif self._channel.is_open:

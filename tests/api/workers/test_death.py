@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 
 import aiohttp
 import psutil
@@ -68,6 +69,29 @@ async def test_a_killed_worker_is_replaced_and_no_answered_touch_is_lost(dsn, tm
         assert metrics.total("activity_worker_restarts_total", reason="died") == KILLS
         stored = dict(await db.fetch(SEEN))
         assert [d for d, since in acknowledged.items() if stored[d] < int(since - 0.05)] == []
+
+
+async def test_a_worker_that_keeps_dying_keeps_no_connection_waiting(dsn, tmp_path):
+    """Another one accepts in its place, however long it takes to be replaced."""
+    async with serving_with_workers(dsn, tmp_path) as service:
+        await service.register(1)
+        (steady, *_) = service.pids()
+        path = f"/api/v1/devices/{service.device_ids[0]}/heartbeat"
+        waiting_for = 0
+        async with service.fresh() as session:
+            for _ in range(4):
+                await service.ready(2)
+                for pid in service.pids():
+                    if pid != steady:
+                        await service.kill(pid)
+                waiting_for = service.log().count("worker.waiting")
+                for _ in range(20):
+                    with suppress(aiohttp.ClientError):  # it was being answered by the killed one
+                        async with asyncio.timeout(5), session.post(path) as answer:
+                            assert answer.status == 204
+        assert waiting_for > 0
+        metrics = await service.metrics()
+        assert metrics.total("activity_workers_wanted") == 2
 
 
 async def test_the_journal_of_a_killed_worker_is_recovered_by_a_sibling(dsn, tmp_path, db):

@@ -43,15 +43,15 @@ async def test_an_upload_right_after_another_was_answered_finds_a_writer():
         async def insert(self, *_uploads: object, **_deadline: object) -> None:
             pass
 
-    grouped = BatchCommit(AtOnce(), IngestSettings(), deadline_s=60)
+    commit = BatchCommit(AtOnce(), IngestSettings(), deadline_s=60)
     async with asyncio.timeout(20):
         for _ in range(10):
-            await grouped.store("device", [None], size_bytes=1)
-    await grouped.close()
+            await commit.store("device", [None], size_bytes=1)
+    await commit.close()
 
 
 async def test_an_upload_to_an_idle_service_waits_for_no_other(service, db):
-    """Alone, each is a group of its own."""
+    """Alone, each is a batch of its own."""
     device_id = await service.register()
     for number in range(3):
         assert (await service.upload(device_id, timestamp=T0_MS + number)).status == 200
@@ -63,7 +63,7 @@ async def test_an_upload_to_an_idle_service_waits_for_no_other(service, db):
     [({"batch_rows": 10}, 4), ({"batch_bytes": 2000}, None), ({"batch_rows": 1}, 31)],
 )
 async def test_a_batch_is_as_large_as_it_may_be(dsn, db, limits, expected):
-    """Rows and bytes are limited; what does not fit goes with the next group."""
+    """Rows and bytes are limited; what does not fit goes with the next batch."""
     async with running(dsn, ingest={"batches_in_flight": 1, **limits}) as service:
         device_id = await service.register()
         async with locking(dsn, "LOCK TABLE locations"):
@@ -93,7 +93,7 @@ async def test_an_upload_larger_than_a_batch_is_written(dsn, db):
 
 
 async def in_one_batch(service: Service, dsn: str, uploads) -> list[int]:
-    """Send uploads so that they meet in one group; return what they are answered."""
+    """Send uploads so that they are in one batch; return their statuses."""
     opener = await service.register()
     async with locking(dsn, "LOCK TABLE locations"):
         first = asyncio.create_task(service.upload(opener))
@@ -105,7 +105,7 @@ async def in_one_batch(service: Service, dsn: str, uploads) -> list[int]:
 
 
 async def test_an_upload_of_a_device_that_is_gone_fails_alone(dsn, db):
-    """A device deleted behind the service's back is 404; the group it was in is stored."""
+    """The upload of a deleted device is 404; the rest of its batch is stored."""
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         devices = [await service.register() for _ in range(20)]
         await db.execute("DELETE FROM devices WHERE device_id = ANY($1::uuid[])", devices[5:7])
@@ -163,7 +163,7 @@ async def test_a_client_that_leaves_does_not_harm_its_batch(dsn, db):
 
 
 async def test_many_uploads_at_once_are_all_stored(service, db):
-    """Five hundred devices, two groups in flight, some reports twice: each row once."""
+    """Five hundred devices, two batches in flight, some reports twice: each row once."""
     devices = [await service.register() for _ in range(20)]
     uploads = [
         service.upload(devices[n % 20], timestamp=T0_MS + (n // 20) % 20) for n in range(500)
@@ -174,7 +174,7 @@ async def test_many_uploads_at_once_are_all_stored(service, db):
 
 
 def test_batches_must_find_connections():
-    """More groups in flight than connections would only wait for each other."""
+    """More batches in flight than connections would only wait for each other."""
     with pytest.raises(ValueError, match=r"batches_in_flight must not be above"):
         Settings(database={"pool_size": 2}, ingest={"batches_in_flight": 3})
 
@@ -193,11 +193,11 @@ async def test_a_bug_in_a_write_is_an_answer_even_if_it_cannot_be_logged(monkeyp
         raise BrokenPipeError
 
     monkeypatch.setattr("api.fleet.batch_commit.log", SimpleNamespace(exception=broken))
-    grouped = BatchCommit(Broken(), IngestSettings(), deadline_s=60)
+    commit = BatchCommit(Broken(), IngestSettings(), deadline_s=60)
     async with asyncio.timeout(20):
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match="ZeroDivisionError"):
-                await grouped.store("device", [None], size_bytes=1)
-    await grouped.close()
+                await commit.store("device", [None], size_bytes=1)
+    await commit.close()
     with pytest.raises(StoreUnavailable, match="stopping"):
-        await grouped.store("device", [None], size_bytes=1)
+        await commit.store("device", [None], size_bytes=1)

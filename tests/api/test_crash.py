@@ -21,7 +21,7 @@ from benchmarks.harness.service import running_service
 from tests.support.command_line import free_port
 from tests.support.sample_table import locking
 
-ROUNDS = 20
+ROUNDS = 12
 DEVICES = 50
 """In each round others, so that no later touch hides one that was lost."""
 CLIENTS = 12
@@ -101,7 +101,7 @@ async def at_rest(url: str) -> None:
 
 @pytest.mark.timeout(400)
 async def test_no_touch_that_was_answered_is_lost_to_kill_9(dsn, db, tmp_path):
-    """Twenty times, at random moments, every other time with the tables locked against writes."""
+    """Twelve times, at random moments, every other time with the tables locked against writes."""
     settings = DatabaseSettings()
     async with open_database(dsn, settings, connections=1) as database:
         keys = [await create_key(database, f"round {n}", None) for n in range(ROUNDS)]

@@ -23,7 +23,7 @@ PYTEST = ["-m", "pytest", "-qx", "-p", "no:hypothesispytest"]
 def copy_into(folder: Path) -> Path:
     """Copy all that a test needs."""
     for name in ("tracker", "api", "benchmarks", "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)  # with the bytecode, which saves compiling
     for name in ("pyproject.toml", "config.toml", "README.md"):
         shutil.copy(ROOT / name, folder)
     return folder

@@ -10,7 +10,7 @@ from tests.support.raw_client import listening
 from tests.support.service import running
 from tests.support.sse import live
 
-UNKNOWN_IDS = 20_000
+UNKNOWN_IDS = 8000
 CONNECTIONS = 100
 GROUPS = 200
 MAX_STREAMS = 8

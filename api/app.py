@@ -40,6 +40,7 @@ from api.handlers.openapi import DocumentHandler
 from api.handlers.page import PageHandlers
 from api.handlers.readiness_checks import ReadinessChecks
 from api.http.addressing import allowed_names
+from api.http.application import Application
 from api.http.limits import Limits
 from api.http.listener import Listener, ListenerMetrics
 from api.http.middleware import RequestMiddleware
@@ -181,7 +182,7 @@ async def create_app(
         if tracker is not None:
             middlewares.insert(1, activity_middleware(tracker, active_keys))
 
-        app = web.Application(
+        app = Application(
             middlewares=middlewares,
             client_max_size=settings.server.max_body_bytes,
             # aiohttp would decompress any request, without a limit; `read_body` does it instead.
@@ -314,7 +315,7 @@ def _add_listeners(
     if not listens.monitor_port:
         app.add_routes(health.metrics_routes(app[LISTENER].name))
         return [app[LISTENER]]
-    monitor = app[MONITOR] = web.Application(middlewares=[requests.middleware()])
+    monitor = app[MONITOR] = Application(middlewares=[requests.middleware()])
     monitor[LISTENER] = Listener(
         "monitor",
         listens.monitor_host,

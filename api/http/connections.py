@@ -7,8 +7,7 @@ last of a connection is decided in `last_request`.
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import structlog
 from aiohttp import hdrs, web
@@ -22,6 +21,7 @@ from api.http.listener import Listener
 from api.http.middleware import RequestMiddleware
 from api.http.pieces import PIECE_BYTES
 from api.http.responses import ApiError
+from api.http.sending import as_bytes
 
 _LINGER_S: Final = 5.0
 """How long an unwanted body is read, so that the client gets to read the response."""
@@ -232,14 +232,12 @@ class Connection(LastRequestHandler):
             self._limits.response_timeout_s, self.abort, "slow_response"
         )
 
-    def finish_response(
+    async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
+    ) -> tuple[web.StreamResponse, bool]:
         """Send a response; an error that no middleware has seen becomes a JSON error."""
         if isinstance(resp, web.HTTPException):
             resp = self._requests.reject(resp)
-        if self._upgraded:
-            resp.force_close()  # to nothing: what follows would be nobody's to limit
         if self._body is request.content:  # and not that of a request that was sent ahead
             if hdrs.EXPECT in request.headers and not request.content.is_eof():
                 resp.force_close()  # it may never come, and the next request be taken for it
@@ -247,10 +245,18 @@ class Connection(LastRequestHandler):
         message = request._message  # noqa: SLF001 - two requests may share an empty body
         if self._listener.lets_go or self.may_be_last(message):
             resp.force_close()
+        if self._upgraded:
+            resp.force_close()  # to nothing: what follows would be nobody's to limit
+        elif (data := as_bytes(request, resp)) is not None:
+            self._await_next()
+            if self.transport is None or self.transport.is_closing():
+                return resp, True
+            self.transport.write(data)
+            return resp, False
         if isinstance(resp, web.Response) and isinstance(resp.body, Payload):
-            return self._stream(request, resp, start_time)
+            return await self._stream(request, resp, start_time)
         self._await_next()
-        return super().finish_response(request, resp, start_time)
+        return await super().finish_response(request, resp, start_time)
 
     async def _stream(
         self, request: web.BaseRequest, resp: web.Response, start_time: float | None

@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import time
-from contextlib import suppress
+from pathlib import Path
 
 import aiohttp
 import psutil
@@ -71,48 +71,46 @@ async def test_a_killed_worker_is_replaced_and_no_answered_touch_is_lost(dsn, tm
         assert [d for d, since in acknowledged.items() if stored[d] < int(since - 0.05)] == []
 
 
-async def test_a_worker_that_keeps_dying_keeps_no_connection_waiting(dsn, tmp_path):
-    """Another one accepts in its place, however long it takes to be replaced."""
-    async with serving_with_workers(dsn, tmp_path) as service:
-        await service.register(1)
-        (steady, *_) = service.pids()
-        path = f"/api/v1/devices/{service.device_ids[0]}/heartbeat"
-        waiting_for = 0
-        async with service.fresh() as session:
-            for _ in range(4):
-                await service.ready(2)
-                for pid in service.pids():
-                    if pid != steady:
-                        await service.kill(pid)
-                waiting_for = service.log().count("worker.waiting")
-                for _ in range(20):
-                    with suppress(aiohttp.ClientError):  # it was being answered by the killed one
-                        async with asyncio.timeout(5), session.post(path) as answer:
-                            assert answer.status == 204
-        assert waiting_for > 0
-        metrics = await service.metrics()
-        assert metrics.total("activity_workers_wanted") == 2
-
-
-async def test_the_journal_of_a_killed_worker_is_recovered_by_a_sibling(dsn, tmp_path, db):
-    """Its touches are shown by the others within seconds, not at the next regular search."""
+async def test_while_a_worker_cannot_start_another_one_does_its_work(dsn, tmp_path, db):
+    """It accepts the connections that wait, and recovers the journal; readiness warns."""
     async with serving_with_workers(dsn, tmp_path) as service:
         await service.register(20)
         assert service.command("reload").returncode == 0
         await db.execute("UPDATE devices SET last_seen_at = '2020-01-01'")
-        async with service.fresh() as session:
+
+        async def beat(session: aiohttp.ClientSession) -> None:
             for device_id in service.device_ids:
                 async with session.post(f"/api/v1/devices/{device_id}/heartbeat") as answer:
                     assert answer.status == 204
-        for pid in service.pids()[:1]:
-            await service.kill(pid)
-        async with service.fresh() as session, asyncio.timeout(PATIENCE_S):
-            while True:
-                async with session.get("/api/v1/devices?group_id=family") as answer:
-                    devices = (await answer.json())["devices"]
-                if all(one["last_seen_at"] > "2021" for one in devices):
-                    break
-                await asyncio.sleep(0.05)
+
+        run_dir = Path(service.environment["ACTIVITY__SERVER__RUN_DIR"])
+        elsewhere = run_dir.with_name(f"{run_dir.name}-moved")
+        async with service.fresh() as session:
+            await beat(session)
+            # A worker that starts finds no place for its socket.
+            run_dir.rename(elsewhere)  # noqa: ASYNC240
+            try:
+                await service.kill(service.pids()[0])
+                async with asyncio.timeout(PATIENCE_S):
+                    while "worker.start_failed" not in service.log():
+                        await asyncio.sleep(0.02)
+                    while True:
+                        async with session.get("/api/v1/devices?group_id=family") as answer:
+                            devices = (await answer.json())["devices"]
+                        if all(one["last_seen_at"] > "2021" for one in devices):
+                            break
+                        await asyncio.sleep(0.05)
+                    await beat(session)
+                    async with session.get("/api/health/ready") as answer:
+                        assert answer.status == 200
+                        assert (await answer.json())["warnings"] == ["workers"]
+                metrics = await service.metrics()
+                assert metrics.total("activity_workers", state="ready") == 1
+                assert metrics.total("activity_worker_restarts_total", reason="start_failed") > 0
+            finally:
+                elsewhere.rename(run_dir)
+            await service.ready(2)
+            await beat(session)
         metrics = await service.metrics()
         assert metrics.total("activity_journal_recovered_touches_total", target="devices") > 0
 

@@ -113,7 +113,7 @@ async def create_keys(
         The keys in the order of their names.
 
     Raises:
-        StoreError: the database is away, or refuses a name or the group.
+        StoreError: the database is unavailable, or refuses a name or the group.
     """
     keys = [f"ak_{secrets.token_urlsafe(_BYTES)}" for _ in names]
     await database.fetch(
@@ -134,7 +134,7 @@ async def list_keys(database: Database) -> list[StoredKey]:
     """Return all keys, the oldest first.
 
     Raises:
-        StoreError: the database is away.
+        StoreError: the database is unavailable.
     """
     rows = await database.fetch(_LISTED + _ORDER)
     return [StoredKey(*row) for row in rows]
@@ -150,7 +150,7 @@ async def find_keys(database: Database, which: str) -> list[StoredKey]:
         which: an id, a prefix as listed, a key, or a name.
 
     Raises:
-        StoreError: the database is away.
+        StoreError: the database is unavailable.
     """
     hashed = hash_key(which)
     rows = await database.fetch(
@@ -163,7 +163,7 @@ async def revoke_key(database: Database, key_id: int) -> None:
     """Revoke a key for good; one that is revoked already stays so since then.
 
     Raises:
-        StoreError: the database is away.
+        StoreError: the database is unavailable.
     """
     await database.fetch(
         "UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL", key_id
@@ -181,7 +181,7 @@ async def load_principals(
         hashes: hashes of keys.
 
     Raises:
-        StoreError: the database is away.
+        StoreError: the database is unavailable.
     """
     asked_at = clock.monotonic()
     rows = await database.fetch(_VALID_OF_HASHES, hashes)

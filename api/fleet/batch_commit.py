@@ -76,7 +76,7 @@ class BatchCommit:
         self.stats = BatchStats(settings)
         self._in_flight: list[list[_Upload]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._writers = 0  # that have not yet found nothing to do; a task's end is noticed later
+        self._writers = 0  # writers that have not found the queue empty yet
         self._closed = False
         self._starting = False  # a writer that has not taken its first batch yet
         self._skip_locked_until = float("-inf")
@@ -130,13 +130,13 @@ class BatchCommit:
         self.stats.waiting_bytes += sign * upload.size_bytes
 
     def _start_writer(self) -> None:
-        # At most one that has not begun: what else arrives in this turn of the loop goes with it.
-        # And a further one only for a full batch: small ones side by side cost more than they save.
+        # At most one writer that has not begun: it takes all uploads of this turn of the loop.
+        # A further one starts only for a full batch: small writes side by side cost more.
         full = self.stats.waiting_rows >= self._settings.batch_rows
         most = self._settings.batches_in_flight if full else 1
         if not self._closed and not self._starting and self._writers < most:
             self._starting = True
-            # In a context of its own: it works for more requests than the one that starts it.
+            # In a context of its own, because it writes for other requests, too.
             task = asyncio.create_task(self._write(), name="ingest-writer", context=Context())
             self._writers += 1
             self._tasks.add(task)
@@ -244,7 +244,7 @@ class BatchCommit:
 
     def _succeed(self, uploads: list[_Upload], duplicates: Counter[_Upload]) -> None:
         for upload in uploads:
-            if not upload.answer.done():  # its client may have left, or have got 503
+            if not upload.answer.done():  # its client may have disconnected, or have got 503
                 self.stats.outcomes["stored"] += 1
                 upload.answer.set_result(duplicates[upload])
 
@@ -253,11 +253,11 @@ class BatchCommit:
         for upload in uploads:
             if not upload.answer.done():
                 self.stats.outcomes[outcome] += 1
-                # A new one for each: tracebacks would pile up on a shared one.
+                # One exception for each: a shared one would collect all tracebacks.
                 upload.answer.set_exception(type(error)(str(error)))
 
     def _expire(self) -> None:
-        """Answer those whose time is up, wherever they are, and come back for the next."""
+        """Fail the uploads that have waited too long, and schedule the next check."""
         self._expiry = None
         now = self._monotonic()
         unanswered = [

@@ -29,7 +29,7 @@ class BatchStats:
     def __init__(self, settings: IngestSettings) -> None:
         self.settings = settings
         self.waiting_rows = self.waiting_bytes = 0
-        """Of all uploads that wait, those for a locked device included."""
+        """For all waiting uploads, including those that wait for a locked device."""
         self.outcomes = Counter(dict.fromkeys(("stored", "rejected", "unavailable", "shed"), 0))
         self.batch_rows = Histogram(_ROWS_BOUNDS)
         self.write_s = Histogram(_DURATION_BOUNDS_S)

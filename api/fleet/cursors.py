@@ -8,7 +8,7 @@ import msgspec
 
 
 class Position(NamedTuple):
-    """A place in the listing's order: behind the device that has, or had, this name and this id."""
+    """A position in the listing: after the device that has, or had, this name and this id."""
 
     display_name: str
     device_id: UUID
@@ -64,7 +64,7 @@ def _read(cursor: str, decoder: msgspec.json.Decoder[_T]) -> _T:
         place = decoder.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, RecursionError) as error:
         raise _not_a_cursor() from error
-    # Each place has one spelling.
+    # Each position has exactly one cursor.
     if base64.urlsafe_b64encode(_encode(place)).rstrip(b"=").decode() != cursor:
         raise _not_a_cursor()
     return place

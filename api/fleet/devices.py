@@ -16,19 +16,19 @@ from tracker import View
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096, pattern=r"^[^\x00]*$")]
-"""What Postgres stores as text: no NUL."""
+"""Text that Postgres can store: it has no NUL."""
 Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=2, max_length=50, pattern=r"^[^\x00]*$")]
 GroupId: TypeAlias = Annotated[
     str, msgspec.Meta(min_length=2, max_length=50, pattern=r"^[A-Za-z0-9_-]*(?!\n)$")
 ]
-"""The pattern means the same to Python, whose `$` admits a last newline, and to OpenAPI."""
+"""The pattern has the same meaning for Python, whose `$` also matches before a last newline."""
 
 Time: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """What a device says of itself."""
+    """The body of a registration."""
 
     device_id: UUID
     display_name: Name
@@ -139,17 +139,17 @@ class Devices:
     async def register(
         self, registration: Registration, within_group: str | None
     ) -> DeviceAnswer | None:
-        """Make a device, or bring the one with this id up to date.
+        """Create a device, or update the one with this id.
 
         Args:
-            registration: what the device says of itself.
-            within_group: leave a device alone that is in another group than this.
+            registration: the values to store.
+            within_group: do not change a device that is in another group than this.
 
         Returns:
-            The device; None if it was left alone.
+            The device; None if it is in another group.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is unavailable.
         """
         device = await self._register(registration, within_group)
         if (
@@ -185,7 +185,7 @@ class Devices:
         """Return how many active devices a group has.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is unavailable.
         """
         (row,) = await self._database.fetch(
             "SELECT count(*) FROM devices WHERE group_id = $1 AND is_active", group_id
@@ -194,12 +194,12 @@ class Devices:
         return count
 
     async def _release(self, device_id: UUID, group_id: str) -> bool:
-        """Give a group the id of a device that another group deactivated long enough ago.
+        """Release the id of a device that another group deactivated long enough ago to a new group.
 
-        It gets the id alone: the track and the time of the other group's device are removed first.
+        The track and the times of the old device are removed first.
         """
         given = (device_id, group_id, self._release_after_s)
-        # Asked first: most are not, and a role without the right to delete needs it here alone.
+        # Checked first: most ids are not released, and only a release needs the right to delete.
         if not await self._database.fetch(_MAY_RELEASE, *given):
             return False
         while await self._database.fetch(_FORGET_TRACK, *given, _FORGOTTEN_AT_ONCE):
@@ -213,17 +213,17 @@ class Devices:
         """Return an active device; None if there is none.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is unavailable.
         """
         pending = await self._pending.view()
         rows = await self._database.fetch(self._one_statement, device_id)
         return await self._answer(rows, pending)
 
     async def deactivate(self, device_id: str) -> bool:
-        """Take a device out of listings and access; whether it was in.
+        """Deactivate a device; return whether it was active.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is unavailable.
         """
         rows = await self._database.fetch(
             "UPDATE devices SET is_active = false, deactivated_at = now() "
@@ -238,11 +238,11 @@ def last_seen(row: Iterable[Any], view: View) -> tuple[int, int]:
 
     Args:
         row: `COLUMNS` of a device.
-        view: the pending touches to lay over it.
+        view: the pending touches.
     """
     device_id, _, _, stored, now, *_ = row
-    # The server's clock bounds what is shown, too: it would not store a later time, and one that an
-    # old bug or a restored dump has left would show the device as online for ever.
+    # No time after the server's clock is shown. An old bug or a restored dump may have left such a
+    # time, which would show the device as online for ever.
     return min(max(stored or 0, view.get(device_id) or 0), now), now
 
 
@@ -251,7 +251,7 @@ def device_answer(row: Iterable[Any], view: View) -> DeviceAnswer:
 
     Args:
         row: `COLUMNS` of a device.
-        view: the pending touches to lay over it.
+        view: the pending touches.
     """
     device_id, display_name, platform, _, _, latitude, longitude, accuracy, at = row
     seen, _ = last_seen(row, view)

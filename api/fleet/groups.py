@@ -1,4 +1,4 @@
-"""Groups: what active devices are in, how many, and when the last of them was seen."""
+"""Groups: their number of active devices, and when the last of these was seen."""
 
 from typing import Annotated, Final
 
@@ -20,7 +20,7 @@ _ONE: Final = f"SELECT $1::text, {_SUMMARY} FROM devices WHERE is_active AND gro
 
 
 class GroupsQuery(msgspec.Struct, frozen=True):
-    """How many groups to list, and after which."""
+    """The query of the list of groups."""
 
     limit: Limit = 1000
     cursor: (
@@ -30,7 +30,7 @@ class GroupsQuery(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """A group, its active devices, and when the newest of those was seen, as far as written."""
+    """A group, its number of active devices, and the latest stored time of these."""
 
     group_id: str
     devices: Annotated[int, msgspec.Meta(ge=0)]
@@ -47,8 +47,8 @@ class Groups(msgspec.Struct, frozen=True):
 async def list_groups(database: Database, *, limit: int, after: str | None) -> Groups:
     """Return a page of all groups.
 
-    `last_seen_at` is as the table has it: pending touches are known by device alone, so an overlay
-    would take a lookup of every pending touch.
+    `last_seen_at` is the stored time. Pending touches are known by device only, so an overlay would
+    need the group of every pending touch.
 
     Args:
         database: where devices are stored.
@@ -56,7 +56,7 @@ async def list_groups(database: Database, *, limit: int, after: str | None) -> G
         after: the last group of the page before; None for the first page.
 
     Raises:
-        StoreError: the database is away.
+        StoreError: the database is unavailable.
     """
     rows = await database.fetch(_PAGE, after or "", limit + 1)
     groups = [Group(*row) for row in rows[:limit]]
@@ -72,7 +72,7 @@ async def one_group(database: Database, group_id: str) -> Groups:
         group_id: the group.
 
     Raises:
-        StoreError: the database is away.
+        StoreError: the database is unavailable.
     """
     rows = await database.fetch(_ONE, group_id)
     return Groups([Group(*row) for row in rows], None)

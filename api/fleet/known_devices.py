@@ -1,4 +1,4 @@
-"""Which devices are active, and in which group: what access needs to know of them."""
+"""Queries the devices that are active, and their groups, for authorization."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from api.postgres.database import Database
 
 
 class KnownDevice(NamedTuple):
-    """What access needs to know of an active device."""
+    """What authorization needs to know about an active device."""
 
     device_id: str
     group_id: str

@@ -1,4 +1,4 @@
-"""The listing of a group's devices: by name, by when they were last seen, page by page.
+"""The listing of a group's devices: by name, filtered by when they were last seen, in pages.
 
 No index helps with when a device was last seen: it would make every touch an index update, and the
 latest touches are in memory alone. So the group is read in the order of its index by name, a
@@ -33,14 +33,14 @@ from api.postgres.database import Database, Records
 from tracker import View
 
 SLICE_ROWS: Final = 200
-"""The most rows that a statement returns of a page with many: other requests wait while they are
-decoded, and a client that does not read holds as many."""
+"""The maximum number of rows of a statement on a large page. Other requests wait while the rows are
+decoded, and a client that does not read keeps as many in memory."""
 _SPARSE_SLICE_ROWS: Final = 2000
-"""The most rows that a statement reads where it returns few of them."""
+"""The maximum number of rows that a statement reads if few of them match."""
 _ROWS_AT_ONCE: Final = 20
-"""After so many, other requests have their turn: a row takes 20 microseconds."""
+"""After so many rows, other requests get a turn: a row takes 20 microseconds."""
 _MAX_ROWS: Final = 250_000
-"""How many rows are read for one page; what is found by then is the page."""
+"""The maximum number of rows read for one page. The page then has the matches so far."""
 
 _SLICE: Final = f"""
 WITH d AS MATERIALIZED (
@@ -62,7 +62,7 @@ _AFTER: Final = "AND (display_name, device_id) > ($5::text, $6::uuid)"
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """Which devices to list: those of a group, by when they were seen, how many, after which."""
+    """The query of the listing."""
 
     group_id: GroupId
     silent_for: (
@@ -94,7 +94,7 @@ class Ages:
     """How long ago a device was last seen, in whole seconds by the database's clock.
 
     Args:
-        at_least_s: at least so many seconds; never is longer ago than any of them.
+        at_least_s: at least so many seconds; a device that was never seen matches any number.
         at_most_s: at most so many seconds.
     """
 
@@ -102,7 +102,7 @@ class Ages:
     at_most_s: float = inf
 
     def admit(self, seen: int, now: int) -> bool:
-        """Return whether a device that was seen then, 0 for never, is among them now."""
+        """Return whether a device that was last seen at this time, 0 for never, matches now."""
         return self.at_least_s <= (now - seen if seen else inf) <= self.at_most_s
 
 
@@ -111,10 +111,10 @@ ANY_AGE: Final = Ages()
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Some devices of a page, one after the other.
+    """A slice of a page: some of its devices, in order.
 
     Args:
-        devices: they may be none.
+        devices: may be empty.
         is_last: whether the page ends with them.
         next_cursor: of the next page; None if there is none, or if this is not the last slice.
     """
@@ -139,7 +139,7 @@ def slice_statements(ahead_s: float) -> tuple[str, str]:
 
 
 class Listings:
-    """Lists devices; a row's pending touch is taken into account before the row is chosen.
+    """Lists devices; the overlay is applied to a row before the row is filtered.
 
     Args:
         database: where devices are stored.
@@ -175,10 +175,10 @@ class Listings:
             group_id: the group.
             limit: the most devices.
             after: where the page before ended; None for the first page.
-            ages: how long ago they were last seen.
+            ages: how long ago the devices were last seen.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is unavailable.
         """
         found: list[DeviceAnswer] = []
         cursor = None
@@ -198,28 +198,28 @@ class Listings:
     ) -> AsyncGenerator[Slice, None]:
         """Read a page of the active devices of a group by display name, slice by slice.
 
-        Each slice is read when it is asked for, as its devices are then. A page that is not the
-        last may have fewer devices than the limit, even none, if those that match are few and far
-        between in a huge group.
+        Each slice is read when it is requested, and shows the devices as they are then. A page
+        that is not the last may have fewer devices than the limit, even none, if few devices of a
+        huge group match.
 
         Args:
             group_id: the group.
             limit: the most devices.
             after: where the page before ended; None for the first page.
-            ages: how long ago they were last seen.
+            ages: how long ago the devices were last seen.
             turn: waits until the next slice may be read, and is left when it has been.
 
         Yields:
             At least one slice.
 
         Raises:
-            StoreError: the database is away.
+            StoreError: the database is unavailable.
         """
-        last = after  # of the devices that were returned
+        last = after  # position of the last device that was returned
         left, rows_left, slice_rows = limit, self._most_rows, min(limit + 1, SLICE_ROWS)
         while True:
             async with turn():
-                # Before the rows: what is written meanwhile is in them.
+                # Taken before the rows are read: a touch that is written in between is in the rows.
                 pending = await self._pending.view()
                 rows = await self._slice(
                     group_id, slice_rows, after, ages, may_be_newer=bool(pending)
@@ -248,7 +248,7 @@ class Listings:
     async def _slice(
         self, group_id: str, rows: int, after: Position | None, ages: Ages, *, may_be_newer: bool
     ) -> Records:
-        """Read the next rows, but for those that are out of the question."""
+        """Read the next rows, except those that cannot match."""
         silent_s = None if ages.at_least_s == -inf else int(ages.at_least_s)
         within_s = None if ages.at_most_s == inf or may_be_newer else int(ages.at_most_s)
         arguments = (group_id, rows, silent_s, within_s)
@@ -258,7 +258,7 @@ class Listings:
 
 
 async def _admitted(rows: Records, view: View, ages: Ages) -> list[DeviceAnswer]:
-    """Return the devices of some rows that belong to the page; other requests get their turns."""
+    """Return the devices of the rows that match; let other requests run in between."""
     found: list[DeviceAnswer] = []
     for number, (_, *row) in enumerate(rows, start=1):
         seen, now = last_seen(row, view)

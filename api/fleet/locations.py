@@ -15,8 +15,8 @@ _Label: TypeAlias = Annotated[str, msgspec.Meta(max_length=50, pattern=r"^[^\x00
 _NEVER_NEGATIVE: Final = ("accuracy", "bearing", "speed", "battery_level")
 
 YEAR_2000_MS: Final = 946_684_800_000
-"""The first capture time that is accepted, in milliseconds since the Unix epoch. What a clock shows
-that was never set is earlier, and so is a time in seconds that is taken for milliseconds."""
+"""The first capture time that is accepted, in milliseconds since the Unix epoch. A clock that was
+never set shows an earlier time, and a time in seconds instead of milliseconds is earlier, too."""
 END_OF_9999_MS: Final = 253_402_300_799_999
 """The last capture time that is accepted, in milliseconds since the Unix epoch."""
 _COLUMNS: Final = """
@@ -90,11 +90,11 @@ SELECT NULL, NULL, place FROM ({_DUPLICATES.format(condition=f"{_REACHABLE} AND"
 _encode: Final = msgspec.json.Encoder().encode
 
 _DOCUMENTED: Final[dict[str, object]] = {"minimum": YEAR_2000_MS, "multipleOf": 1}
-"""What a capture time must be beyond its type; `_Received` checks it, with an error of its own."""
+"""The range of a capture time; `_Received` checks it, and raises a clearer error."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a device was: degrees of WGS 84, metres, metres per second, per cent."""
+    """A position, in degrees of WGS 84, with metres, metres per second and per cent."""
 
     timestamp: (
         Annotated[int, msgspec.Meta(le=END_OF_9999_MS, extra_json_schema=_DOCUMENTED)]
@@ -118,7 +118,7 @@ _GETTERS: Final = tuple(map(attrgetter, FIELDS))
 
 
 class _Received(Report, frozen=True, kw_only=True):
-    """A report as a device sent it, with the ways of devices evened out.
+    """A report as a device sent it, with differences between kinds of devices removed.
 
     A negative speed, bearing, accuracy or battery level means "unknown" on iOS and becomes None.
     A whole number that is written with a fraction of zero becomes an int.
@@ -178,11 +178,11 @@ class NoSuchDevice(RowRejected):
 
 
 Uploaded: TypeAlias = tuple[str, Sequence[Report]]
-"""A device's id in canonical form and at least one report of it, to be stored all or none."""
+"""A device's id in canonical form, and one or more of its reports, which are stored all or none."""
 
 
 class Locations:
-    """Stores uploads, many in one statement; a report that is stored already changes nothing.
+    """Stores uploads, many in one statement; a report that is stored already has no effect.
 
     Args:
         database: where they are stored.
@@ -221,7 +221,7 @@ class Locations:
     async def insert_reachable(
         self, uploads: Sequence[Uploaded], *, deadline_s: float
     ) -> tuple[dict[str, bool], list[int]]:
-        """Store those uploads whose devices' rows can be had at once, at somewhat more cost.
+        """Store the uploads whose devices' rows can be locked at once; this costs a little more.
 
         Args:
             uploads: at least one.
@@ -233,7 +233,7 @@ class Locations:
             uploads, as `insert` returns them.
 
         Raises:
-            RowRejected: a report is refused; none was stored.
+            RowRejected: a report is rejected; none was stored.
             StoreError: as `insert`.
         """
         asked = sorted({device_id for device_id, _ in uploads})
@@ -251,11 +251,11 @@ def _arrays(uploads: Sequence[Uploaded]) -> list[str | list[object]]:
     for kind, value_of in zip(_TYPES[1:], _GETTERS, strict=True):
         values = list(map(value_of, reports))
         if values.count(None) == len(values):
-            values = []  # what is too short is filled up with NULLs, and most fields are left out
+            values = []  # shorter rows are padded with NULLs; most fields are absent
         arrays.append(values if kind == "text" else _literal(values))
     return arrays
 
 
 def _literal(numbers: list[object]) -> str:
-    """Return numbers and Nones as an array literal; but for the braces it is JSON."""
+    """Return numbers and Nones as an array literal: JSON with other brackets."""
     return f"{{{_encode(numbers)[1:-1].decode()}}}"

@@ -1,15 +1,15 @@
-"""The newest position of a device, which a wrong clock cannot hold for ever.
+"""The newest position of a device, found even if its clock was wrong for a while.
 
-A device whose clock has run far ahead reports from the future, and for as long as that lies ahead
-no honest report is newer. So a report counts only if it was captured at most some minutes after it
+A device whose clock runs far ahead reports positions in the future, and no correct report is newer
+until that time is reached. So a report counts only if it was captured at most some minutes after it
 was received. All reports are stored as they are, and tracks show them all.
 """
 
 from typing import Final
 
 _CANDIDATES: Final = 1000
-"""How many of a device's reports are examined: a clock that is always ahead leaves none that
-counts, and its whole track would be read each time."""
+"""How many reports of a device are examined at most. Without a limit, the whole track of a device
+whose clock is always ahead would be read each time."""
 
 
 def newest_of(device_id: str, ahead_s: float) -> str:

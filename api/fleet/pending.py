@@ -23,7 +23,7 @@ class PendingView:
         return self._others is not None or bool(self._own)
 
     async def of(self, device_ids: Sequence[str]) -> View:
-        """Return a view of the touches of these devices; of others it may have some.
+        """Return a view of the touches of these devices; it may have touches of further devices.
 
         Args:
             device_ids: in canonical form.
@@ -47,6 +47,6 @@ class Pending:
 
     async def view(self) -> PendingView:
         """Take a view; to be called before the SELECT on whose rows it is overlaid."""
-        # Ours last: what is touched while the others answer is in it, too.
+        # This process's view last: it then has the touches that arrive while the siblings respond.
         others = await self._siblings.views()
         return PendingView(self._own(), others)

@@ -21,13 +21,13 @@ WHERE d.device_id = $1 AND d.is_active ORDER BY report.ms DESC
 """
 
 _ROWS_AT_ONCE: Final = 50
-"""After so many, other requests have their turn."""
+"""After so many reports, other requests get a turn."""
 
 Before: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=END_OF_9999_MS + 1)]
 
 
 class TrackQuery(msgspec.Struct, frozen=True):
-    """Which reports: those of a device, how many, and captured before when, in milliseconds."""
+    """The query of a track."""
 
     device_id: UUID
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
@@ -35,7 +35,7 @@ class TrackQuery(msgspec.Struct, frozen=True):
 
 
 class StoredReport(Report, frozen=True, kw_only=True, omit_defaults=True):
-    """A report as it was posted; what it did not say is left out."""
+    """A report as it was posted; fields that it did not have are absent."""
 
 
 class Track(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ async def load_track(
         before: only those captured before, in milliseconds since the Unix epoch; None for all.
 
     Raises:
-        StoreError: the database is away.
+        StoreError: the database is unavailable.
     """
     until = END_OF_9999_MS + 1 if before is None else before
     rows = await database.fetch(_TRACK, device_id, until, limit)

@@ -1,1 +1,1 @@
-"""What answers the routes: one file for each kind, and what they share."""
+"""Handlers of the routes: a file for each kind of route, and what they share."""

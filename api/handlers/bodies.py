@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 async def expect_later(request: web.Request) -> None:
-    """Ask for no body before it is known who sends it: `read_body` does, for those who expect it.
+    """Send no `100 Continue` before the request is authenticated; `read_body` sends it later.
 
     Args:
         request: a request with an `Expect` header; a route's `expect_handler` is given it.
@@ -42,18 +42,18 @@ _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], access: Access) -> T:
     """Read and validate the body of a request.
 
-    A device whose report is refused is alive all the same: if the body names one that the key may
-    reach, it counts as active.
+    A rejected report still shows that its device is active: if the body names a device that the API
+    key may access, the device is touched.
 
     Args:
         request: the request; its body is limited by the application's `client_max_size`.
         decoder: decodes the declared type.
-        access: who may reach which device.
+        access: decides which device an API key may access.
 
     Raises:
-        ApiError: 415 for what is no JSON by its content type or is encoded in another way than
-            gzip or deflate, 400 for what is none by its content or does not have the declared
-            shape, 408 for what takes too long to come.
+        ApiError: 415 if the content type is not JSON or the encoding is neither gzip nor deflate,
+            400 if the content is not JSON or not of the declared type, 408 if the body takes too
+            long to arrive.
         HTTPRequestEntityTooLarge: the body is larger than allowed, as sent or as decoded.
     """
     if request.content_type != "application/json":
@@ -65,7 +65,7 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], acce
     try:
         if _is_awaited(request):
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0  # the answer itself has not begun
+            request.writer.output_size = 0  # the response has not begun
         body = await request.read()
     except BodyTooSlow as error:
         raise ApiError(
@@ -85,13 +85,13 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], acce
 
 
 def _is_awaited(request: web.Request) -> bool:
-    """Return whether the client waits to be told to send the body; of old, nobody did."""
+    """Return whether the client waits for `100 Continue`; no client of HTTP/1.0 does."""
     expected = hdrs.EXPECT in request.headers and not request.content.is_eof()
     return expected and request.version >= HttpVersion11
 
 
 def _decompressed(request: web.Request, body: bytes) -> bytes:
-    """Inflate a body, never beyond what is allowed; the server does not, see `create_app`."""
+    """Inflate a body up to the limit; the server itself does not inflate, see `create_app`."""
     encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
     if encoding == "identity":
         return body
@@ -119,7 +119,7 @@ def _not_as_it_says() -> ApiError:
 def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     body = body.removeprefix(codecs.BOM_UTF8)
     try:
-        body.decode()  # what is ignored is not looked at by the decoder, and must be text too
+        body.decode()  # the decoder skips unknown fields, which must be valid text, too
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise ApiError(400, "invalid_body", str(error).replace("`$.", "`")) from error

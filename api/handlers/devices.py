@@ -30,9 +30,9 @@ class DeviceHandlers:
     Args:
         devices: devices in the database.
         listings: lists them.
-        access: who may reach which device.
+        access: decides which device an API key may access.
         quotas: of registrations.
-        limits: what API keys share.
+        limits: limits that API keys share.
     """
 
     def __init__(
@@ -88,7 +88,9 @@ class DeviceHandlers:
         after = read_parameter("cursor", wanted.cursor, from_cursor)
         own_group = request[PRINCIPAL].group_id
         if own_group is not None and wanted.group_id != own_group:
-            return json_response(Listed([], None))  # as a group that does not exist
+            return json_response(
+                Listed([], None)
+            )  # the same response as for a group that does not exist
         page = partial(
             self._listings.slices, wanted.group_id, limit=wanted.limit, after=after, ages=ages
         )

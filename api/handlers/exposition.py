@@ -11,11 +11,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 _PIECE_SAMPLES: Final = 100
-"""Half a millisecond's worth or so; a busy service has more than a thousand, mostly histograms."""
+"""These take half a millisecond; a busy service has more than a thousand, mostly of histograms."""
 
 
 class Exposition:
-    """The text of all metrics, made at most once in a while however many clients ask for it.
+    """The text of all metrics, cached for a while, so that many clients cost no more than one.
 
     Args:
         make: makes the text.
@@ -40,7 +40,7 @@ class Exposition:
     async def text(self) -> bytes:
         """Return the text, made now or up to `max_age_s` ago."""
         async with self._one_at_a_time:
-            # From when it was ready: clients that waited for it would make it again otherwise.
+            # Its age counts from when it was ready: else waiting clients would make it again.
             if self._monotonic() - self._made_at >= self._max_age_s:
                 self._text = await self._make()
                 self._made_at = self._monotonic()
@@ -50,11 +50,11 @@ class Exposition:
 async def exposition(registry: Collector) -> bytes:
     """Return all metrics in the text format.
 
-    They are read at once, so that the books balance, and written while requests go on.
+    All values are read at once, so that the counters balance; the text is made in pieces.
 
     Args:
-        registry: what has the metrics; large families are without times of creation, which would
-            have to come after all of their samples.
+        registry: has the metrics. Large families have no times of creation, which would have to
+            follow all of their samples.
     """
     text: list[bytes] = []
     families = list(registry.collect())
@@ -63,7 +63,7 @@ async def exposition(registry: Collector) -> bytes:
     for family in families:
         for piece in _pieces(family):
             written = generate_latest(piece)
-            # The lines of help and type are for the family, not for each piece of it.
+            # The HELP and TYPE lines are written once for a family, not for each piece of it.
             text.append(written if piece.is_first else written.split(b"\n", 2)[2])
             samples += len(piece.family.samples)
             if samples >= _PIECE_SAMPLES:

@@ -1,4 +1,4 @@
-"""The routes of gateways: one request for many devices, each answered by its own outcome."""
+"""The routes of gateways: one request for many devices, with an outcome for each."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ from tracker.keys import uuid_key
 _MAX_TOUCHES: Final = 10_000
 _MAX_REPORTS: Final = 5_000
 _AT_ONCE: Final = 500
-"""After so many, other requests have their turn: each takes one to three microseconds."""
+"""After so many items, other requests get a turn: each item takes one to three microseconds."""
 
 
 class GatewayTouch(msgspec.Struct, frozen=True):
-    """That a device was active, now or at a time in milliseconds since the Unix epoch."""
+    """A touch of a device, now or at a time in milliseconds since the Unix epoch."""
 
     device_id: Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
     at: (
@@ -39,20 +39,20 @@ class Touches(msgspec.Struct, frozen=True):
 
 
 class Touched(msgspec.Struct, frozen=True):
-    """How many touches were recorded, and the devices that are not known."""
+    """The number of recorded touches, and the devices that do not exist."""
 
     touched: int
     unknown: list[str]
 
 
 class BulkReports(msgspec.Struct, frozen=True):
-    """Reports of any devices, as they came: an invalid report does not affect the rest."""
+    """Reports of any devices, not decoded: an invalid report does not affect the others."""
 
     locations: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=_MAX_REPORTS)]
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A report that was not stored: its place in the request, and why."""
+    """A report that was not stored: its index in the request, and the reason."""
 
     index: int
     error: str
@@ -60,7 +60,7 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class BulkStored(msgspec.Struct, frozen=True):
-    """The outcome of all reports: stored, there already, or refused."""
+    """The outcome of all reports: stored, duplicate or rejected."""
 
     stored: int
     duplicates: int
@@ -122,7 +122,7 @@ class GatewayHandlers:
         unknown: dict[str, None] = {}
         for place, (device_id, one) in enumerate(zip(device_ids, touches, strict=True), start=1):
             if device_id in known:
-                # The clock of a device may be ahead; it was active when the gateway heard it.
+                # A device's clock may be ahead; it was active when its gateway received the touch.
                 self._touch(device_id, None if one.at is None else min(one.at / 1000, now))
                 touched += 1
             else:
@@ -133,7 +133,7 @@ class GatewayHandlers:
 
     @Operation(body=_RAW, answers={200: BulkStored})
     async def _bulk(self, request: web.Request) -> web.Response:
-        """Store up to 5,000 reports of any devices; each is stored or refused for itself."""
+        """Store up to 5,000 reports of any devices; each is stored or rejected for itself."""
         raw = (await read_body(request, _RAW, self._access)).locations
         reports, refused = await _decoded(raw)
         known = await self._access.find_many(
@@ -214,7 +214,9 @@ class GatewayHandlers:
             return "device_not_found", "no such device: register it first"
         if isinstance(result, RowRejected):
             return "refused", "the database refuses this report"
-        if isinstance(result, BaseException):  # the whole request gets 503, and is to be sent again
+        if isinstance(
+            result, BaseException
+        ):  # the whole request gets 503, and the client sends it again
             raise result
         return result
 

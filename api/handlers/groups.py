@@ -19,7 +19,7 @@ class GroupHandlers:
 
     Args:
         database: where devices are stored.
-        limits: what API keys share.
+        limits: limits that API keys share.
     """
 
     def __init__(self, database: Database, limits: Limits) -> None:
@@ -32,7 +32,7 @@ class GroupHandlers:
 
     @Operation(query=GroupsQuery, answers={200: Groups})
     async def _list(self, request: web.Request) -> web.Response:
-        """List the groups that have active devices; a key of one group gets that one alone."""
+        """List the groups that have active devices; a key of one group gets only this group."""
         wanted = read_query(request, GroupsQuery)
         after = read_parameter("cursor", wanted.cursor, group_from_cursor)
         principal = request[PRINCIPAL]

@@ -1,4 +1,4 @@
-"""Health, readiness and metrics: for machines that watch, so without a key and without a touch."""
+"""Health, readiness and metrics for monitoring: without an API key, and without a touch."""
 
 import asyncio
 from typing import Literal
@@ -18,7 +18,7 @@ from api.http.responses import json_response
 
 
 class Health(msgspec.Struct, frozen=True):
-    """That the event loop turns."""
+    """The response of liveness."""
 
     status: Literal["ok"] = "ok"
 
@@ -29,8 +29,8 @@ class HealthHandlers:
     Args:
         checks: run by readiness.
         exposition: what is scraped.
-        access: decides who may read the details.
-        limits: bound what clients of /metrics have not read.
+        access: decides which API keys may read the details.
+        limits: limit the unread bytes of clients of /metrics.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class HealthHandlers:
         self._limits = limits
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the routes of health, which belong wherever requests come in."""
+        """Return the routes of health, which each port has."""
         return [*self._live_routes(), web.get("/api/health/ready", public(self._ready))]
 
     def metrics_routes(self, listener: str) -> list[web.RouteDef]:
-        """Return the routes that tell too much to be shown to everybody who may use the API.
+        """Return the routes whose responses are not for every user of the API.
 
         Args:
-            listener: where requests come in; each has its own share of what clients have not read.
+            listener: the listener of these requests; each has its own share of the unread bytes.
         """
 
         @Operation(answers={200: str}, refuses=(503,))
@@ -60,7 +60,7 @@ class HealthHandlers:
         return [web.get("/metrics", public(metrics))]
 
     def monitor_routes(self, listener: str) -> list[web.RouteDef]:
-        """Return the routes of a port that only monitoring reaches: metrics, health, details.
+        """Return the routes of a port for monitoring only: metrics, health and details.
 
         Args:
             listener: as for `metrics_routes`.
@@ -74,7 +74,7 @@ class HealthHandlers:
 
     @Operation(answers={200: Health})
     async def _live(self, _request: web.Request) -> web.Response:
-        """Tell that the event loop turns."""
+        """Report that the process responds."""
         return json_response(Health())
 
     @Operation(answers={200: Readiness, 503: Readiness})
@@ -89,7 +89,7 @@ class HealthHandlers:
         return _readiness(await self._checks.run(), detailed=True)
 
     async def _metrics(self, listener: str) -> web.Response:
-        # One body may be kept by many slow clients, but each second brings another one.
+        # Many slow clients may share one text in memory, but a new text is made each second.
         share = await self._limits.unsent.take(listener)
         try:
             text = await self._exposition.text()

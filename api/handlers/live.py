@@ -22,11 +22,11 @@ _RETRY_AFTER_S: Final = 10
 _TOUCH_EVERY_S: Final = 60.0
 """How often the API key of an open stream is touched."""
 _HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
-"""Neither kept nor held back by what is between us and the subscriber."""
+"""No proxy may cache or buffer the stream."""
 
 
 class Watched(msgspec.Struct, frozen=True):
-    """Which group to watch."""
+    """The query of the live stream."""
 
     group_id: GroupId
 
@@ -35,10 +35,11 @@ class LiveHandlers:
     """Handler of /api/v1/live.
 
     Args:
-        hub: what is watched.
-        access: whether a key is still valid.
+        hub: has the snapshots of all watched groups.
+        access: knows whether an API key is still valid.
         settings: when a device is online, and when it is silent.
-        resolution_s: seconds to which touches are rounded down; devices get the benefit of them.
+        resolution_s: seconds to which touches are rounded down; a device counts as online for so
+            much longer.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class LiveHandlers:
         try:
             self._hub.find_room(principal.key_id)
             await self._hub.group(reached)
-            self._hub.find_room(principal.key_id)  # another stream may have opened meanwhile
+            self._hub.find_room(principal.key_id)  # another stream may have opened in the meantime
         except LimitReached as error:
             raise _no_room(str(error)) from error
 
@@ -91,7 +92,9 @@ class LiveHandlers:
                 raise StreamEnded("unavailable") from error
             if still.group_id != principal.group_id:
                 raise StreamEnded("unavailable")
-            if monotonic() - touched_at >= _TOUCH_EVERY_S:  # the API key is in use all the time
+            if (
+                monotonic() - touched_at >= _TOUCH_EVERY_S
+            ):  # an open stream uses its API key all the time
                 touched_at = monotonic()
                 touch_request(request)
 

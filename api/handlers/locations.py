@@ -36,17 +36,17 @@ class Uploads(Protocol):
         """Return when all of the reports are committed.
 
         Args:
-            device_id: the device that they are of.
+            device_id: the device that sent them.
             reports: at least one.
-            size_bytes: the size of the body that they came in.
+            size_bytes: the size of their request's body.
 
         Returns:
-            How many of them were stored before, or repeat an earlier one of the upload.
+            How many of them were stored before, or repeat an earlier report of the upload.
 
         Raises:
             NoSuchDevice: the device has no row any more; none is stored.
-            RowRejected: the database refuses a report; none is stored.
-            StoreError: the database is away or too slow; whether they are stored is unknown.
+            RowRejected: the database rejects a report; none is stored.
+            StoreError: the database is unavailable or too slow; whether they are stored is unknown.
         """
         ...
 
@@ -57,8 +57,8 @@ class LocationHandlers:
     Args:
         uploads: where uploads are stored.
         database: where they are read.
-        access: who may reach which device.
-        limits: what API keys share.
+        access: decides which device an API key may access.
+        limits: limits that API keys share.
     """
 
     def __init__(
@@ -120,10 +120,10 @@ class LocationHandlers:
         self, request: web.Request, device_id: UUID, reports: Sequence[Report]
     ) -> web.Response:
         device = await self._access.authorize_device(request, str(device_id))
-        body = await request.read()  # it has been read; this is its size
+        body = await request.read()  # the body has been read; this returns its size
         try:
             duplicates = await self._uploads.store(device.device_id, reports, size_bytes=len(body))
-        except NoSuchDevice as error:  # deleted a moment ago
+        except NoSuchDevice as error:  # it was deleted a moment ago
             self._access.forget(device.device_id)
             raise device_not_found() from error
         except RowRejected as error:

@@ -1,8 +1,8 @@
-"""The OpenAPI document: made of what handlers declare, which is what validates and encodes.
+"""The OpenAPI document, made of the types that handlers declare, decode and encode.
 
-A handler states beside itself what it reads and answers. The rest follows: a route that is not
-public wants a key and may find the database away, one with a body may find it too large. A route
-whose handler declares nothing stops the start, so none is forgotten.
+A decorator of a handler declares what it reads and returns. The rest follows: a route that is not
+public needs an API key and may respond 503, a route with a body may respond 413. If the handler of
+a route declares nothing, the service does not start, so none is forgotten.
 """
 
 import re
@@ -33,7 +33,7 @@ _REFUSALS: Final = {
     500: "Something went wrong; the logs have the request's id.",
     503: "The database is away or too slow, or too much is waiting for it: try again.",
 }
-"""What each error says of a request; all have the same shape."""
+"""The description of each error status; the bodies of all errors have the same type."""
 _MORE_HEADERS: Final = {429: ("Retry-After",), 503: ("Retry-After",)}
 _JSON: Final = "application/json"
 _WITH_KEY: Final = {400, 401, 404, 503}
@@ -76,14 +76,13 @@ _HEADERS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What a handler reads and answers; it decorates the handler, whose docstring is the summary.
+    """A decorator: what a handler reads and returns. The handler's docstring is the summary.
 
     Args:
-        answers: types of the bodies that are no errors, by status; None for no body, `str` for
-            plain text.
+        answers: types of the bodies of success, by status; None for no body, `str` for plain text.
         body: what decodes the request's body.
         query: the struct that the query is read into.
-        refuses: statuses of errors that do not follow from the rest.
+        refuses: further statuses of errors.
         content_type: of plain text.
     """
 
@@ -94,12 +93,12 @@ class Operation:
     content_type: str = "text/plain"
 
     def __call__(self, handler: _F) -> _F:
-        """Declare this of a handler."""
+        """Attach the declaration to a handler."""
         handler.__dict__["operation"] = self
         return handler
 
     def types(self) -> list[Any]:
-        """Return the types of bodies, both ways."""
+        """Return the types of all bodies, of requests and of responses."""
         types = [kind for kind in self.answers.values() if kind is not None]
         return types if self.body is None else [self.body.type, *types]
 
@@ -115,12 +114,12 @@ class DocumentHandler:
         return [web.get("/api/openapi.json", public(self._show))]
 
     def describe(self, routes: Iterable[web.AbstractRoute]) -> None:
-        """Make the document of all routes, this one included; call it when they are there."""
+        """Make the document of all routes, its own included; to be called once they are added."""
         self._document = msgspec.json.encode(document(routes))
 
     @Operation(answers={200: dict[str, Any]})
     async def _show(self, _request: web.Request) -> web.Response:
-        """Answer this document."""
+        """Show this document."""
         return web.Response(body=KnownBody(self._document, None))
 
 
@@ -131,9 +130,9 @@ def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
         routes: routes whose handlers declare an operation.
 
     Raises:
-        TypeError: a handler does not, or a path has a parameter that is not known here.
+        TypeError: a handler declares no operation, or a path has an unknown parameter.
     """
-    # HEAD comes with each GET, and HTTP says what it is.
+    # HEAD is the same as GET by HTTP, and needs no entry.
     described = [route for route in routes if route.method != hdrs.METH_HEAD]
     types = list({kind: None for route in described for kind in _declared(route).types()})
     found, schemas = msgspec.json.schema_components(

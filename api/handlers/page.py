@@ -1,4 +1,4 @@
-"""The live page: files that anybody may have, for what they show is asked for with a key."""
+"""The files of the live page. They are public: the data that they show needs an API key."""
 
 import hashlib
 from pathlib import Path
@@ -14,7 +14,7 @@ from api.http.responses import ApiError, error_response
 FOLDER: Final = Path(__file__).parent.parent / "page"
 _INDEX: Final = "index.html"
 _HEADERS: Final = {
-    "Cache-Control": "no-cache",  # asked for again each time, and not sent again if it is the same
+    "Cache-Control": "no-cache",  # an unchanged file is not sent again
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -32,13 +32,13 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
 }
-"""The system's own list may be another on each machine."""
+"""Types of files. The list of the system differs between machines."""
 
 
 class PageHandlers:
-    """Handlers of / and of what is below /page/.
+    """Handlers of / and of the files below /page/.
 
-    All files are read once, so that a request can name nothing else.
+    All files are read once, so that a request can name no other file.
 
     Args:
         folder: where they are.
@@ -72,7 +72,7 @@ class PageHandlers:
 
     @Operation(answers={200: str, 304: None}, content_type="*/*", refuses=(404,))
     async def _file(self, request: web.Request) -> web.Response:
-        """Answer a file of the live page."""
+        """Show a file of the live page."""
         return self._answer(request, request.match_info["file"])
 
     def _answer(self, request: web.Request, name: str) -> web.Response:

@@ -1,4 +1,4 @@
-"""Lists as responses: a short one as a whole, a long one slice by slice, as its client reads."""
+"""Lists as responses: a short list as a whole, a long one in slices while its client reads."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -20,25 +20,24 @@ class Page(Protocol):
     def __call__(
         self, *, turn: Callable[[], AbstractAsyncContextManager[None]]
     ) -> AsyncGenerator[Slice, None]:
-        """Yield its slices, each in a turn of its own."""
+        """Yield the slices; each is read in a turn of the API key."""
         ...
 
 
 async def list_in_slices(page: Page, limits: Limits, key_id: int) -> web.Response:
-    """Answer with a page of a listing.
+    """Respond with a page of a listing.
 
-    The first slice is read before the response begins, so that what is wrong by then is an error
-    with a status. A page of one slice is sent as a whole. Of a longer one the next slice is read
-    when the client has read the last.
+    The first slice is read before the response begins, so that an error has a status. A page of one
+    slice is sent as a whole. Each further slice is read when the client has read the last one.
 
     Args:
-        page: reads it.
-        limits: what API keys share.
+        page: reads the page.
+        limits: limits that API keys share.
         key_id: the API key of the request.
 
     Raises:
-        ApiError: 503 if the API key, or all, have too much under way.
-        StoreError: the database is away.
+        ApiError: 503 if the requests of the API key, or all requests, exceed a limit.
+        StoreError: the database is unavailable.
     """
     share = await limits.unsent.take(key_id)
     begun = False
@@ -63,16 +62,17 @@ async def list_in_slices(page: Page, limits: Limits, key_id: int) -> web.Respons
 async def list_whole(
     read: Callable[[], Awaitable[object]], limits: Limits, key_id: int
 ) -> web.Response:
-    """Answer with a list that one statement reads.
+    """Respond with a list that one statement reads.
 
     Args:
-        read: reads it.
-        limits: what API keys share.
+        read: runs the statement.
+        limits: limits that API keys share.
         key_id: the API key of the request.
 
     Raises:
-        ApiError: 503 if the API key, or all, have too much under way; what `read` raises.
-        StoreError: the database is away.
+        ApiError: 503 if the requests of the API key, or all requests, exceed a limit; and what
+            `read` raises.
+        StoreError: the database is unavailable.
     """
     share = await limits.unsent.take(key_id)
     try:

@@ -1,4 +1,4 @@
-"""Query parameters: read into a declared struct, or a 4xx that says which is wrong and how."""
+"""Query parameters: read into a declared struct; a 4xx says which one is wrong, and why."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -34,21 +34,21 @@ def read_query(request: web.Request, wanted: type[Q]) -> Q:
         raise _refusal(str(error).replace("`$.", "`")) from error
     for name, text in texts.items():
         value = getattr(read, name)
-        if isinstance(value, int) and str(value) != text:  # msgspec takes 1e3 for a whole number
+        if isinstance(value, int) and str(value) != text:  # msgspec accepts 1e3 as a whole number
             raise _refusal(f"Expected `int` in plain digits - at `{name}`")
     return read
 
 
 def read_parameter(name: str, text: str | msgspec.UnsetType, read: Callable[[str], T]) -> T | None:
-    """Read a parameter that is more than its declaration can say; None if it is not given.
+    """Read a parameter whose type no declaration can express; None if it is not given.
 
     Args:
-        name: the parameter's.
-        text: what was given.
-        read: reads it, and raises ValueError, which says what is wrong, for what it can't.
+        name: the name of the parameter.
+        text: the value.
+        read: decodes the value; raises ValueError with the reason.
 
     Raises:
-        ApiError: 400 for what can't be read.
+        ApiError: 400 if the value cannot be decoded.
     """
     if isinstance(text, msgspec.UnsetType):
         return None

@@ -1,4 +1,4 @@
-"""What /api/health/ready responds with: shared by the service and by the command that asks it."""
+"""The response of /api/health/ready, for the service and for the command that reads it."""
 
 from typing import Literal
 
@@ -8,9 +8,9 @@ import msgspec
 class Readiness(msgspec.Struct, frozen=True):
     """Whether requests can be served, and what is wrong, by code.
 
-    `problems` keep this process from serving requests that another one could serve. `degraded` is
-    what it can do without for a while, `warnings` is what harms no request. `details` says more of
-    a code: names of hosts, users and tables are in it, so not every client gets it.
+    `problems`: this process cannot serve requests that another one could serve. `degraded`: a part
+    is unavailable that requests do not need for a while. `warnings`: no request is affected.
+    `details` describes codes, with names of hosts, users and tables; not every client receives it.
     """
 
     status: Literal["ready", "not_ready"]

@@ -1,9 +1,9 @@
 """The checks behind /api/health/ready: what is wrong, and whether it takes the process out.
 
-A load balancer takes a process that is not ready out of service. So not ready is only what another
-process could do better: one that starts, one whose schema is too old, one whose caches are past
-their limit. What all processes find alike, such as a database that is away for a while, is no
-reason: it would take the whole service away although requests of known devices are served.
+A load balancer sends no requests to a process that is not ready. So a process is not ready only if
+another one could do better: while it starts, if its schema is too old, or if its caches are older
+than their limit. A problem that all processes share, such as a database that is unavailable for a
+while, is no reason: the whole service would be lost, although requests of known devices are served.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _NO_PERMISSION: Final = "42501"
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What is wrong: details by code, as `Readiness` has the codes."""
+    """The result of the checks: details by code, as in `Readiness`."""
 
     problems: dict[str, str] = field(default_factory=dict)
     degraded: dict[str, str] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class ReadinessChecks:
     """Runs the checks.
 
     Args:
-        database: is queried once a second at most, however many ask.
+        database: is queried once a second at most, for any number of requests.
         tracker: its permanent errors and the state of its journals are warnings; None when
             tracking is off.
         revocations: knows when the database was last reached.
@@ -86,7 +86,7 @@ class ReadinessChecks:
             return self._failed(error)
         self._reached_at = self._monotonic()
         found = [row[0] for row in rows]
-        # A newer one is that of a newer process beside us.
+        # A newer schema belongs to a newer process that runs beside this one.
         if HEAD in found or any(map(is_newer, found)):
             return Findings()
         text = f"the schema is at {found}, this code needs {HEAD}"

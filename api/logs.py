@@ -1,4 +1,4 @@
-"""Logs: structlog for our own events and the standard library's alike; JSON unless on a terminal.
+"""Logs: structlog for the service's own events and those of libraries; JSON unless on a terminal.
 
 The request id is a plain context variable: structlog's own binding costs microseconds a request.
 """
@@ -18,7 +18,7 @@ from api.printable import escaped
 from tracker.postgres import reason
 
 _TRACES: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-"""Without local variables: there are keys and passwords among them."""
+"""Without local variables, which may be keys and passwords."""
 REQUEST_ID: Final[ContextVar[str]] = ContextVar("request_id")
 
 
@@ -30,7 +30,7 @@ def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 
 def _escape(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Keep names and keys from speaking to the terminal; JSON escapes them anyway."""
+    """Escape control characters in names and keys on a terminal; JSON escapes them anyway."""
     return {name: _escaped(value) for name, value in event.items()}
 
 
@@ -42,9 +42,9 @@ def _escaped(value: object) -> object:
 
 
 def _hide_rows(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Take rows out of the driver's errors, before a trace shows them.
+    """Remove row values from the driver's errors, before a traceback shows them.
 
-    Most are translated, but the trace of an error that is not has all errors that led to it.
+    Most errors are translated, but the traceback of another error includes all its causes.
     """
     exc_info = event.get("exc_info")
     error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1]
@@ -68,7 +68,7 @@ def _hide_row(error: BaseException | None, seen: set[int]) -> None:
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Drop aiohttp's error with a trace for each client that sends no proper HTTP."""
+    """Drop the error with a traceback that aiohttp logs for each malformed request."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
 
@@ -129,6 +129,6 @@ def configure_logs(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
-    # Libraries speak up when something is wrong, not about their own working.
+    # Libraries log warnings and errors, not how they work.
     for chatty in ("alembic", "asyncio", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

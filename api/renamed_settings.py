@@ -1,4 +1,4 @@
-"""Settings under the names that they had before: they work for one release, with a warning each."""
+"""Settings under their old names: these work for one more release, with a warning for each."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -25,18 +25,18 @@ RENAMED: Final[Mapping[str, Mapping[str, str]]] = {
         "backoff_most_s": "backoff_max_s",
     },
 }
-"""By section, the old name of a setting and the name that it has now."""
+"""The old and the new name of each setting, by section."""
 
 
 class BothNamesError(Exception):
-    """A setting is given under its old name and its new one; the message names both."""
+    """A setting is given under its old and its new name; the message names both."""
 
 
 def rename_in_file(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return the sections of a file under today's names, and what was renamed.
+    """Return the sections of a file under the new names, and what was renamed.
 
     Args:
-        values: sections with their settings; what is no section stays as it is.
+        values: sections with their settings; other values are returned unchanged.
 
     Returns:
         The sections, and pairs of an old and a new name, as `section.setting`.
@@ -62,11 +62,11 @@ def rename_in_file(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[tupl
 def rename_in_environment(
     environment: Mapping[str, str | None], prefix: str
 ) -> tuple[dict[str, str | None], list[tuple[str, str]]]:
-    """Return environment variables under today's names, and what was renamed.
+    """Return environment variables under the new names, and what was renamed.
 
     Args:
         environment: the variables; the case of their names does not matter.
-        prefix: what the names of settings begin with, in upper case.
+        prefix: the prefix of the settings' variables, in upper case.
 
     Returns:
         The variables, and pairs of an old and a new name.
@@ -84,14 +84,14 @@ def rename_in_environment(
             now = f"{prefix}{section}__{new}".upper()
             if now in by_upper:
                 raise BothNamesError(_both(given, now))
-            # As the case of the old name is: pydantic-settings compares in lower case.
+            # In the case of the old name: pydantic-settings compares in lower case.
             variables[now.lower() if given.islower() else now] = variables.pop(given)
             renamed.append((given, now))
     return variables, sorted(renamed)
 
 
 def deprecation(old: str, new: str) -> str:
-    """Return the warning about a setting that is given by its old name, in one line."""
+    """Return the warning about an old name, in one line."""
     return (
         f"setting {old} is called {new} now; the old name works in this release and not in the next"
     )

@@ -23,7 +23,7 @@ from api.supervisor import tell_supervisor
 _MONITOR_SHUTDOWN_S: Final = 1.0
 _LET_GO_POLL_S: Final = 0.02
 IGNORED_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""They would end the process at once, without a flush, unless something handles them."""
+"""Without a handler they would end the process at once, without a flush."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -31,16 +31,15 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 async def serve(settings: Settings, dsn: str) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    A second signal changes nothing: it would break off the last flush, and lose in silence what it
-    has to write. Stopping has a deadline of its own. SIGHUP, SIGUSR1 and SIGUSR2 are logged and
-    change nothing.
+    A second signal has no effect: it would cancel the last flush, and lose touches without a log
+    line. The shutdown has a deadline of its own. SIGHUP, SIGUSR1 and SIGUSR2 are only logged.
 
     Args:
         settings: all settings.
-        dsn: where the database is.
+        dsn: the DSN of the database.
 
     Raises:
-        OSError: an address cannot be listened on, or too few files may be open.
+        OSError: an address cannot be used, or the limit of open files is too low.
     """
     told_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -71,10 +70,10 @@ def url_of(server: ServerSettings) -> str:
 
 
 def within_the_limit_of_open_files(settings: Settings) -> Settings:
-    """Return settings with no more connections than the process may open files.
+    """Return settings with no more connections than the limit of open files allows.
 
     Raises:
-        OSError: too few files may be open.
+        OSError: the limit of open files is too low.
     """
     affordable = affordable_connections(
         settings.server.max_connections, others=settings.database.pool_size
@@ -86,20 +85,20 @@ def within_the_limit_of_open_files(settings: Settings) -> Settings:
 def freeze_garbage_collector() -> None:
     """Exclude all objects that exist now from garbage collection; call it once, before serving.
 
-    Modules, routes and settings live as long as the process. Scanning them again and again would
-    stop every request for tens of milliseconds.
+    Modules, routes and settings live as long as the process. Each scan of them would stop every
+    request for tens of milliseconds.
     """
     gc.collect()
     gc.freeze()
 
 
 class Serving:
-    """An application that is served.
+    """A running application.
 
     Args:
         application: as `create_app` made it.
         servers: accept its connections.
-        protocols: makes what serves a connection, by listener.
+        protocols: make the protocol of a connection, by listener.
     """
 
     def __init__(
@@ -114,12 +113,12 @@ class Serving:
         self._stand_ins: list[asyncio.Server] = []
 
     async def drain(self, drain_s: float) -> None:
-        """Go on serving for a while, but say that this process is not ready.
+        """Serve for a while longer, but report that this process is not ready.
 
         Load balancers then send requests elsewhere before connections are refused.
 
         Args:
-            drain_s: how long, in seconds; 0 for not at all.
+            drain_s: how long, in seconds; 0 skips this.
         """
         if drain_s > 0:
             self._application[READINESS].is_draining = True
@@ -176,18 +175,18 @@ async def open_listeners(
     limits: ServerSettings,
     sockets: Mapping[str, Sequence[socket.socket]] = MappingProxyType({}),
 ) -> AsyncIterator[Serving]:
-    """Let clients in while the block runs; then answer those that are in, and clean up.
+    """Accept requests while the block runs; then complete requests in progress, and clean up.
 
     Args:
         application: as `create_app` made it.
-        limits: of sizes and times.
-        sockets: listen already for the listeners of these names; others are opened.
+        limits: limits of sizes and times.
+        sockets: listen already for the listeners with these names; the rest is opened.
 
     Yields:
-        What is served.
+        The running application.
 
     Raises:
-        OSError: an address cannot be listened on.
+        OSError: an address cannot be used.
     """
     served = [(application, limits.shutdown_timeout_s)]
     if MONITOR in application:
@@ -197,7 +196,7 @@ async def open_listeners(
         protocols: dict[str, Callable[[], Connection]] = {}
         serving = Serving(application, servers, protocols)
         try:
-            for app, timeout_s in served:  # the monitor, being last, stops first: it is not missed
+            for app, timeout_s in served:  # the monitor is last, so it stops first
                 runner = web.AppRunner(app, access_log=None, shutdown_timeout=timeout_s)
                 stack.push_async_callback(runner.cleanup)
                 await runner.setup()

@@ -1,8 +1,7 @@
-"""API keys: made, listed, revoked, and looked up by their hash.
+"""API keys: create, list, revoke, and look up by hash.
 
-A key has 256 random bits, so a plain SHA-256 is a safe thing to store. The hash is also what caches
-are keyed by: nothing compares or keeps the key itself. Of a text that has not even the shape of a
-key no hash is made.
+A key has 256 random bits, so its plain SHA-256 is safe to store. Caches use the hash, too: nothing
+compares or keeps the key itself. A text that does not have the form of a key is not hashed.
 """
 
 import hashlib
@@ -20,9 +19,9 @@ from api.postgres.database import Database
 
 _BYTES: Final = 32
 _SHAPE: Final = re.compile(r"ak_[A-Za-z0-9_-]{43}").fullmatch
-"""What `secrets.token_urlsafe` makes of so many bytes."""
+"""The length of what `secrets.token_urlsafe` returns for so many bytes."""
 _PREFIX_LENGTH: Final = 10
-"""How much of a key is stored in the clear, to tell keys apart: `ak_` and 42 of its 256 bits."""
+"""The length of the prefix, which is stored in plain text: `ak_` and 42 of the 256 bits."""
 
 
 KeyName: TypeAlias = Annotated[
@@ -48,13 +47,12 @@ _PAGE_KEYS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whom a request is from.
+    """The API key of a request.
 
     Args:
         key_id: the API key's id.
-        group_id: the one group that the key may reach; None for all.
-        expires_at: when it ends to be valid, in epoch seconds by the database's clock; infinity if
-            never.
+        group_id: the group that the key may access; None for all.
+        expires_at: when it expires, in epoch seconds by the database's clock; infinity if never.
     """
 
     key_id: int
@@ -75,25 +73,25 @@ class StoredKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     has_expired: bool
-    """By the database's clock, when it was asked."""
+    """By the database's clock, at the time of the query."""
 
     @property
     def state(self) -> Literal["active", "expired", "revoked"]:
-        """Whether it is let in, and why not."""
+        """`active`, `revoked` or `expired`."""
         if self.revoked_at is not None:
             return "revoked"
         return "expired" if self.has_expired else "active"
 
 
 def hash_key(key: str) -> bytes | None:
-    """Return what is stored of a key; None for what cannot be one."""
+    """Return the hash of a key; None for a text that cannot be a key."""
     return hashlib.sha256(key.encode()).digest() if _SHAPE(key) else None
 
 
 async def create_key(
     database: Database, name: str, group_id: str | None, *, valid_s: int | None = None
 ) -> str:
-    """Make a key and return it; see `create_keys`."""
+    """Create a key and return it; see `create_keys`."""
     (key,) = await create_keys(database, [name], group_id, valid_s=valid_s)
     return key
 
@@ -101,19 +99,19 @@ async def create_key(
 async def create_keys(
     database: Database, names: Sequence[str], group_id: str | None, *, valid_s: int | None = None
 ) -> list[str]:
-    """Make keys, all or none, and return them; they cannot be shown again.
+    """Create keys, all or none, and return them; they cannot be shown again.
 
     Args:
         database: where their hashes are stored.
-        names: what each is for.
-        group_id: the one group that they may reach; None for all.
+        names: a name for each key.
+        group_id: the group that the keys may access; None for all.
         valid_s: seconds until they expire, by the database's clock; None if never.
 
     Returns:
         The keys in the order of their names.
 
     Raises:
-        StoreError: the database is unavailable, or refuses a name or the group.
+        StoreError: the database is unavailable, or rejects a name or the group.
     """
     keys = [f"ak_{secrets.token_urlsafe(_BYTES)}" for _ in names]
     await database.fetch(
@@ -141,9 +139,9 @@ async def list_keys(database: Database) -> list[StoredKey]:
 
 
 async def find_keys(database: Database, which: str) -> list[StoredKey]:
-    """Return the keys that an id, a prefix or a name stands for, or a key itself.
+    """Return the keys with this id, prefix or name, or the key itself.
 
-    Of a key only its hash is sent: Postgres may log the parameters of statements.
+    Only the hash of a key is sent: Postgres may log the parameters of statements.
 
     Args:
         database: where keys are stored.
@@ -160,7 +158,7 @@ async def find_keys(database: Database, which: str) -> list[StoredKey]:
 
 
 async def revoke_key(database: Database, key_id: int) -> None:
-    """Revoke a key for good; one that is revoked already stays so since then.
+    """Revoke a key permanently; the time of an earlier revocation does not change.
 
     Raises:
         StoreError: the database is unavailable.
@@ -173,11 +171,11 @@ async def revoke_key(database: Database, key_id: int) -> None:
 async def load_principals(
     database: Database, clock: DatabaseClock, hashes: list[bytes]
 ) -> dict[bytes, Principal]:
-    """Return whom the valid ones of some key hashes stand for, and set the clock.
+    """Return the principals of the valid keys among some hashes, and set the clock.
 
     Args:
         database: where keys are stored.
-        clock: what is to know when they expire.
+        clock: receives the database's time.
         hashes: hashes of keys.
 
     Raises:

@@ -1,7 +1,7 @@
 """The command line: one file for each group of commands.
 
-Exit codes: 0 done, 1 it failed (the database is away, there is no such key), 2 the command or a
-setting is wrong. Whatever fails says so in one line on stderr.
+Exit codes: 0 done, 1 it failed (the database is unavailable, there is no such key), 2 the command
+or a setting is wrong. A failure is reported in one line on stderr.
 """
 
 import sys
@@ -56,11 +56,13 @@ def main() -> None:
     if sys.stdout is None or sys.stderr is None:
         sys.exit("error: stdout and stderr must be open")
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # what it cannot show must not be what fails
+        if isinstance(
+            stream, TextIOWrapper
+        ):  # characters that it cannot show must not cause an error
             stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="python -m api", complete_var=ASKED_BY)
-    except OSError as error:  # of the output: any other error is reported where it happens
+    except OSError as error:  # an error of the output; any other error is reported where it happens
         typer.echo(f"error: cannot write the output: {error.strerror or error}", err=True)
         give_up_output()
         sys.exit(1)

@@ -1,7 +1,7 @@
 """What all commands share: settings, the database, and errors in one line.
 
-What only some commands need is imported when they run: nobody waits for it who asks for help, for
-the completion of a word, or for the state of a service.
+Modules that only some commands need are imported when these run, so that help, completion and
+`status` start fast.
 """
 
 import os
@@ -44,7 +44,7 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 def give_up_output() -> None:
-    """Let nothing more be written to stdout, which cannot be, nor at the end of the process."""
+    """Discard further output: stdout cannot be written, not even when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -58,8 +58,8 @@ def settings_of(
     """Return the settings; end with an error if one is wrong.
 
     Args:
-        context: of the command; it has the file that was named before the command.
-        config: the file that was named after it.
+        context: has the file that was named before the command.
+        config: the file that was named after the command.
         warn: called with the old and the new name of each setting that is given by its old name;
             by default it writes a line to stderr.
     """
@@ -74,7 +74,7 @@ def settings_of(
 
 @contextmanager
 def failing_clearly() -> Iterator[None]:
-    """Turn what is no bug into an error of one line."""
+    """Report an error that is not a bug in one line, and end."""
     from api.config import SettingsError
     from api.postgres.embedded import EmbeddedServerError
     from api.postgres.migrate import MigrationError
@@ -99,7 +99,7 @@ def database_ready(
     Args:
         settings: all settings.
         on_unavailable: is called with the error if the database cannot be reached; returns whether
-            to go on without knowing its schema.
+            to continue without a check of its schema.
     """
     from api.postgres.embedded import configured_server
     from api.postgres.migrate import DatabaseUnavailable, migrate_now
@@ -115,7 +115,7 @@ def database_ready(
 
 
 def with_database(settings: "Settings", use: "Callable[[Database], Awaitable[T]]") -> T:
-    """Return what a function makes of the database; end with an error if it is away.
+    """Return the result of a function of the database; end with an error if that is unavailable.
 
     Args:
         settings: all settings.
@@ -134,13 +134,13 @@ def with_database(settings: "Settings", use: "Callable[[Database], Awaitable[T]]
 
 
 def check(value: str, declared: object, option: str, wanted: str) -> None:
-    """End with an error unless a value is of a type.
+    """End with an error unless a value has the declared type.
 
     Args:
-        value: what was given.
-        declared: a type with constraints, as msgspec knows them.
-        option: where it was given.
-        wanted: what is needed, in words.
+        value: the value of the option.
+        declared: a type with msgspec's constraints.
+        option: the name of the option.
+        wanted: a description of valid values.
     """
     import msgspec
 
@@ -151,11 +151,11 @@ def check(value: str, declared: object, option: str, wanted: str) -> None:
 
 
 def length_s(duration: str, option: str) -> int:
-    """Return the seconds of a duration; end with an error if it is none.
+    """Return the seconds of a duration; end with an error if it is not a duration.
 
     Args:
-        duration: what was given.
-        option: where it was given.
+        duration: the value of the option.
+        option: the name of the option.
     """
     from api.durations import seconds
 

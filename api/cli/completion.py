@@ -1,7 +1,7 @@
-"""`completion`: what makes a shell complete `python -m api`.
+"""`completion`: prints a script for the completion of `python -m api` in a shell.
 
-Shells complete commands of one word, so the scripts beside this file complete `python`. They ask us
-only in the checkout that they were printed in: to ask another `-m api` would run it.
+Shells complete commands of one word, so the scripts beside this file complete `python`. They run
+this program only in the checkout that printed them: another `-m api` would be another program.
 """
 
 import shlex
@@ -20,7 +20,7 @@ _ASSIGNMENT: Final = {"bash": "{}={}", "zsh": "{}={}", "fish": "set --global {} 
 
 
 class Shell(StrEnum):
-    """A shell that can be taught."""
+    """A supported shell."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -39,7 +39,7 @@ def completion(
 
 
 def allow_completion() -> None:
-    """Let the shells' questions be answered."""
+    """Register the classes that respond to the scripts."""
     completion_init()
 
 

@@ -1,4 +1,4 @@
-"""`devices`: who is in a group, and who has been silent."""
+"""`devices`: lists the devices of a group, and those that have been silent."""
 
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias

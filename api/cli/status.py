@@ -1,4 +1,4 @@
-"""`status`: how a running service is."""
+"""`status`: shows the state of a running service."""
 
 import sys
 from typing import Annotated, Final

@@ -15,9 +15,9 @@ from rich.text import Text
 from api.printable import escaped, without_controls
 
 DATE_COLUMNS: Final = 10
-"""A time is broken between date and time of day where there is no room for both."""
+"""Where a column is too narrow, a time is divided between its date and its time of day."""
 _UNBOUNDED_COLUMNS: Final = 1000
-"""A pipe has no width to keep to."""
+"""The width of a pipe, which has none."""
 
 
 def new_table() -> Table:
@@ -35,7 +35,7 @@ def print_table(table: Table) -> None:
 
 
 def _least_columns(column: Column) -> int:
-    """Return how wide a column must be to be legible, and hold it to that."""
+    """Set the minimum width of a column to what is legible, and return it."""
     texts = [str(text) for text in (column.header, *column.cells)]
     if column.no_wrap:
         column.min_width = max(map(cell_len, texts))
@@ -46,19 +46,19 @@ def _least_columns(column: Column) -> int:
 
 
 def print_json(things: Iterable[object]) -> None:
-    """Print a JSON array on stdout, each thing on a line of its own.
+    """Print a JSON array on stdout, one item a line.
 
-    A terminal may be what shows it, so characters that it might obey are escaped.
+    Control characters are escaped, because a terminal may show the output.
     """
     lines = ",\n".join(escaped(msgspec.json.encode(thing).decode()) for thing in things)
     typer.echo(f"[\n{lines}\n]" if lines else "[]")
 
 
 def cell(text: str) -> Text:
-    """Return a text from elsewhere as it may be shown on a terminal."""
+    """Return an untrusted text with its control characters escaped."""
     return Text(without_controls(text))
 
 
 def shown(at: datetime | None) -> str:
-    """Return a time in UTC as it is shown to people."""
+    """Return a time in UTC as text."""
     return "never" if at is None else f"{at:%Y-%m-%d %H:%M:%S}Z"

@@ -21,19 +21,19 @@ async def listen(
     """Listen on the address of a listener.
 
     Args:
-        listener: where.
-        connection: makes what serves a client.
-        sockets: that listen there already; without them they are opened.
+        listener: has the address.
+        connection: makes the protocol of a connection.
+        sockets: listen at the address already; if empty, they are opened.
 
     Raises:
-        OSError: its address cannot be listened on; the message says what to do.
+        OSError: the address cannot be used; the message says what to do.
     """
     loop = asyncio.get_running_loop()
     if sockets:
         return [await loop.create_server(connection, sock=one, backlog=BACKLOG) for one in sockets]
     try:
         if listener.host in _ALL_ADDRESSES:
-            # The event loop would listen on IPv6 alone for "::", and on two sockets for "".
+            # For "::" the event loop would listen on IPv6 only, and for "" on two sockets.
             listening = _on_all_addresses(listener.port)
             server = await loop.create_server(connection, sock=listening, backlog=BACKLOG)
         else:
@@ -48,34 +48,34 @@ async def listen(
 
 
 def _on_all_addresses(port: int) -> socket.socket:
-    """Return a socket of all addresses of this machine, of IPv6 and of IPv4."""
+    """Return a socket that listens on all addresses of this machine, IPv6 and IPv4."""
     if socket.has_dualstack_ipv6():
         return socket.create_server(
             ("::", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
         )
-    return socket.create_server(("0.0.0.0", port), backlog=BACKLOG)  # noqa: S104 - as was asked
+    return socket.create_server(("0.0.0.0", port), backlog=BACKLOG)  # noqa: S104 - the setting asks for it
 
 
 def limit_unsent_bytes(listening: socket.socket) -> None:
-    """Let the kernel take little for a client that does not read; it would take megabytes.
+    """Limit what the kernel buffers for a client that does not read; the default is megabytes.
 
-    Connections inherit it. What is on its way to the client does not count, so a fast client that
-    is far away is sent as much as without.
+    Connections inherit the limit. Data on its way to the client does not count, so the limit does
+    not slow down a fast client that is far away.
 
     Args:
         listening: a socket that listens.
     """
-    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # of Linux and macOS
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # EADDRNOTAVAIL of Linux and macOS
     if option is not None and listening.family in (socket.AF_INET, socket.AF_INET6):
         listening.setsockopt(socket.IPPROTO_TCP, option, _UNSENT_BYTES)
 
 
 def advice(listener: Listener, error: OSError) -> str:
-    """Return what to do about an address that cannot be listened on.
+    """Return a message that says what to do about an address that cannot be used.
 
     Args:
-        listener: which has the address.
-        error: what the system said.
+        listener: has the address.
+        error: the error of the system.
     """
     own = "server." if listener.name == "api" else f"server.{listener.name}_"
     host, port = f"{own}host is {listener.host!r}", f"{own}port is {listener.port}"

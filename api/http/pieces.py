@@ -1,8 +1,8 @@
 """Large response bodies, sent in pieces as the client reads them.
 
-aiohttp hands a body to the transport as a whole, where it stays until the client has read it. These
-bodies are handed over a piece at a time, the next one when the transport has room again. So a
-client that does not read costs a few pieces, however large the body is.
+aiohttp passes a body to the transport as a whole, where it stays until the client has read it.
+These bodies are passed in pieces, the next one when the transport has room again. So a client that
+does not read costs a few pieces, however large the body is.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from api.http.shares import Share
 from tracker.instrumentation import LogThrottle
 
 PIECE_BYTES: Final = 16_384
-"""What is handed to the transport at once; also what it may keep before the next one waits."""
+"""The size of a piece, and how much the transport may buffer before the next piece waits."""
 _RESET: Final = struct.pack("ii", 1, 0)
-"""Linger for no time: TCP resets the connection when it is closed."""
+"""Linger for no time, so that closing resets the TCP connection."""
 _LOG_EVERY_S: Final = 10.0
 _JSON: Final = "application/json"
 
@@ -35,11 +35,11 @@ async def write_pieces(writer: AbstractStreamWriter, data: bytes) -> None:
     """Send bytes in pieces, each when the client has read enough of those before.
 
     Args:
-        writer: of the response's body.
-        data: what to send.
+        writer: writes the response's body.
+        data: the bytes.
 
     Raises:
-        ConnectionError: the client has left.
+        ConnectionError: the client has disconnected.
     """
     view = memoryview(data)
     for start in range(0, len(view), PIECE_BYTES):
@@ -48,7 +48,7 @@ async def write_pieces(writer: AbstractStreamWriter, data: bytes) -> None:
 
 
 class _Body(Payload):
-    """A body that holds a share of what may be unsent until it is sent."""
+    """A body that holds a share of the limit of unsent bytes until it is sent."""
 
     def __init__(self, first: bytes, share: Share | None, content_type: str) -> None:
         super().__init__(None, content_type=content_type)
@@ -56,33 +56,33 @@ class _Body(Payload):
         self._share = share
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Refuse: it is only ever sent."""
+        """Raise an error: the body can only be sent."""
         del encoding, errors
         raise TypeError("a body in pieces cannot be read as a whole")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send all of it; aiohttp calls this.
+        """Send the body; aiohttp calls this.
 
         Args:
-            writer: of the response's body.
+            writer: writes the response's body.
 
         Raises:
-            ConnectionError: the client has left.
+            ConnectionError: the client has disconnected.
         """
         await write_pieces(writer, self._first)
 
     async def close(self) -> None:
-        """Give the share back; aiohttp calls this when the body is sent or cannot be."""
+        """Release the share; aiohttp calls this when the body was sent or cannot be sent."""
         if self._share is not None:
             self._share.give_back()
 
 
 class KnownBody(_Body):
-    """A body that is there as a whole.
+    """A complete body in memory.
 
     Args:
         data: the body.
-        share: what it holds until it is sent; None if it is shared by all who ask for it.
+        share: is held until the body is sent; None if all requests share the body.
         content_type: its type.
     """
 
@@ -94,12 +94,12 @@ class KnownBody(_Body):
 
 
 class GrowingBody(_Body):
-    """A body of JSON whose next part is made when the part before is sent.
+    """A JSON body in parts; each part is made when the last one was sent.
 
     Args:
         first: its first part.
         rest: makes the other parts.
-        share: what it holds until it is sent.
+        share: is held until the body is sent.
     """
 
     def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None], share: Share) -> None:
@@ -109,14 +109,14 @@ class GrowingBody(_Body):
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Send one part after the other; aiohttp calls this.
 
-        A part that cannot be made breaks off the connection: the status has been sent, and what
-        has been sent must not be taken for all.
+        If a part cannot be made, the connection is reset: the status was sent already, and the
+        client must not take the body for complete.
 
         Args:
-            writer: of the response's body.
+            writer: writes the response's body.
 
         Raises:
-            ConnectionError: the client has left, or the connection was broken off.
+            ConnectionError: the client has disconnected, or the connection was broken off.
         """
         try:
             await super().write(writer)
@@ -137,7 +137,7 @@ class GrowingBody(_Body):
 
 
 def _reset(writer: Any) -> None:
-    """End the connection in a way that is no end of a body, not even of one without a length."""
+    """Reset the connection, so that the client cannot take the body for complete."""
     transport: asyncio.Transport | None = writer.transport
     if transport is None:
         return
@@ -148,12 +148,12 @@ def _reset(writer: Any) -> None:
 
 
 def body_of(data: bytes, share: Share | None, content_type: str) -> web.Response:
-    """Respond with a body that is there as a whole; it holds its share until it is sent if large.
+    """Respond with a complete body; a large one holds its share until it is sent.
 
     Args:
         data: the body.
-        share: what was taken for it; None if it is shared by all who ask for it.
-        content_type: its type, with its parameters.
+        share: the share of the body; None if all requests share the body.
+        content_type: its type, with parameters.
     """
     if len(data) > PIECE_BYTES:
         return web.Response(body=KnownBody(data, share, content_type))
@@ -163,10 +163,10 @@ def body_of(data: bytes, share: Share | None, content_type: str) -> web.Response
 
 
 def json_body(encoded: bytes, share: Share) -> web.Response:
-    """Respond with JSON that is there as a whole.
+    """Respond with a complete JSON body.
 
     Args:
         encoded: the body.
-        share: what was taken for it.
+        share: the share of the body.
     """
     return body_of(encoded, share, _JSON)

@@ -1,8 +1,8 @@
-"""A capacity that API keys share: no key takes more than its part, and those that wait take turns.
+"""A capacity that API keys share: each key has a maximum, and waiting keys take turns.
 
-A key that asks for more than its part waits behind its own requests only. When something is given
-back, the keys that wait get it in turns, one request of each key at a time, however many requests
-of one key wait. A request that nothing is left for within its time is answered with 503.
+Requests of a key that has reached its maximum wait for requests of the same key only. What is
+released is granted to the waiting keys in turns, one request of each key at a time, however many
+requests of one key wait. A request that gets no share in time is answered with 503.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from api.http.responses import ApiError
 from tracker.instrumentation import LogThrottle
 
 _MAX_WAITING_PER_KEY: Final = 100
-"""Each costs a timer and the memory of its request; what comes beyond is denied at once."""
+"""Each waiting request costs a timer and its memory; further requests are denied at once."""
 _RETRY_AFTER_S: Final = 2
 _LOG_EVERY_S: Final = 60.0
 
@@ -25,15 +25,15 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class Share:
-    """A part of a capacity that a request holds until it gives it back.
+    """A part of a capacity that a request holds until it releases it.
 
-    A share that is dropped without that gives itself back: a response that is never sent is not
-    closed by aiohttp.
+    A share that is garbage-collected releases itself: aiohttp does not close a response that is
+    never sent.
 
     Args:
-        shares: where it is from.
-        key: the API key that it is counted for.
-        amount: how much it is.
+        shares: the capacity that it is a part of.
+        key: the API key of the request.
+        amount: its size.
     """
 
     __slots__ = ("_amount", "_key", "_shares")
@@ -44,21 +44,21 @@ class Share:
         self._amount = amount
 
     def resize(self, amount: int) -> None:
-        """Hold another amount from now on, more than the key's part if need be.
+        """Change the size, even beyond the maximum of the key.
 
         Args:
-            amount: what turned out to be needed.
+            amount: the new size.
         """
         change, self._amount = amount - self._amount, amount
         self._shares.change(self._key, change)
 
     def give_back(self) -> None:
-        """Hold nothing any more."""
+        """Release the share."""
         if self._amount:
             self.resize(0)
 
     def __del__(self) -> None:
-        """Give back what was forgotten."""
+        """Release a share that was not released."""
         self.give_back()
 
 
@@ -69,8 +69,8 @@ class Shares:
         name: of the limit, in metrics and logs.
         capacity: the most that all API keys hold together.
         per_key: the most that one API key holds.
-        amount: what a request asks for; one request gets it although a capacity is less.
-        wait_s: how long a request waits for it, in seconds.
+        amount: the size of each request's share; one request gets it even if the capacity is less.
+        wait_s: how long a request waits for its share, in seconds.
     """
 
     def __init__(
@@ -91,11 +91,10 @@ class Shares:
 
         Args:
             key: the API key of the request.
-            begun: the response has begun, so that it is too late to deny it anything: wait for as
-                long as it takes.
+            begun: the response has begun, so it is too late for a 503: wait without a limit.
 
         Raises:
-            ApiError: 503 when there is none in time, or too many requests wait.
+            ApiError: 503 if there is no share in time, or if too many requests wait.
         """
         if key not in self._queues and self._fits(key):
             self.change(key, self._amount)
@@ -121,7 +120,7 @@ class Shares:
             share.give_back()
 
     def change(self, key: Hashable, amount: int) -> None:
-        """Count what a key holds more, or less, and let those that wait take what is free."""
+        """Change the amount that a key holds, and grant what is free to waiting requests."""
         self.held += amount
         held = self._held_by.get(key, 0) + amount
         if held:
@@ -148,7 +147,7 @@ class Shares:
             async with asyncio.timeout(wait_s):
                 await turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled():  # it was this request's turn a moment ago
+            if turn.done() and not turn.cancelled():  # the share was granted a moment ago
                 self.change(key, -self._amount)
             else:
                 self._leave(key, turn)
@@ -166,7 +165,7 @@ class Shares:
                 del self._queues[key]
 
     def _grant(self) -> None:
-        """Give what is free to the keys that wait, in turns."""
+        """Grant what is free to the waiting keys, in turns."""
         granted = True
         while granted:
             granted = False
@@ -176,7 +175,7 @@ class Shares:
                 queue = self._queues.pop(key)
                 turn = queue.popleft()
                 if queue:
-                    self._queues[key] = queue  # behind the keys that have waited longer
+                    self._queues[key] = queue  # after the keys that have waited longer
                 if not turn.done():  # its request may have been cancelled a moment ago
                     self.change(key, self._amount)
                     turn.set_result(None)

@@ -1,9 +1,9 @@
-"""The database's clock, as the database last told it, carried on by our monotonic clock.
+"""The database's clock: its last reading, continued by the monotonic clock of this process.
 
-API keys expire by it, and touches are recorded by it: a host whose clock is wrong would show a live
-fleet as silent, or for ever as just seen. Each query that is made anyway asks for the time as well;
-the poll for revoked keys does so several times a second. So a clock of the database that is set
-right is soon followed. While the database is away, the monotonic clock carries on.
+API keys expire by it, and touches are recorded by it: with a wrong clock of the host a live fleet
+would be shown as silent, or as just seen for ever. Some queries return the time as well, among them
+the poll for revoked keys, several times a second. So a correction of the database's clock is soon
+noticed. While the database is unavailable, the monotonic clock continues its time.
 """
 
 import math
@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from tracker.instrumentation import LogThrottle
 
 MAX_OFFSET_S: Final = 60.0
-"""Beyond this offset of the host's clock a warning is logged."""
+"""If the host's clock is off by more, a warning is logged."""
 _AGREED_S: Final = 2.0
 """Clocks that differ by less agree: the write never stores a time past the database's clock."""
 _LOG_EVERY_S: Final = 600.0
@@ -40,21 +40,21 @@ class DatabaseClock(Collector):
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.monotonic = monotonic
-        """What queries are timed by, see `set`."""
+        """The monotonic clock that times queries, see `set`."""
         self._wall = wall
-        self._ahead_s = -math.inf  # until it is first told, nothing has expired
+        self._ahead_s = -math.inf  # before the first reading, nothing has expired
         self._uncertain_s = _AGREED_S
         self._log = LogThrottle(_LOG_EVERY_S, monotonic)
 
     def now(self) -> float:
-        """Return the time in epoch seconds: never behind, ahead by what a query takes at most.
+        """Return the time in epoch seconds: never behind, and ahead by no more than a query takes.
 
-        Before the database has told its time it is minus infinity.
+        Before the first reading it is minus infinity.
         """
         return self.monotonic() + self._ahead_s
 
     def has_passed(self, at: float) -> bool:
-        """Return whether a time has passed, by the database if it has told its own.
+        """Return whether a time has passed by the database's clock; False before its first reading.
 
         Args:
             at: in epoch seconds; infinity for never.
@@ -65,8 +65,8 @@ class DatabaseClock(Collector):
     def now_or_host(self) -> float:
         """Return the time in epoch seconds; by the host if its clock is near the database's.
 
-        The host's clock is smooth. What the database says is late by up to as long as the query
-        took, so it is used only where the two differ by more than that and `_AGREED_S`.
+        The host's clock is smooth. A reading of the database's clock is late by up to the duration
+        of its query, so it is used only if the two differ by more than that and `_AGREED_S`.
         """
         now, host = self.monotonic() + self._ahead_s, self._wall()
         return now if abs(now - host) > self._uncertain_s and now > 0 else host

@@ -1,17 +1,17 @@
-"""The revisions of the schema that this code knows, and the table that says which one it is at.
+"""The revisions of the schema that this code knows, and the table with the current revision.
 
-The table is our own: Alembic's default one may belong to another application in the same database.
+The table is the service's own: Alembic's default one may belong to another application.
 """
 
 from typing import Final
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
-"""In order; a test keeps them the same as migrations/versions."""
+"""In order; a test compares them with migrations/versions."""
 HEAD: Final = REVISIONS[-1]
 VERSION_TABLE: Final = "activity_schema_version"
 SELECT_REVISIONS: Final = f"SELECT version_num FROM {VERSION_TABLE}"  # noqa: S608 - a constant
 
 
 def is_newer(revision: str) -> bool:
-    """Return whether a revision is one that only newer code knows."""
+    """Return whether a revision is unknown, because it belongs to newer code."""
     return revision not in REVISIONS

@@ -1,4 +1,4 @@
-"""Runs Alembic on a database. It is imported only where a migration is due: it takes a second."""
+"""Runs Alembic on a database. It is imported only if a migration is due: that takes a second."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,10 +15,10 @@ from sqlalchemy.pool import NullPool
 from api.postgres.revisions import VERSION_TABLE
 
 _LOCK: Final = 0x6163_7469_7669_7479
-"""Advisory lock: "activity" in ASCII."""
+"""The key of the advisory lock: "activity" in ASCII."""
 
 _LOCK_TIMEOUT_S: Final = 60
-"""How long to wait for another process that is migrating, or for users of the tables."""
+"""How long to wait for another process that migrates, or for transactions that use the tables."""
 
 _MOVE_REVISION: Final = f"""
 DO $$
@@ -38,15 +38,15 @@ BEGIN
 END
 $$
 """  # noqa: S608 - of constants
-"""Up to 0003 the revision was in Alembic's own table, which another application may use, too."""
+"""Before 0003 the revision was in Alembic's table, which another application may use, too."""
 
 
 class UpgradeError(Exception):
-    """The database refuses a migration; the message is that of the database."""
+    """The database rejects a migration; the message is the database's."""
 
 
 def alembic_config() -> Config:
-    """Return Alembic's configuration: where the migrations are."""
+    """Return Alembic's configuration, with the folder of the migrations."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config
@@ -59,7 +59,7 @@ async def upgrade(connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
         connect: opens a connection to the database.
 
     Raises:
-        UpgradeError: the database refuses a migration.
+        UpgradeError: the database rejects a migration.
     """
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:

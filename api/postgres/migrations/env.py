@@ -1,4 +1,4 @@
-"""Run by Alembic: applies the migrations on the connection, and in the transaction, it is given."""
+"""Run by Alembic: applies the migrations on a given connection, in its transaction."""
 
 from alembic import context
 

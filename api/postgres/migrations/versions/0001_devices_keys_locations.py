@@ -1,8 +1,8 @@
 """Devices, API keys and locations.
 
 The two tracked tables leave half of each page free, so that a touch is a heap-only update: the new
-row version fits on the old one's page and no index is written. For the same reason nothing indexes
-a tracked timestamp, and the trigger on keys names its columns: a touch must not fire it.
+row version fits on the old one's page and no index is written. For the same reason no index
+has a tracked timestamp, and the trigger on keys names its columns: a touch must not fire it.
 """
 
 from alembic import op
@@ -36,7 +36,7 @@ _UP = (
         last_used_at timestamptz
     ) WITH (fillfactor = 50)
     """,
-    # The primary key is also what finds the newest position of a device.
+    # The primary key also serves the query of a device's newest position.
     """
     CREATE TABLE locations (
         device_id uuid NOT NULL REFERENCES devices ON DELETE CASCADE,
@@ -76,7 +76,7 @@ _UP = (
 
 def upgrade() -> None:
     """Make the tables."""
-    for statement in _UP:  # one by one, for that is how the driver prepares them
+    for statement in _UP:  # one by one, because the driver prepares each statement
         op.execute(statement)
 
 

@@ -1,4 +1,4 @@
-"""API keys may expire: a time at which a key is refused from then on, by the database's clock."""
+"""API keys may expire: a time from which on a key is denied, by the database's clock."""
 
 from alembic import op
 
@@ -13,13 +13,13 @@ _TRIGGER = """
 
 
 def upgrade() -> None:
-    """Add the column; that it is changed counts as a change of keys."""
+    """Add the column; an update of it counts as a change of keys."""
     op.execute("ALTER TABLE api_keys ADD COLUMN expires_at timestamptz")
     op.execute(_TRIGGER.format(columns="key_hash, group_id, revoked_at, expires_at"))
 
 
 def downgrade() -> None:
-    """Drop the column: what has expired or would is revoked, or it would be let in for good."""
+    """Drop the column. Keys with an expiry are revoked: else they would be valid for ever."""
     op.execute(
         "UPDATE api_keys SET revoked_at = now() WHERE expires_at IS NOT NULL AND revoked_at IS NULL"
     )

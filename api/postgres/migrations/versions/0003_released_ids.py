@@ -1,4 +1,4 @@
-"""When a device was deactivated, so that its id can be released; and a key for `key_revision`.
+"""The time of a device's deactivation, to release its id; a primary key of `key_revision`.
 
 Without a primary key the table could not be updated once a publication includes all tables, and no
 API key could be revoked any more.
@@ -11,7 +11,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add the columns; what is deactivated already counts as deactivated now."""
+    """Add the columns; devices that are inactive already count as deactivated now."""
     op.execute("ALTER TABLE devices ADD COLUMN deactivated_at timestamptz")
     op.execute("UPDATE devices SET deactivated_at = now() WHERE NOT is_active")
     op.execute(

@@ -1,4 +1,4 @@
-"""A report's accuracy may be unknown: iOS sends a negative one then, which is stored as null."""
+"""A report's accuracy may be unknown: iOS then sends a negative value, which is stored as null."""
 
 from alembic import op
 
@@ -12,6 +12,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Store an unknown accuracy as 0, as it has to be something."""
+    """Store an unknown accuracy as 0, because the column does not allow null."""
     op.execute("UPDATE locations SET accuracy = 0 WHERE accuracy IS NULL")
     op.execute("ALTER TABLE locations ALTER COLUMN accuracy SET NOT NULL")

@@ -1,11 +1,11 @@
 """Changes of devices, for the processes that keep all active devices in memory.
 
-A trigger notes each device that is made, removed, moved or (de)activated, with the transaction that
-did it: a reader that asks for all from the oldest transaction which was under way the last time
-misses none, whatever the order of their commits. A touch fires nothing, as the trigger names its
-columns. A row of a null device means that all may have changed.
+A trigger records each device that is created, removed, moved or (de)activated, and the transaction.
+A reader selects all changes since the oldest transaction that was in progress at its last read, and
+so misses none, whatever the order of commits. A touch does not fire the trigger, which names its
+columns. A row with a null device means that all devices may have changed.
 
-The function runs with the rights of its owner, so no role needs a right on the table to register.
+The function runs with the rights of its owner, so a role needs no right on the table.
 """
 
 from alembic import op
@@ -60,8 +60,8 @@ _UP = (
 
 
 def upgrade() -> None:
-    """Make the table, the function and the triggers."""
-    for statement in _UP:  # one by one, for that is how the driver prepares them
+    """Create the table, the function and the triggers."""
+    for statement in _UP:  # one by one, because the driver prepares each statement
         op.execute(statement)
 
 

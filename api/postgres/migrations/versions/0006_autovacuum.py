@@ -1,7 +1,7 @@
 """Vacuum the touched tables early: the space of dead row versions keeps touches cheap.
 
 A touch leaves a dead row version on the page of its row. By default vacuum starts when a fifth of
-the table is dead, and then takes its time.
+the table is dead, and then works slowly.
 """
 
 from alembic import op
@@ -13,7 +13,7 @@ _TABLES = ("devices", "api_keys")
 
 
 def upgrade() -> None:
-    """Set it."""
+    """Set the thresholds."""
     for table in _TABLES:
         op.execute(
             f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.05, "
@@ -22,7 +22,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Back to the server's settings."""
+    """Reset them to the server's settings."""
     for table in _TABLES:
         op.execute(
             f"ALTER TABLE {table} RESET (autovacuum_vacuum_scale_factor, "

@@ -58,9 +58,9 @@ from api.targets import DEVICES, labels, tables, targets
 from tracker import (
     Tracker,
     TrackerCollector,
-    activity_middleware,
     no_touches,
 )
+from tracker.aiohttp import ActivityRecorder
 
 TRACKER: Final = web.AppKey("tracker", Tracker)
 """The application's tracker, for shutdown hooks and tests; absent when tracking is off."""
@@ -115,7 +115,7 @@ async def create_app(
     *,
     uploads: Uploads | None = None,
     siblings: Siblings | None = None,
-) -> web.Application:
+) -> Application:
     """Build and start all parts; they stop in reverse when the application is cleaned up.
 
     It sends nothing to the database: if the database is unavailable, the service starts and reports
@@ -177,13 +177,10 @@ async def create_app(
             *access_metrics,
         )
 
-        outermost = requests.middleware(allowed_names(settings.server.allowed_hosts))
-        middlewares = [outermost, access.middleware()]
-        if tracker is not None:
-            middlewares.insert(1, activity_middleware(tracker, active_keys))
-
+        recorder = None if tracker is None else ActivityRecorder(tracker, active_keys)
+        allowed = allowed_names(settings.server.allowed_hosts)
         app = Application(
-            middlewares=middlewares,
+            [requests.layer(allowed, recorder), access.layer],
             client_max_size=settings.server.max_body_bytes,
             # aiohttp would decompress any request, without a limit; `read_body` does it instead.
             handler_args={"auto_decompress": False},
@@ -315,7 +312,7 @@ def _add_listeners(
     if not listens.monitor_port:
         app.add_routes(health.metrics_routes(app[LISTENER].name))
         return [app[LISTENER]]
-    monitor = app[MONITOR] = Application(middlewares=[requests.middleware()])
+    monitor = app[MONITOR] = Application([requests.layer()])
     monitor[LISTENER] = Listener(
         "monitor",
         listens.monitor_host,

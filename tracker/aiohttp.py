@@ -16,7 +16,14 @@ from tracker._long_requests import (
 from tracker.instrumentation import Log, LogThrottle
 from tracker.tracker import Tracker
 
-__all__ = ["Identify", "activity_middleware", "keep_touching", "touch_prepared", "touch_request"]
+__all__ = [
+    "ActivityRecorder",
+    "Identify",
+    "activity_middleware",
+    "keep_touching",
+    "touch_prepared",
+    "touch_request",
+]
 
 Identify: TypeAlias = Callable[[web.Request], Iterable[tuple[str, object]]]
 
@@ -47,32 +54,63 @@ def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
     Returns:
         The middleware, for `web.Application(middlewares=[...])`.
     """
-    touch = tracker.touch
-    errors = LogThrottle(_LOG_EVERY_S)
-
-    def record(request: web.Request) -> None:
-        try:
-            for target, key in identify(request):
-                touch(target, key)
-        except Exception:
-            if times := errors.due():
-                log.exception("touch.failed", times=times)
+    recorder = ActivityRecorder(tracker, identify)
 
     @web.middleware
     async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request[RECORDERS] = (*request.get(RECORDERS, ()), record)
+        recorder.begin(request)
+        status: int | None = None  # of a crash, or of a client that disconnected
         try:
             response = await handler(request)
+            # A handler may have returned None: aiohttp turns that into a 500 and says so.
+            status = getattr(response, "status", None)
         except web.HTTPException as error:
-            if error.status not in NOT_ACTIVITY:
-                record(request)
+            status = error.status
             raise
-        except BaseException:  # a crash becomes a 500; a client that disconnected was active
-            record(request)
-            raise
-        # A handler may have returned None: aiohttp turns that into a 500 and says so.
-        if getattr(response, "status", None) not in NOT_ACTIVITY:
-            record(request)
+        finally:
+            recorder.end(request, status)
         return response
 
     return track
+
+
+class ActivityRecorder:
+    """Records the touches of requests: what `activity_middleware` does, without a middleware.
+
+    For a server that handles requests in its own way and counts every instruction. Call `begin`
+    before the request is authenticated, and `end` when its response is there.
+
+    Args:
+        tracker: as for `activity_middleware`.
+        identify: as for `activity_middleware`.
+    """
+
+    def __init__(self, tracker: Tracker, identify: Identify) -> None:
+        self._touch = tracker.touch
+        self._identify = identify
+        self._errors = LogThrottle(_LOG_EVERY_S)
+
+    def begin(self, request: web.Request) -> None:
+        """Let `touch_request` and `keep_touching` know the request."""
+        # Most requests have nothing yet, and `get` would raise and catch an exception then.
+        earlier = request.get(RECORDERS, ()) if len(request) else ()
+        request[RECORDERS] = (*earlier, self._record)
+
+    def end(self, request: web.Request, status: int | None) -> None:
+        """Record the touches of a request, unless its response says that it was not let in.
+
+        Args:
+            request: the request.
+            status: of its response; None if it has none.
+        """
+        if status not in NOT_ACTIVITY:
+            self._record(request)
+
+    def _record(self, request: web.Request) -> None:
+        touch = self._touch
+        try:
+            for target, key in self._identify(request):
+                touch(target, key)
+        except Exception:
+            if times := self._errors.due():
+                log.exception("touch.failed", times=times)

@@ -1,6 +1,6 @@
 """Authentication by API key, authorization by group, and the keys that a request touches.
 
-The middleware runs inside the tracking middleware, which calls `active_keys` when the response is
+The layer runs inside the outermost one, whose recorder calls `active_keys` when the response is
 ready. A request that was not authenticated has no active keys.
 """
 
@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from multidict import istr
 
 from api.access.directory import DeviceDirectory
 from api.access.keys import Principal, hash_key
 from api.access.lookup import CachedLookup
 from api.access.rate_limit import RateLimiter
 from api.fleet.known_devices import KnownDevice
+from api.http.application import Handler
 from api.http.responses import ApiError
 from api.postgres.clock import DatabaseClock
 from api.targets import DEVICES, keys_of_principal
@@ -26,6 +27,8 @@ PRINCIPAL: Final = web.RequestKey("principal", Principal)
 ACTIVE: Final = web.RequestKey("active", list[tuple[str, object]])
 """The row keys that a request touches, as (target, key): its API key first, then devices."""
 
+_API_KEY: Final = istr("X-API-Key")
+_DEVICE_ID: Final = istr("X-Device-ID")
 _AT_ONCE: Final = 500
 """After so many devices of one request, other requests have their turn."""
 
@@ -70,13 +73,12 @@ class Access:
         self._denials = RateLimiter()
         self._keys_of_principal = keys_of_principal()
 
-    def middleware(self) -> Middleware:
-        """Return the middleware; no request without a valid API key reaches a handler."""
+    def layer(self, route: web.AbstractRoute, handler: Handler) -> Handler:
+        """Wrap the handler of a route, so that no request without a valid API key reaches it."""
+        if getattr(route.handler, "is_public", False):
+            return handler
 
-        @web.middleware
-        async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if getattr(request.match_info.handler, "is_public", False):
-                return await handler(request)
+        async def authenticate(request: web.Request) -> web.StreamResponse:
             try:
                 principal = await self.principal(request)
             except (ApiError, StoreError):
@@ -88,11 +90,11 @@ class Access:
                 for name, key_of in self._keys_of_principal
                 if (key := key_of(principal)) is not None
             ]
-            devices = request.headers.getall("X-Device-ID", ())
-            if len(devices) > 1:
-                raise ApiError(400, "invalid_device_id", "send one X-Device-ID")
-            for device_id in devices:
-                await self.authorize_device(request, device_id)
+            if _DEVICE_ID in request.headers:
+                devices = request.headers.getall(_DEVICE_ID)
+                if len(devices) > 1:
+                    raise ApiError(400, "invalid_device_id", "send one X-Device-ID")
+                await self.authorize_device(request, devices[0])
             return await handler(request)
 
         return authenticate
@@ -104,7 +106,7 @@ class Access:
             ApiError: 401 if its API key is missing, unknown, revoked or expired.
             StoreError: the API key is not cached, and the database is unavailable.
         """
-        keys = request.headers.getall("X-API-Key", ())
+        keys = request.headers.getall(_API_KEY, ())
         if len(keys) != 1:
             raise ApiError(401, "unauthorized", "send one API key as X-API-Key")
         hashed = hash_key(keys[0])
@@ -119,7 +121,7 @@ class Access:
 
         Without a key nothing is looked up. A wrong key waits for its turn as any other.
         """
-        if "X-API-Key" not in request.headers:
+        if _API_KEY not in request.headers:
             return False
         try:
             principal = await self.principal(request)

@@ -1,37 +1,53 @@
-"""aiohttp's application with a quicker way from a request to its handler.
+"""aiohttp's application with a shorter way from a request to its handler.
 
 aiohttp puts the chain of middlewares together for each request and adds one of its own, for nested
-applications, which there are none of here. This class makes the chain of each route once.
+applications, which there are none of here. This class wraps each handler in its layers once, so
+that a layer knows beforehand which route it is for.
 """
 
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
 from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 
 from api.http.routing import RouteTable
 
-_Chain: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_Route: TypeAlias = tuple[web.AbstractRoute, _Chain]
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Layer: TypeAlias = Callable[[web.AbstractRoute, Handler], Handler]
+"""Wraps the handler of a route; called once for each route."""
+
+
+def layer_of(middleware: Middleware) -> Layer:
+    """Return a middleware of aiohttp as a layer."""
+
+    def wrap(_route: web.AbstractRoute, handler: Handler) -> Handler:
+        return partial(middleware, handler=handler)
+
+    return wrap
+
 
 with warnings.catch_warnings():  # that aiohttp discourages subclasses
     warnings.simplefilter("ignore", DeprecationWarning)
 
     class Application(web.Application):
-        """An application without nested ones.
+        """An application without nested ones and without middlewares.
 
         Args:
+            layers: what wraps each handler, the outermost first.
             options: those of `web.Application`.
         """
 
-        ATTRS = web.Application.ATTRS | {"_table"}
+        ATTRS = web.Application.ATTRS | {"layers", "_table"}
 
-        def __init__(self, **options: Any) -> None:
+        def __init__(self, layers: Sequence[Layer], **options: Any) -> None:
             super().__init__(**options)
-            self._table: RouteTable[_Route] = RouteTable({})
+            self.layers = list(layers)
+            """What wraps each handler; it may be changed until the application starts."""
+            self._table: RouteTable[tuple[web.AbstractRoute, Handler]] = RouteTable({})
             self.on_startup.append(_fill_table)
 
         async def _handle(self, request: web.Request) -> web.StreamResponse:
@@ -39,9 +55,9 @@ with warnings.catch_warnings():  # that aiohttp discourages subclasses
             found = self._table.find(request.method, request.raw_path)
             if found is None:
                 match = await self.router.resolve(request)
-                chain = self._chain(match.handler)
+                handler = self._wrapped(match.route)
             else:
-                (route, chain), variables = found
+                (route, handler), variables = found
                 match = UrlMappingMatchInfo(variables, route)
             match.add_app(self)
             match.freeze()
@@ -51,18 +67,19 @@ with warnings.catch_warnings():  # that aiohttp discourages subclasses
                 await request.writer.drain()
                 if response is not None:
                     return response
-            return await chain(request)
-
-        def _chain(self, handler: _Chain) -> _Chain:
-            for middleware in reversed(self.middlewares):
-                handler = partial(middleware, handler=handler)
-            return handler
+            return await handler(request)
 
         def fill_table(self) -> None:
-            """Make the chain of each route; to be called when all routes are there."""
+            """Wrap all handlers; to be called when all routes and layers are there."""
             self._table = RouteTable(
-                {route: (route, self._chain(route.handler)) for route in self.router.routes()}
+                {route: (route, self._wrapped(route)) for route in self.router.routes()}
             )
+
+        def _wrapped(self, route: web.AbstractRoute) -> Handler:
+            handler: Handler = route.handler
+            for layer in reversed(self.layers):
+                handler = layer(route, handler)
+            return handler
 
 
 async def _fill_table(app: web.Application) -> None:

@@ -37,6 +37,7 @@ from api.app import TRACKER, create_app
 from api.config import Settings
 from api.fleet.locations import Report
 from api.handlers.locations import Uploads
+from api.http.application import layer_of
 from api.load_settings import load_settings
 from api.postgres.database import Database, open_database
 from api.serving import freeze_garbage_collector, open_listeners
@@ -168,7 +169,7 @@ async def contender(name: str, settings: Settings) -> AsyncIterator[web.Applicat
             uploads = InsertPerRequest(database)
         app = await create_app(settings, dsn, uploads=uploads)
         if name in _TRACKING:
-            app.middlewares.insert(1, _TRACKING[name](pool))
+            app.layers.insert(1, layer_of(_TRACKING[name](pool)))
         elif name == "ours":
             keys = [row[0] for row in await pool.fetch("SELECT device_id::text FROM devices")]
             _storm_on_signal(app[TRACKER], keys)

@@ -42,7 +42,7 @@ async def test_unknown_device_ids_without_end_cost_bounded_memory(dsn):
             largest = max(largest, psutil.Process().memory_info().rss)
         assert set().union(*await asking) == {404}
         assert largest - before < MOST_GROWTH_BYTES
-        (access,) = (cell.cell_contents for cell in service.app.middlewares[-1].__closure__)
+        access = service.app.layers[-1].__self__
         devices = access._devices
         assert len(devices._negative) == NEGATIVE_CACHE
         assert len(devices._entries) <= 1  # none if the directory knew the device at once

@@ -10,7 +10,7 @@ import pytest
 from tests.support.command_line import CHECKOUT
 from tests.support.workers import PATIENCE_S, serving_with_workers
 
-RELOADS = 5
+RELOADS = 3
 KEPT = 32
 FRESH = 4
 

@@ -86,7 +86,7 @@ class ActivityRecorder:
     """
 
     def __init__(self, tracker: Tracker, identify: Identify) -> None:
-        self._touch = tracker.touch
+        self._touch_all = tracker.touch_all
         self._identify = identify
         self._errors = LogThrottle(_LOG_EVERY_S)
 
@@ -107,10 +107,8 @@ class ActivityRecorder:
             self._record(request)
 
     def _record(self, request: web.Request) -> None:
-        touch = self._touch
         try:
-            for target, key in self._identify(request):
-                touch(target, key)
+            self._touch_all(self._identify(request))
         except Exception:
             if times := self._errors.due():
                 log.exception("touch.failed", times=times)

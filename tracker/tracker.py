@@ -134,6 +134,18 @@ class Tracker:
         """
         self._touch[target](key, at)
 
+    def touch_all(self, keys: Iterable[tuple[str, object]]) -> None:
+        """Record that several keys are active now, such as all those of a request.
+
+        Args:
+            keys: a target's name and a key each, as for `touch`.
+
+        Raises:
+            KeyError: no target has that name; the keys after it are not recorded.
+        """
+        for target, key in keys:
+            self._touch[target](key, None)
+
     def _touch_early(self, buffer: Buffer, key: object, at: Time | None) -> None:
         """Record a touch before the tracker runs, and log once that it does not run yet."""
         log.error("tracker.not_running", hint="app.cleanup_ctx.append(tracker.lifespan)")

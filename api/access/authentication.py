@@ -6,6 +6,7 @@ ready. A request that was not authenticated has no active keys.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -80,7 +81,7 @@ class Access:
 
         async def authenticate(request: web.Request) -> web.StreamResponse:
             try:
-                principal = await self.principal(request)
+                principal = self._cached(request) or await self.principal(request)
             except (ApiError, StoreError):
                 await self._denials.wait()
                 raise
@@ -99,6 +100,18 @@ class Access:
 
         return authenticate
 
+    def _cached(self, request: web.Request) -> Principal | None:
+        """Return the principal of a request if its API key is cached, fresh and has not expired."""
+        keys = request.headers.getall(_API_KEY, ())
+        hashed = hash_key(keys[0]) if len(keys) == 1 else None
+        principal = hashed and self._keys.cached(hashed)
+        if not principal or self._has_expired(principal):
+            return None
+        return principal
+
+    def _has_expired(self, principal: Principal) -> bool:
+        return principal.expires_at != inf and self._clock.has_passed(principal.expires_at)
+
     async def principal(self, request: web.Request) -> Principal:
         """Return the principal of a request.
 
@@ -112,7 +125,7 @@ class Access:
         hashed = hash_key(keys[0])
         principal = hashed and (self._keys.cached(hashed) or await self._keys.get(hashed))
         # A stale entry may have expired since: the clock advances without the database, too.
-        if not principal or self._clock.has_passed(principal.expires_at):
+        if not principal or self._has_expired(principal):
             raise ApiError(401, "unauthorized", "this API key is unknown, revoked or expired")
         return principal
 
@@ -141,7 +154,7 @@ class Access:
             ApiError: as `find`.
             StoreError: it is not cached, and the database is unavailable.
         """
-        device = await self.find(request, device_id)
+        device = self._known(request, device_id) or await self._find_unknown(request, device_id)
         note_active(request, device.device_id)
         return device
 
@@ -157,18 +170,29 @@ class Access:
                 may not access: both get the same response, so that it discloses nothing.
             StoreError: it is not cached, and the database is unavailable.
         """
+        return self._known(request, device_id) or await self._find_unknown(request, device_id)
+
+    async def _find_unknown(self, request: web.Request, device_id: str) -> KnownDevice:
+        """Return a device that the directory does not have in reach of the API key."""
+        device = await self._look_up(uuid_key(device_id), request[PRINCIPAL].group_id)
+        if device is None:
+            raise device_not_found()
+        return device
+
+    def _known(self, request: web.Request, device_id: str) -> KnownDevice | None:
+        """Return a device that the directory has in reach of the API key; None otherwise.
+
+        Raises:
+            ApiError: 400 if the id is not a uuid.
+        """
         try:
             device_id = uuid_key(device_id)
         except ValueError as error:
             raise ApiError(400, "invalid_device_id", "the device id is not a uuid") from error
-        group_id = request[PRINCIPAL].group_id
         known_group = self._directory.group_of(device_id)
-        if known_group is not None and group_id in (None, known_group):
-            return KnownDevice(device_id, known_group)
-        device = await self._look_up(device_id, group_id)
-        if device is None:
-            raise device_not_found()
-        return device
+        if known_group is None or request[PRINCIPAL].group_id not in (None, known_group):
+            return None
+        return KnownDevice(device_id, known_group)
 
     async def find_many(self, request: web.Request, device_ids: Sequence[str]) -> set[str]:
         """Return those of some devices that the API key may access, without a touch.

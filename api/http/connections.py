@@ -21,7 +21,6 @@ from api.http.listener import Listener
 from api.http.middleware import RequestMiddleware
 from api.http.pieces import PIECE_BYTES
 from api.http.responses import ApiError
-from api.http.sending import as_bytes
 
 _LINGER_S: Final = 5.0
 """How long an unwanted body is read, so that the client gets to read the response."""
@@ -232,27 +231,31 @@ class Connection(LastRequestHandler):
             self._limits.response_timeout_s, self.abort, "slow_response"
         )
 
+    def about_to_send(
+        self, request: web.BaseRequest, response: web.StreamResponse
+    ) -> web.StreamResponse:
+        """Return what is sent; an error that no layer has seen becomes a JSON error."""
+        if type(response) is not web.Response and isinstance(response, web.HTTPException):
+            response = self._requests.reject(response)
+        if self._body is request.content:  # and not that of a request that was sent ahead
+            if hdrs.EXPECT in request.headers and not request.content.is_eof():
+                response.force_close()  # it may never come, and the next request be taken for it
+            self._forget_body()
+        message = request._message  # noqa: SLF001 - two requests may share an empty body
+        # After an upgrade, to nothing, what follows would be nobody's to limit.
+        if self._upgraded or self._listener.lets_go or self.may_be_last(message):
+            response.force_close()
+        return response
+
+    def send_whole(self, data: bytes) -> bool:
+        """Send all of a response, and return whether the client is still there."""
+        self._await_next()
+        return super().send_whole(data)
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send a response; an error that no middleware has seen becomes a JSON error."""
-        if isinstance(resp, web.HTTPException):
-            resp = self._requests.reject(resp)
-        if self._body is request.content:  # and not that of a request that was sent ahead
-            if hdrs.EXPECT in request.headers and not request.content.is_eof():
-                resp.force_close()  # it may never come, and the next request be taken for it
-            self._forget_body()
-        message = request._message  # noqa: SLF001 - two requests may share an empty body
-        if self._listener.lets_go or self.may_be_last(message):
-            resp.force_close()
-        if self._upgraded:
-            resp.force_close()  # to nothing: what follows would be nobody's to limit
-        elif (data := as_bytes(request, resp)) is not None:
-            self._await_next()
-            if self.transport is None or self.transport.is_closing():
-                return resp, True
-            self.transport.write(data)
-            return resp, False
+        """Send a response that is not there as a whole."""
         if isinstance(resp, web.Response) and isinstance(resp.body, Payload):
             return await self._stream(request, resp, start_time)
         self._await_next()

@@ -50,8 +50,8 @@ class RequestLoop(web.RequestHandler):
         """Answer the next request, and return whether there may be another one after it."""
         # Clients that send requests ahead do not hold up the others.
         await (asyncio.sleep(0) if self._messages else self._message_comes())
+        self._waiter, is_lost = None, True
         message, body = self._messages.popleft()
-        is_lost = True
         try:
             request, handler = self._begin(message, body)
             try:

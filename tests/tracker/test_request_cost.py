@@ -5,8 +5,10 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 import pytest
+import yarl
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
@@ -15,6 +17,7 @@ import tracker
 from api.access.authentication import ACTIVE, active_keys, note_active
 from api.config import Settings
 from api.targets import DEVICES, targets
+from tests.support import heartbeat_path
 from tests.support.sample_table import AT
 from tracker import Target, Tracker, activity_middleware
 from tracker._buffer.buffer import Buffer
@@ -26,6 +29,8 @@ MAX_RATIO = 7.5 if sys.version_info < (3, 12) else 5.3
 
 It is 6.1 on Python 3.11 and 4.3 on 3.13, where bytecode is finer for calls than for comparisons.
 """
+MAX_PATH_RATIO = 1.45
+"""Instructions of a heartbeat's whole path, as a multiple of those of a bare application."""
 OURS = (str(Path(tracker.__file__).parent), str(Path(api.__file__).parent))
 
 
@@ -114,6 +119,33 @@ def test_tracking_a_heartbeat_waits_for_nothing_and_takes_few_instructions(track
     assert least > 10
     assert 2 < ours / least <= MAX_RATIO, f"{ours} instructions, {least} of bare touches"
     assert tracking.buffers[DEVICES].touches == tracking.buffers["api_keys"].touches == 2
+
+
+def test_the_whole_path_of_a_heartbeat_takes_few_instructions(tracking):
+    """From received bytes to sent bytes, compared with aiohttp alone: routes, limits, access."""
+    everything = (*OURS, str(Path(aiohttp.__file__).parent), str(Path(yarl.__file__).parent))
+    counts = []
+    for path in (heartbeat_path.bare(), heartbeat_path.ours(None), heartbeat_path.ours(tracking)):
+        with path as service:
+            for _ in range(3):
+                assert service.heartbeat().startswith(b"HTTP/1.1 204 No Content\r\n")
+            counts.append(instructions(service.heartbeat, everything))
+    bare, untracked, ours = counts
+    assert bare > 200
+    assert ours / bare <= MAX_PATH_RATIO, f"{ours} instructions, {bare} of a bare application"
+    assert untracked < ours
+    assert tracking.buffers[DEVICES].touches == tracking.buffers["api_keys"].touches == 4
+
+
+def test_a_heartbeat_leaves_nothing_in_memory(tracking):
+    """A thousand of a known device and a known API key."""
+    with heartbeat_path.ours(tracking) as service:
+        for _ in range(100):
+            service.heartbeat()
+        blocks = sys.getallocatedblocks()
+        for _ in range(1000):
+            service.heartbeat()
+        assert sys.getallocatedblocks() - blocks < 100
 
 
 def test_a_touch_in_a_second_that_is_known_allocates_nothing(tracking):

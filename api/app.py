@@ -202,7 +202,11 @@ async def create_app(
             ahead_s = settings.ingest.max_capture_ahead_s
             queries = GroupQueries(live_database, clock, ahead_s=ahead_s)
             stats = TrackerStats(tracker, labels())
-            registry.register(_add_live(app, queries, stats, access, settings, siblings=siblings))
+            registry.register(
+                _add_live(
+                    *(app, queries, stats, access, settings), recorder=recorder, siblings=siblings
+                )
+            )
         app[REGISTRY] = registry
         app[READINESS] = ReadinessChecks(
             *(access_database, tracker, revocations, siblings.warnings),
@@ -226,6 +230,10 @@ async def create_app(
 
 
 def _no_touch(_device_id: str, _at: float | None) -> None:
+    """Do nothing: tracking is off."""
+
+
+def _touch_nothing(_request: web.Request) -> None:
     """Do nothing: tracking is off."""
 
 
@@ -271,6 +279,7 @@ def _add_live(
     access: Access,
     settings: Settings,
     *,
+    recorder: ActivityRecorder | None,
     siblings: Siblings,
 ) -> Hub:
     """Add the live stream and the page, and return the hub that feeds the streams."""
@@ -288,8 +297,11 @@ def _add_live(
 
     app.on_shutdown.append(stop)  # before the server waits for open requests
     app.on_cleanup.append(stop)  # for applications that run without a server
+    touch_again = _touch_nothing if recorder is None else recorder.record
     resolution_s = settings.tracker.device_resolution_s
-    app.add_routes(LiveHandlers(hub, access, settings.live, resolution_s=resolution_s).routes())
+    app.add_routes(
+        LiveHandlers(hub, access, settings.live, touch_again, resolution_s=resolution_s).routes()
+    )
     app.add_routes(PageHandlers().routes())
     return hub
 

@@ -77,8 +77,9 @@ def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
 class ActivityRecorder:
     """Records the touches of requests: what `activity_middleware` does, without a middleware.
 
-    For a server that handles requests in its own way and counts every instruction. Call `begin`
-    before the request is authenticated, and `end` when its response is there.
+    For a server that handles requests in its own way and counts every instruction. Call `end` when
+    the response is there. If handlers use `touch_request` or `keep_touching`, call `begin` before
+    them.
 
     Args:
         tracker: as for `activity_middleware`.
@@ -94,7 +95,7 @@ class ActivityRecorder:
         """Let `touch_request` and `keep_touching` know the request."""
         # Most requests have nothing yet, and `get` would raise and catch an exception then.
         earlier = request.get(RECORDERS, ()) if len(request) else ()
-        request[RECORDERS] = (*earlier, self._record)
+        request[RECORDERS] = (*earlier, self.record)
 
     def end(self, request: web.Request, status: int | None) -> None:
         """Record the touches of a request, unless its response says that it was not let in.
@@ -104,9 +105,10 @@ class ActivityRecorder:
             status: of its response; None if it has none.
         """
         if status not in NOT_ACTIVITY:
-            self._record(request)
+            self.record(request)
 
-    def _record(self, request: web.Request) -> None:
+    def record(self, request: web.Request) -> None:
+        """Record the touches of a request now, whatever becomes of it."""
         try:
             self._touch_all(self._identify(request))
         except Exception:

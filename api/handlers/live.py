@@ -1,5 +1,6 @@
 """The route of the live stream."""
 
+from collections.abc import Callable
 from importlib.metadata import version
 from time import monotonic
 from typing import Final
@@ -16,7 +17,7 @@ from api.http.responses import ApiError
 from api.live.events import Hello
 from api.live.hub import Hub, LimitReached
 from api.live.stream import CONTENT_TYPE, Stream, StreamEnded
-from tracker import StoreError, touch_request
+from tracker import StoreError
 
 _RETRY_AFTER_S: Final = 10
 _TOUCH_EVERY_S: Final = 60.0
@@ -38,13 +39,21 @@ class LiveHandlers:
         hub: has the snapshots of all watched groups.
         access: knows whether an API key is still valid.
         settings: when a device is online, and when it is silent.
+        touch: records the touches of a request again, while its stream lasts.
         resolution_s: seconds to which touches are rounded down; a device counts as online for so
             much longer.
     """
 
     def __init__(
-        self, hub: Hub, access: Access, settings: LiveSettings, *, resolution_s: int
+        self,
+        hub: Hub,
+        access: Access,
+        settings: LiveSettings,
+        touch: Callable[[web.Request], None],
+        *,
+        resolution_s: int,
     ) -> None:
+        self._touch = touch
         self._hub = hub
         self._access = access
         self._online_within_s = settings.online_within_s + resolution_s - 1
@@ -96,7 +105,7 @@ class LiveHandlers:
                 monotonic() - touched_at >= _TOUCH_EVERY_S
             ):  # an open stream uses its API key all the time
                 touched_at = monotonic()
-                touch_request(request)
+                self._touch(request)
 
         stream = Stream(
             self._hub,

@@ -30,6 +30,19 @@ def layer_of(middleware: Middleware) -> Layer:
     return wrap
 
 
+class _Match(UrlMappingMatchInfo):
+    """The route of a request, in an application that is not nested in another one."""
+
+    def __init__(
+        self, variables: dict[str, str], route: web.AbstractRoute, app: web.Application
+    ) -> None:
+        dict.__init__(self, variables)
+        self._route = route
+        self._apps = [app]
+        self._current_app = app
+        self._frozen = True
+
+
 with warnings.catch_warnings():  # that aiohttp discourages subclasses
     warnings.simplefilter("ignore", DeprecationWarning)
 
@@ -55,12 +68,11 @@ with warnings.catch_warnings():  # that aiohttp discourages subclasses
             found = self._table.find(request.method, request.raw_path)
             if found is None:
                 match = await self.router.resolve(request)
+                match.add_app(self)
                 handler = self._wrapped(match.route)
             else:
                 (route, handler), variables = found
-                match = UrlMappingMatchInfo(variables, route)
-            match.add_app(self)
-            match.freeze()
+                match = _Match(variables, route, self)
             request._match_info = match  # noqa: SLF001 - as aiohttp's own does
             if hdrs.EXPECT in request.headers:
                 response = await match.expect_handler(request)

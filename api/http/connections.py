@@ -121,7 +121,7 @@ class Connection(LastRequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Process received bytes: a part of a header or a body, or several requests."""
-        if self._close or self._force_close or self.has_last_request:
+        if self._close or self._force_close or self._last is not None:
             return
         is_head = not (self._request_in_progress or self._messages) and (
             self._body is None or self._body.is_eof()
@@ -241,9 +241,8 @@ class Connection(LastRequestHandler):
             if hdrs.EXPECT in request.headers and not request.content.is_eof():
                 response.force_close()  # it may never come, and the next request be taken for it
             self._forget_body()
-        message = request._message  # noqa: SLF001 - two requests may share an empty body
         # After an upgrade, to nothing, what follows would be nobody's to limit.
-        if self._upgraded or self._listener.lets_go or self.may_be_last(message):
+        if self._upgraded or self._listener.lets_go or self.may_be_last(request):
             response.force_close()
         return response
 

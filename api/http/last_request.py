@@ -7,6 +7,7 @@ to change to a protocol that it does not know. So nothing is read after such a r
 
 from typing import Any, Final
 
+from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 
@@ -28,27 +29,26 @@ class LastRequestHandler(RequestLoop):
         self._received_end = b""  # the last bytes that came since then
         self._last: RawRequestMessage | None = None  # the request after which nothing is read
 
-    @property
-    def has_last_request(self) -> bool:
-        """Whether the last request has been read, so that nothing more is."""
-        return self._last is not None
-
-    def may_be_last(self, message: RawRequestMessage) -> bool:
+    def may_be_last(self, request: web.BaseRequest) -> bool:
         """Return whether a request is the last one, or may turn out to be when its body is read."""
+        if self._last is None and self._suspect is None:
+            return False
+        message = request._message  # noqa: SLF001 - two requests may share an empty body
         return message is self._last or (self._suspect is not None and message is self._suspect[0])
 
     def parse(self, data: bytes) -> None:
         """Read requests from received bytes, and none after the last one."""
         if self._last is not None:
             return
-        known = len(self._messages)
-        super().data_received(data)
+        messages = self._messages
+        known = len(messages)
         suspects = [] if self._suspect is None else [(known, *self._suspect)]
-        for index in range(known, len(self._messages)):
-            message, body = self._messages[index]
+        super().data_received(data)
+        for place in range(known, len(messages)):
+            message, body = messages[place]
             # What could not be read is in the queue, too, and ends the connection as it is.
             if isinstance(message, RawRequestMessage) and (message.chunked or message.upgrade):
-                suspects.append((index + 1, message, body))
+                suspects.append((place + 1, message, body))
         if suspects:
             self._received_end = (self._received_end + data)[-len(_CHUNKED_END) :]
             self._end_after(*suspects[0])

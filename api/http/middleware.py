@@ -76,13 +76,12 @@ class RequestMiddleware:
                     request_id = self._next_id()
                 REQUEST_ID.set(request_id)  # each connection is a task, with a context of its own
                 metrics.in_flight += 1
-                if recorder is not None:
-                    recorder.begin(request)
                 status = _CLIENT_GONE
                 response: web.StreamResponse
                 try:
                     try:
-                        _reject_unserved(request, allowed_hosts)
+                        if allowed_hosts or _needs_a_look(request):
+                            _reject_unserved(request, allowed_hosts)
                         response = await handler(request)
                     except Exception as error:  # noqa: BLE001 - each gets its response
                         response = self._failed(error, request.method, label)
@@ -152,6 +151,12 @@ class RequestMiddleware:
         return error_response(
             ApiError(500, "internal_error", "something went wrong; the logs have the request id")
         )
+
+
+def _needs_a_look(request: web.Request) -> bool:
+    """Return whether a request may be one that is not served, whatever its host."""
+    target = request.raw_path
+    return "%" in target or "#" in target or request.version is not HttpVersion11
 
 
 def _reject_unserved(request: web.Request, allowed_hosts: frozenset[str]) -> None:

@@ -27,9 +27,11 @@ def as_bytes(request: web.BaseRequest, response: web.StreamResponse) -> bytes | 
     Raises:
         ValueError: a header has a control character in it.
     """
+    if type(response) is not web.Response:
+        return None
+    status = response.status
     if (
-        type(response) is not web.Response
-        or response.status == _NOT_MODIFIED
+        status == _NOT_MODIFIED
         or request.version != HttpVersion11
         or request.method == hdrs.METH_HEAD
         or response.prepared
@@ -41,15 +43,16 @@ def as_bytes(request: web.BaseRequest, response: web.StreamResponse) -> bytes | 
     headers, body = response.headers, response.body or b""
     if not isinstance(body, bytes):
         return None
-    if response.status == _NO_CONTENT:
+    if status == _NO_CONTENT:
         body = b""
     else:
         headers[hdrs.CONTENT_LENGTH] = str(len(body))
         if body and hdrs.CONTENT_TYPE not in headers:
             headers[hdrs.CONTENT_TYPE] = "application/octet-stream"
     headers[hdrs.DATE] = rfc822_formatted_time()
-    if response.keep_alive is None:
-        response._keep_alive = request.keep_alive  # noqa: SLF001 - as preparing it would
-    if not response.keep_alive:
+    keeps_alive = response.keep_alive
+    if keeps_alive is None:
+        keeps_alive = response._keep_alive = request.keep_alive  # noqa: SLF001 - as aiohttp does
+    if not keeps_alive:
         headers[hdrs.CONNECTION] = "close"
-    return _serialize_headers(f"HTTP/1.1 {response.status} {response.reason}", headers) + body
+    return _serialize_headers(f"HTTP/1.1 {status} {response.reason}", headers) + body

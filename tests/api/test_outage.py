@@ -1,23 +1,17 @@
 """The database goes away, hangs, or locks up: heartbeats never notice, and nothing is lost."""
 
 import asyncio
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
-from pathlib import Path
 
 import asyncpg
 import pytest
-from structlog.testing import capture_logs
 
 from api.access.keys import hash_key
 from api.access.revocations import Revocations
-from api.postgres.migrate import migrate
-from benchmarks.harness.server import BreakableServer, breakable_server
-from tests.conftest import with_database
-from tests.support.command_line import DEVICE, assert_one_line, run, serving
+from benchmarks.harness.server import BreakableServer
+from tests.support.outage import GENEROUS_S, new_database, stoppable_server
 from tests.support.sample_table import locking
 from tests.support.service import T0_MS, Service, running
 from tests.support.sse import live
@@ -25,30 +19,12 @@ from tracker import FlushError
 from tracker.postgres._driver import _releasing
 
 HEARTBEATS = 300
-GENEROUS_S = 20.0
-"""For all heartbeats of a test. Were each to wait for the database, they would take minutes."""
-SOON = {"shutdown_deadline_s": 0.5}
-"""Settings of a tracker that stops soon while the database is away."""
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[BreakableServer]:
-    with (
-        tempfile.TemporaryDirectory(prefix="activity-break-") as folder,
-        breakable_server(Path(folder)) as server,
-    ):
+    with stoppable_server() as server:
         yield server
-
-
-async def new_database(server: BreakableServer) -> str:
-    """Return the DSN of a database with the service's schema."""
-    name = f"activity_{uuid.uuid4().hex[:12]}"
-    admin = await asyncpg.connect(server.dsn)
-    await admin.execute(f"CREATE DATABASE {name}")
-    await admin.close()
-    dsn = with_database(server.dsn, name)
-    await migrate(dsn, connect_timeout_s=30)
-    return dsn
 
 
 @pytest.fixture
@@ -301,73 +277,3 @@ async def test_live_streams_outlive_the_database(service, server):
         await seen.until(lambda _: seen.named(others)["display_name"] == "Renamed")
         await seen.until(lambda _: not seen.stale)
         assert (seen.hellos, seen.bye) == (1, "")
-
-
-async def test_processes_behind_a_proxy_know_each_others_devices_in_an_outage(server):
-    """Each device was seen by one process alone; in an outage all of them serve all."""
-    dsn = await new_database(server)
-    async with AsyncExitStack() as stack:
-        services = [await stack.enter_async_context(running(dsn)) for _ in range(3)]
-        devices = [await services[n % 3].register(name=f"Phone {n}") for n in range(30)]
-        keys = [service.key for service in services]
-        for service in services:
-            await service.devices_are_known()
-            for key in keys:
-                await service.heartbeat(devices[0], key=key)
-        server.stop()
-        for number, device_id in enumerate(devices):
-            for service in services:
-                answer = await service.heartbeat(device_id, key=keys[number % 3])
-                assert answer.status == 204
-        server.start()
-
-
-async def test_a_process_that_starts_in_an_outage_knows_what_the_last_one_knew(server):
-    """Devices and keys come from the file; what is past the stale limit is not believed."""
-    dsn = await new_database(server)
-    async with running(dsn) as service:
-        device_id = await service.register()
-        await service.devices_are_known()
-        await service.heartbeat(device_id)
-        key = service.key
-    server.stop()
-    with capture_logs() as logs:
-        async with running(dsn, key=key, tracker=SOON) as service:
-            async with asyncio.timeout(GENEROUS_S):
-                while (await service.heartbeat(device_id)).status != 204:
-                    await asyncio.sleep(0.01)
-            assert (await service.heartbeat(str(uuid.uuid4()))).status == 503
-            assert (await service.heartbeat(device_id, key="ak_" + "A" * 43)).status == 503
-    assert "directory.restored" in [line["event"] for line in logs]
-    stale = {"stale_limit_s": 0.001, "refresh_s": 0.001}
-    async with running(dsn, key=key, auth=stale, tracker=SOON) as service:
-        assert (await service.heartbeat(device_id)).status == 503
-    server.start()
-
-
-async def test_serve_starts_in_an_outage_with_what_the_last_process_knew(server):
-    """And ends with one line if there is nothing to know; after the outage it is as any other."""
-    dsn = await new_database(server)
-    async with serving(dsn) as (process, session):
-        async with session.post(f"/api/v1/devices/{DEVICE}/heartbeat") as response:
-            assert response.status == 204
-        process.terminate()
-        assert await process.wait() == 0
-        key = session.headers["X-API-Key"]
-    server.stop()
-    try:
-        assert_one_line(
-            run("serve", dsn=dsn, ACTIVITY__AUTH__KNOWN_FILE=""), 1, "no server listens"
-        )
-        async with serving(dsn, known_key=key) as (_, session), asyncio.timeout(GENEROUS_S):
-            while True:
-                async with session.post(f"/api/v1/devices/{DEVICE}/heartbeat") as response:
-                    if response.status == 204:
-                        break
-            server.start()
-            while True:
-                async with session.get("/api/health/ready") as response:
-                    if not (await response.json())["degraded"]:
-                        break
-    finally:
-        server.start()

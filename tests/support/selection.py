@@ -22,6 +22,7 @@ SLOW: Final = {
     "tests/docs": "runs the commands that the pages show",
     "tests/api/test_embedded.py": "initializes and starts servers",
     "tests/api/test_outage.py": "stops and starts a server of its own",
+    "tests/api/test_outage_devices.py": "stops and starts a server of its own",
     "tests/api/attacks": "attacks the service for seconds at a time",
     "tests/api/test_cli_keys.py": "starts a process for every command",
     "tests/api/test_cli_serve.py": "starts a process for every command",

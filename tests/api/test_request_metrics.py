@@ -72,6 +72,19 @@ PROMISED = {
 """Each metric that dashboards and alerts may rely on, with its type."""
 ODD_METHODS = ("PROPFIND", "MKCOL", "LOCK", "PURGE")
 
+PROMISED_OF_WORKERS = {
+    "activity_workers": "gauge",
+    "activity_workers_wanted": "gauge",
+    "activity_worker_restarts_total": "counter",
+    "activity_worker_cpu_seconds_total": "counter",
+    "activity_worker_requests_total": "counter",
+    "activity_worker_memory_bytes": "gauge",
+    "activity_worker_event_loop_lag_seconds": "gauge",
+    "activity_worker_connections": "gauge",
+    "activity_worker_unanswered_questions_total": "counter",
+}
+"""Further ones of a service with several workers."""
+
 
 async def test_every_promised_metric_is_scraped(service):
     """Names, types and labels are what dashboards and alerts rely on."""

@@ -7,6 +7,7 @@ from api.monitoring.overview import at_a_glance
 from api.monitoring.panels import Panel
 from api.monitoring.service_rows import process, requests, uploads
 from api.monitoring.tracker_rows import flushes, losses
+from api.monitoring.worker_rows import workers
 
 ROWS: Final[Mapping[str, Callable[[], Sequence[Panel]]]] = {
     "Is anything being lost, or late?": at_a_glance,
@@ -15,5 +16,6 @@ ROWS: Final[Mapping[str, Callable[[], Sequence[Panel]]]] = {
     "Requests": requests,
     "Uploads, keys and devices": uploads,
     "Connections and processes": process,
+    "Workers": workers,
 }
 """Titles, and what makes the panels."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from api.postgres.embedded import embedded_server
 from api.postgres.embedded_program import Account
 
 CHECKOUT = Path(__file__).parents[2]
@@ -79,3 +81,26 @@ def process_of(account: Account, folder: Path, *command: str) -> Iterator[subpro
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """Make a private directory with a short path, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory(prefix="activity-test-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def used_data_dir() -> Iterator[Path]:
+    """Make a data directory that a server has used once."""
+    with short_folder() as folder:
+        path = folder / "postgres"
+        with embedded_server(path):
+            pass
+        yield path
+
+
+def copied_data_dir(template: Path, folder: Path) -> Path:
+    """Copy a data directory into a folder."""
+    subprocess.run(["/bin/cp", "-a", template, folder / "postgres"], check=True)
+    return folder / "postgres"

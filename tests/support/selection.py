@@ -21,6 +21,7 @@ SLOW: Final = {
     "tests/benchmarks": "runs the load generator and the fuzzer",
     "tests/docs": "runs the commands that the pages show",
     "tests/api/test_embedded.py": "initializes and starts servers",
+    "tests/api/test_embedded_access.py": "initializes and starts servers",
     "tests/api/test_outage.py": "stops and starts a server of its own",
     "tests/api/test_outage_devices.py": "stops and starts a server of its own",
     "tests/api/attacks": "attacks the service for seconds at a time",

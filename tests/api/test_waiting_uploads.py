@@ -9,7 +9,6 @@ from tests.support.uploads import (
     outcomes,
     statuses,
     stored_devices,
-    under_way,
     until_waiting,
     write_is_blocked,
 )
@@ -28,14 +27,14 @@ async def test_an_upload_of_a_device_that_stays_locked_is_503_in_time(dsn, db):
         assert (await service.upload(held)).status == 200
 
 
-async def test_beyond_what_may_wait_uploads_are_refused_at_once(dsn, db):
-    """Memory is bounded; who was let in is answered, and all that was answered 200 is there."""
+async def test_beyond_what_may_wait_uploads_are_rejected_at_once(dsn, db):
+    """Memory is bounded; the uploads that wait are answered, and each that got 200 is stored."""
     limits = {"batches_in_flight": 1, "waiting_rows": 5}
     async with running(dsn, ingest=limits) as service:
         device_id = await service.register()
         async with locking(dsn, "LOCK TABLE locations"):
             uploads = [asyncio.create_task(service.upload(device_id, timestamp=T0_MS))]
-            await under_way(service, 1)
+            await write_is_blocked(db)
             uploads += [
                 asyncio.create_task(service.upload(device_id, timestamp=T0_MS + n))
                 for n in range(1, 6)

@@ -14,12 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from api.app import _ACCESS_CONNECTIONS
 from api.config import PREFIX, Settings
 from api.load_settings import load_settings
 from api.supervisor import tell_supervisor
+from api.targets import targets
+from api.workers.share import share_of
 from tests.support.command_line import free_port
 from tests.support.deployment import DEPLOYMENT, ROOT, WITHOUT_NEW_CODE, started, statuses
 from tests.support.markdown import PAGES
+from tests.support.workers import serving_with_workers
 
 UNIT = DEPLOYMENT / "activity-tracker.service"
 ENVIRONMENT = DEPLOYMENT / "activity-tracker.env"
@@ -73,6 +77,42 @@ def test_the_unit_leaves_enough_time_and_room():
     pending_bytes = 2 * 130 * settings.tracker.capacity_keys
     held_bytes = settings.limits.unsent_bytes + settings.ingest.waiting_bytes
     assert pending_bytes + held_bytes + (200 << 20) < 1 << 30
+
+
+def test_workers_find_each_other_where_the_unit_and_the_image_may_write():
+    """In a directory of the service's user alone; systemd makes the unit's, and removes it."""
+    service, image = unit(), (DEPLOYMENT / "Containerfile").read_text()
+    run_dir = environment_of_unit()["ACTIVITY__SERVER__RUN_DIR"]
+    assert run_dir == f"/run/{service['RuntimeDirectory']}"
+    assert service["RuntimeDirectoryMode"] == "0700"
+    assert f"ACTIVITY__SERVER__RUN_DIR={run_dir} " in image
+    assert re.search(
+        rf"install --directory --owner activity --mode 0700 .*{run_dir}$", image, re.MULTILINE
+    )
+
+
+async def test_what_the_unit_tells_the_parent_reloads_its_workers(dsn, tmp_path):
+    """ExecReload names the signal that it takes."""
+    program, sent, pid = shlex.split(unit()["ExecReload"])
+    assert (Path(program).name, pid) == ("kill", "$MAINPID")
+    async with serving_with_workers(dsn, tmp_path) as service:
+        before = set(service.pids())
+        service.process.send_signal(signal.Signals[f"SIG{sent[1:]}"])
+        async with asyncio.timeout(60):
+            while before & set(service.pids()) or len(service.pids()) != 2:
+                await asyncio.sleep(0.05)
+
+
+def test_the_page_has_the_connections_that_workers_open():
+    """With the default settings, at each number of workers."""
+    table = PAGES["docs/howto/workers.md"].section("Connections to Postgres").text
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \| (\d*) ?\|$", table, re.MULTILINE)
+    assert len(rows) == 5
+    others = _ACCESS_CONNECTIONS + 1 + len(targets(Settings().tracker))
+    for workers, *shown in rows:
+        each = share_of(Settings(), int(workers)).database.pool_size + others
+        total = int(workers) * each
+        assert shown == [str(each), str(total), str(total + each) if int(workers) > 1 else ""]
 
 
 async def test_what_the_unit_starts_says_when_it_is_ready_and_when_it_stops(dsn, tmp_path):

@@ -39,8 +39,9 @@ LARGEST: Final = (
 from the same database, and what is as bad as it is in the worst of them."""
 LARGEST_COUNTERS: Final = ("database_table_",)
 """Counters that all workers read from the same database."""
-SMALLEST: Final = ("process_start_time_seconds",)
-"""Gauges of which the smallest is shown."""
+OF_PARENT: Final = ("process_start_time_seconds",)
+"""Gauges of which the parent shows its own: a worker that is replaced is no restart of the
+service."""
 SUMMED: Final = (
     "activity_buffer_",
     "activity_flush_hidden_keys",
@@ -86,8 +87,6 @@ class _Family:
         self._choose: Any = None
         if (is_gauge and name.startswith(LARGEST)) or name.startswith(LARGEST_COUNTERS):
             self._choose = max
-        elif is_gauge and name.startswith(SMALLEST):
-            self._choose = min
         self.samples: dict[_Key, float] = {}
 
     def add(self, samples: Iterable[tuple[str, dict[str, str], float]]) -> None:
@@ -133,6 +132,8 @@ class Totals:
                 (sample, dict(labels), value) for (sample, labels), value in family.samples.items()
             )
         for name, family in all_families.items():
+            if name in OF_PARENT:
+                continue
             metric = Metric(name, family.documentation, family.kind)
             # Buckets of a histogram have to stay in their order, which they were added in.
             for (sample, labels), value in family.samples.items():

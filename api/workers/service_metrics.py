@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from api.workers.merge import Totals, unsettled, value_of
+from api.workers.merge import OF_PARENT, Totals, unsettled, value_of
 from api.workers.process import WorkerProcess
 
 _REASONS: Final = ("died", "start_failed", "reload")
@@ -42,6 +43,7 @@ class ServiceMetrics:
         self.restarts = Counter(dict.fromkeys(_REASONS, 0))
         """How often a worker was started again, by reason."""
         self._wanted = wanted
+        self._parent = ProcessCollector(registry=None)
         self._totals = Totals()
         self._gone: defaultdict[int, Counter[str]] = defaultdict(Counter)  # samples, by worker
 
@@ -70,7 +72,8 @@ class ServiceMetrics:
             vacant: how many places have no worker that serves.
         """
         living = self._totals.with_living(worker.metrics for worker in workers)
-        return generate_latest(_Families([*living, *self._own(workers, vacant)]))
+        parent = [family for family in self._parent.collect() if family.name in OF_PARENT]
+        return generate_latest(_Families([*living, *parent, *self._own(workers, vacant)]))
 
     def _own(self, workers: Sequence[WorkerProcess], vacant: int) -> Iterator[Metric]:
         states = Counter(dict.fromkeys(_STATES, 0))

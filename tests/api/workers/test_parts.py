@@ -13,7 +13,7 @@ from api.workers.channel import Channel, ChannelError
 from api.workers.merge import (
     LARGEST,
     LARGEST_COUNTERS,
-    SMALLEST,
+    OF_PARENT,
     SUMMED,
     Totals,
     families_of,
@@ -119,7 +119,7 @@ async def test_of_every_gauge_it_is_decided_how_it_is_summed(dsn):
     gauges = [name for name, _, kind, _ in families if kind in ("gauge", "info")]
     assert len(gauges) > 20
     for name in gauges:
-        found = [names for names in (SUMMED, LARGEST, SMALLEST) if name.startswith(names)]
+        found = [names for names in (SUMMED, LARGEST, OF_PARENT) if name.startswith(names)]
         assert len(found) == 1, name
     assert [name for name, _, kind, _ in families if kind == "counter"]
     assert all(any(name.startswith(one) for name, *_ in families) for one in LARGEST_COUNTERS)

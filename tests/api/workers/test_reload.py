@@ -10,6 +10,7 @@ import pytest
 from tests.support.command_line import CHECKOUT
 from tests.support.workers import PATIENCE_S, serving_with_workers
 
+STARTED = "process_start_time_seconds"
 RELOADS = 3
 KEPT = 32
 FRESH = 4
@@ -20,6 +21,7 @@ async def test_no_request_fails_while_workers_are_replaced(dsn, tmp_path):
     async with serving_with_workers(dsn, tmp_path) as service:
         await service.register(KEPT + FRESH)
         before = set(service.pids())
+        started_at = (await service.metrics()).total(STARTED)
         answered = {True: 0, False: 0}  # by whether the connection is kept
         over = False
 
@@ -45,6 +47,8 @@ async def test_no_request_fails_while_workers_are_replaced(dsn, tmp_path):
         sent = sum(answered.values()) + KEPT + FRESH
         assert metrics.total("activity_touches_total", target="devices") == sent
         assert metrics.total("activity_worker_restarts_total", reason="reload") == 2 * RELOADS
+        # Of the parent: a reload is no restart, or ActivityRestartsOften would fire.
+        assert metrics.total(STARTED) == started_at > 0
         assert "worker.died" not in service.log()
 
 

@@ -16,6 +16,7 @@ from api.status.scrape import Metrics, quantile
 
 _MONITORING_ROUTES: Final = ("/metrics", "/api/health")
 _MOST_TARGETS: Final = 8
+_MOST_WORKERS: Final = 256
 _DURATION: Final = "http_request_duration_seconds"
 _UNPARSED: Final = "unparsed"
 """The route of requests that could not be parsed: their duration is always 0."""
@@ -97,6 +98,17 @@ class Process(msgspec.Struct, frozen=True):
     """Segments of orphaned journals that this process cannot recover."""
 
 
+class Worker(msgspec.Struct, frozen=True):
+    """The state of one worker."""
+
+    requests_per_s: float | None
+    cpu_share: float | None
+    """Of one core."""
+    memory_bytes: float | None
+    event_loop_lag_s: float | None
+    connections: float | None
+
+
 class DerivedValues(msgspec.Struct, frozen=True):
     """All values that are derived from two samples."""
 
@@ -106,6 +118,8 @@ class DerivedValues(msgspec.Struct, frozen=True):
     uploads: Uploads
     http: Http
     process: Process
+    workers: dict[str, Worker] = msgspec.field(default_factory=dict)
+    """By number; empty for a service of one process."""
 
 
 def has_restarted(earlier: Metrics, later: Metrics) -> bool:
@@ -136,6 +150,7 @@ def derive_values(earlier: Sample | None, later: Sample) -> DerivedValues | None
         interval.uploads(),
         interval.http(),
         interval.process(),
+        interval.workers(),
     )
 
 
@@ -279,6 +294,20 @@ class _Interval:
             now.get("database_clock_offset_seconds"),
             now.get("activity_journal_foreign_segments"),
         )
+
+    def workers(self) -> dict[str, Worker]:
+        now = self._now
+        numbers = list(now.by("worker", "activity_worker_requests_total"))[:_MOST_WORKERS]
+        return {
+            printable(number): Worker(
+                self._rate("activity_worker_requests_total", worker=number),
+                self._rate("activity_worker_cpu_seconds_total", worker=number),
+                now.get("activity_worker_memory_bytes", worker=number),
+                now.get("activity_worker_event_loop_lag_seconds", worker=number),
+                now.get("activity_worker_connections", worker=number),
+            )
+            for number in numbers
+        }
 
 
 def _number(text: str) -> float:

@@ -33,6 +33,8 @@ def screen(state: ServiceState, for_s: float | None = None) -> RenderableType:
     if state.figures is not None:
         style = "" if state.stale_s is None else "dim"
         parts += [_targets(state.figures, style), Text(), _others(state.figures, style)]
+        if state.figures.workers:
+            parts += [Text(), _workers(state.figures, style)]
         if state.figures.over_s is None:
             parts += [Text(), Text("no rates yet: they need two samples", style="dim")]
     return Group(*parts)
@@ -97,6 +99,24 @@ def _targets(figures: DerivedValues, style: str) -> Table:
     }
     for label, cell in rows.items():
         grid.add_row(label, *map(cell, figures.targets.values()), style=style)
+    return grid
+
+
+def _workers(figures: DerivedValues, style: str) -> Table:
+    grid = _grid(5)
+    heads = ("requests", "CPU", "memory", "loop late", "connections")
+    grid.add_row("worker", *(Text(head, style="bold") for head in heads), style=style)
+    for number, one in figures.workers.items():
+        late = one.event_loop_lag_s
+        grid.add_row(
+            number,
+            Text(f"{count(one.requests_per_s)}/s"),
+            Text(share(one.cpu_share)),
+            Text(size(one.memory_bytes)),
+            _text(span(late), wrong=(late or 0) > LOOP_LAG_S),
+            Text(count(one.connections)),
+            style=style,
+        )
     return grid
 
 

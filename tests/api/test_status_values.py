@@ -77,3 +77,19 @@ def test_figures_are_short_and_have_a_unit():
     ]
     assert [size(n) for n in (512, 1536, 12 << 20)] == ["512 B", "1.5 KiB", "12 MiB"]
     assert [share(n) for n in (0.998, math.nan)] == ["99.8 %", "-"]
+
+
+def test_workers_are_shown_with_their_rates_and_a_late_event_loop():
+    """One line for each; a service of one process has none."""
+    lines = (
+        'activity_worker_requests_total{{worker="2"}} {0}',
+        'activity_worker_cpu_seconds_total{{worker="2"}} {1}',
+        'activity_worker_memory_bytes{{worker="2"}} 2097152',
+        'activity_worker_event_loop_lag_seconds{{worker="2"}} 0.5',
+        'activity_worker_connections{{worker="2"}} 7',
+    )
+    before, after = ("\n".join(lines).format(*counts) + "\n" for counts in ((0, 0), (500, 5)))
+    state = state_of(sample_of(after, at=1010.0), sample_of(before, at=1000.0))
+    (row,) = re.findall(r"^2 .*", shown(state), re.MULTILINE)
+    assert re.split(r"  +", row.strip()) == ["2", "50/s", "50.0 %", "2 MiB", "500.0 ms", "7"]
+    assert "\nworker " not in shown(state_of(sample_of("", at=1010.0), sample_of("", at=1000.0)))

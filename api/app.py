@@ -21,15 +21,19 @@ from prometheus_client.registry import Collector
 from api.access.authentication import Access, active_keys
 from api.access.quotas import quotas_of
 from api.app_access import start_access
+from api.app_presence import start_presence
 from api.background import background
 from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
+from api.events.feed import EventFeed
 from api.fleet.batch_commit import BatchCommit
 from api.fleet.batch_metrics import BatchMetrics
 from api.fleet.devices import Devices
 from api.fleet.listing import Listings
 from api.fleet.locations import Locations
 from api.fleet.pending import Pending
+from api.fleet.presence import presence_rule
 from api.handlers.devices import DeviceHandlers
+from api.handlers.events import EventHandlers
 from api.handlers.exposition import Exposition, exposition
 from api.handlers.gateways import GatewayHandlers
 from api.handlers.groups import GroupHandlers
@@ -77,9 +81,9 @@ MONITOR: Final = web.AppKey("monitor", web.Application)
 
 _MONITOR_CONNECTIONS: Final = 100
 """A limit of its own, so that clients of the API cannot keep monitoring out."""
-_ACCESS_CONNECTIONS: Final = 7
-"""One each for lookups of API keys, of devices and of devices by group, for revocations and for
-readiness."""
+_ACCESS_CONNECTIONS: Final = 9
+"""One each for lookups of API keys, of devices and of devices by group, for revocations, for
+readiness, for known devices and API keys, for presence and for events."""
 
 
 def create_tracker(
@@ -149,8 +153,12 @@ async def create_app(
         if tracker is not None:
             await stack.enter_async_context(tracker.running())
 
+        pending = Pending(partial(tracker.pending, DEVICES) if tracker else no_touches, siblings)
+        events, watcher, presence_metrics = await start_presence(
+            stack, settings, access_database, pending, clock
+        )
         access, revocations, access_metrics = await start_access(
-            stack, settings.auth, dsn, access_database, clock
+            stack, settings.auth, dsn, access_database, clock, on_change=watcher.look_at_soon
         )
         loop_lag = LoopLag()
         await stack.enter_async_context(background(loop_lag.measure(), "loop-lag"))
@@ -175,6 +183,7 @@ async def create_app(
             *(requests.metrics, loop_lag, BatchMetrics(batch_commit.stats)),
             *(clock, PoolMetrics(pools), limits, table_stats),
             *access_metrics,
+            *presence_metrics,
         )
 
         recorder = None if tracker is None else ActivityRecorder(tracker, active_keys)
@@ -188,35 +197,32 @@ async def create_app(
         if tracker is not None:
             app[TRACKER] = tracker
             registry.register(TrackerCollector(tracker))
-        pending = Pending(partial(tracker.pending, DEVICES) if tracker else no_touches, siblings)
         touch = partial(tracker.touch, DEVICES) if tracker else _no_touch
         app.add_routes(
             [
                 *_device_routes(database, pending, access, settings, limits),
                 *LocationHandlers(uploads or batch_commit, database, access, limits).routes(),
-                *GroupHandlers(database, limits).routes(),
+                *GroupHandlers(database, access, limits, presence_rule(settings.presence)).routes(),
                 *GatewayHandlers(touch, clock.now_or_host, batch_commit, access).routes(),
             ]
         )
+        hub = None
         if settings.live.enabled:
-            ahead_s = settings.ingest.max_capture_ahead_s
-            queries = GroupQueries(live_database, clock, ahead_s=ahead_s)
-            stats = TrackerStats(tracker, labels())
-            registry.register(
-                _add_live(
-                    *(app, queries, stats, access, settings), recorder=recorder, siblings=siblings
-                )
+            queries = GroupQueries(
+                live_database, clock, ahead_s=settings.ingest.max_capture_ahead_s
             )
+            stats = TrackerStats(tracker, labels())
+            hub = _add_live(
+                *(app, queries, stats, access, settings), recorder=recorder, siblings=siblings
+            )
+            registry.register(hub)
+        _add_events(app, EventHandlers(database, events, access, limits, hub), events)
         app[REGISTRY] = registry
         app[READINESS] = ReadinessChecks(
             *(access_database, tracker, revocations, siblings.warnings),
             stale_limit_s=settings.auth.stale_limit_s,
         )
-
-        async def metrics() -> bytes:
-            return await siblings.exposition() or await exposition(registry)
-
-        scrapes = Exposition(metrics, max_age_s=settings.server.metrics_max_age_s)
+        scrapes = _exposition(registry, siblings, settings.server)
         health = HealthHandlers(app[READINESS], scrapes, access, limits)
         registry.register(ListenerMetrics(_add_listeners(app, settings.server, health, requests)))
         _add_document(app)
@@ -227,6 +233,27 @@ async def create_app(
 
         app.on_cleanup.append(stop)
         return app
+
+
+def _add_events(app: web.Application, handlers: EventHandlers, events: EventFeed) -> None:
+    """Add the routes of events; requests that wait for one end with the service."""
+
+    async def stop(_app: web.Application) -> None:
+        events.stop()
+
+    app.add_routes(handlers.routes())
+    app.on_shutdown.append(stop)
+
+
+def _exposition(
+    registry: CollectorRegistry, siblings: Siblings, server: ServerSettings
+) -> Exposition:
+    """Return the metrics of the whole service as text: those of this process if it is alone."""
+
+    async def metrics() -> bytes:
+        return await siblings.exposition() or await exposition(registry)
+
+    return Exposition(metrics, max_age_s=server.metrics_max_age_s)
 
 
 def _no_touch(_device_id: str, _at: float | None) -> None:
@@ -246,8 +273,11 @@ def _device_routes(
 ) -> list[web.RouteDef]:
     ahead_s = settings.ingest.max_capture_ahead_s
     release_after_s = settings.limits.release_device_id_after_s
-    devices = Devices(database, pending, release_after_s=release_after_s, ahead_s=ahead_s)
-    listings = Listings(database, pending, ahead_s=ahead_s)
+    rule = presence_rule(settings.presence)
+    devices = Devices(
+        database, pending, release_after_s=release_after_s, ahead_s=ahead_s, rule=rule
+    )
+    listings = Listings(database, pending, ahead_s=ahead_s, rule=rule)
     quotas = quotas_of(settings.limits, devices.count)
     return DeviceHandlers(devices, listings, access, quotas, limits).routes()
 

@@ -1,5 +1,6 @@
 """The part of the composition root that wires what authorizes requests: caches and feeds."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ async def start_access(
     dsn: str,
     database: Database,
     clock: DatabaseClock,
+    *,
+    on_change: Callable[[str], None],
 ) -> tuple[Access, Revocations, list[Collector]]:
     """Start what authenticates requests and finds devices.
 
@@ -37,6 +40,7 @@ async def start_access(
         dsn: of the database.
         database: a pool that requests do not use.
         clock: of the database.
+        on_change: called with each active device that was changed by anybody.
 
     Returns:
         What authorizes requests, what polls for revoked API keys, and collectors of metrics.
@@ -63,6 +67,7 @@ async def start_access(
         every_s=every_s,
         stale_limit_s=stale_limit_s,
         restore=known.restore,
+        on_change=on_change,
     )
     revocations = Revocations(database, keys, clock, every_s=every_s, on_change=known.keys_changed)
     for task, name in (

@@ -193,6 +193,26 @@ class LiveSettings(_Section):
         return self
 
 
+class PresenceSettings(_Section):
+    """When a device is online, idle or offline."""
+
+    enabled: bool = True
+    idle_after_s: Annotated[int, Field(ge=1, le=604_800)] = 120
+    offline_after_s: Annotated[int, Field(ge=30, le=604_800)] = 900
+
+    @model_validator(mode="after")
+    def _offline_after_idle(self) -> Self:
+        if self.offline_after_s < self.idle_after_s:
+            raise ValueError("offline_after_s must not be below idle_after_s")
+        return self
+
+
+class EventSettings(_Section):
+    """How long events are kept."""
+
+    keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
+
+
 class LimitSettings(_Section):
     """The most that one API key, one group, or all API keys together may use."""
 
@@ -236,6 +256,8 @@ class Settings(BaseSettings):
     tracker: TrackerSettings = TrackerSettings()
     journal: JournalSettings = JournalSettings()
     live: LiveSettings = LiveSettings()
+    presence: PresenceSettings = PresenceSettings()
+    events: EventSettings = EventSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 

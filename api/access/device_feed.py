@@ -66,6 +66,7 @@ class DeviceFeed:
         stale_limit_s: how long the directory is used while the database is unavailable, in seconds.
         restore: fills the directory with what an earlier process knew, if the database cannot be
             reached at the start; returns the age of that in seconds, None if there is nothing.
+        on_change: called with each active device that was changed by anybody.
         monotonic: monotonic clock in seconds.
     """
 
@@ -77,6 +78,7 @@ class DeviceFeed:
         every_s: float,
         stale_limit_s: float,
         restore: Callable[[], Awaitable[float | None]],
+        on_change: Callable[[str], None] = lambda _device_id: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
@@ -84,6 +86,7 @@ class DeviceFeed:
         self._every_s = every_s
         self._stale_limit_s = stale_limit_s
         self._restore = restore
+        self._on_change = on_change
         self._monotonic = monotonic
         self._position: str | None = None  # None: all devices have to be loaded
         self.current_at = float("-inf")
@@ -155,6 +158,7 @@ class DeviceFeed:
                 self._directory.discard(device_id)
             else:
                 self._directory.put(device_id, group_id)
+                self._on_change(device_id)
 
     async def _note_failure(self, error: Exception) -> None:
         if not self._failed:

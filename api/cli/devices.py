@@ -8,6 +8,7 @@ import typer
 from api.cli.common import Config, check, length_s, settings_of, with_database
 
 if TYPE_CHECKING:
+    from api.config import Settings
     from api.fleet.devices import DeviceAnswer
     from api.fleet.listing import Ages
     from api.postgres.database import Database
@@ -74,10 +75,7 @@ def list_(
         at_most_s=inf if seen_within is None else length_s(seen_within, "--seen-within"),
     )
     settings = settings_of(context, config)
-    ahead_s = settings.ingest.max_capture_ahead_s
-    found = with_database(
-        settings, lambda database: _read(database, group, ages, limit, ahead_s=ahead_s)
-    )
+    found = with_database(settings, lambda database: _read(database, group, ages, limit, settings))
     if as_json:
         print_json(found)
     elif found:
@@ -87,14 +85,20 @@ def list_(
 
 
 async def _read(
-    database: "Database", group_id: str, ages: "Ages", limit: int | None, *, ahead_s: float
+    database: "Database", group_id: str, ages: "Ages", limit: int | None, settings: "Settings"
 ) -> "list[DeviceAnswer]":
     from api.fleet.cursors import from_cursor
     from api.fleet.listing import Listings
     from api.fleet.pending import Pending
+    from api.fleet.presence import presence_rule
     from tracker import no_touches
 
-    listings, after = Listings(database, Pending(no_touches), ahead_s=ahead_s), None
+    listings = Listings(
+        *(database, Pending(no_touches)),
+        ahead_s=settings.ingest.max_capture_ahead_s,
+        rule=presence_rule(settings.presence),
+    )
+    after = None
     found: list[DeviceAnswer] = []
     while limit is None or len(found) < limit:
         most = _PAGE if limit is None else min(_PAGE, limit - len(found))
@@ -114,6 +118,7 @@ def _show(found: "list[DeviceAnswer]") -> None:
     table.add_column("name", overflow="fold")
     table.add_column("platform", overflow="fold")
     table.add_column("last seen", min_width=DATE_COLUMNS)
+    table.add_column("presence")
     table.add_column("last position", overflow="fold")
     for device in found:
         where = device.last_location
@@ -122,6 +127,7 @@ def _show(found: "list[DeviceAnswer]") -> None:
             cell(device.display_name),
             cell(device.platform),
             shown(device.last_seen_at),
+            device.presence,
             "" if where is None else f"{where.latitude:.5f} {where.longitude:.5f}",
         )
     print_table(table)

@@ -10,6 +10,7 @@ import structlog
 
 from api.fleet.newest import newest_of
 from api.fleet.pending import Pending, PendingView
+from api.fleet.presence import Presence, PresenceRule
 from api.postgres.database import Database, Records
 from tracker import View
 
@@ -27,6 +28,10 @@ Time: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 
 
+OfflineAfter: TypeAlias = Annotated[int, msgspec.Meta(ge=30, le=604_800)]
+"""Seconds without a request after which a device is offline: up to a week."""
+
+
 class Registration(msgspec.Struct, frozen=True):
     """The body of a registration."""
 
@@ -37,6 +42,7 @@ class Registration(msgspec.Struct, frozen=True):
         "android"
     )
     fcm_token: Text | None = None
+    offline_after_s: OfflineAfter | None = None
 
 
 class LastLocation(msgspec.Struct, frozen=True):
@@ -56,24 +62,30 @@ class DeviceAnswer(msgspec.Struct, frozen=True):
     platform: str
     last_seen_at: Time | None
     last_location: LastLocation | None
+    presence: Presence
+    presence_since: Time | None
 
 
 COLUMNS: Final = """
     d.device_id::text, d.display_name, d.platform,
     CASE WHEN isfinite(d.last_seen_at) THEN floor(extract(epoch FROM d.last_seen_at))::bigint END,
     floor(extract(epoch FROM now()))::bigint,
-    newest.latitude, newest.longitude, newest.accuracy, newest.captured_at
+    newest.latitude, newest.longitude, newest.accuracy, newest.captured_at,
+    d.is_online, extract(epoch FROM d.presence_since)::bigint,
+    CASE WHEN d.is_online IS NULL THEN coalesce(d.offline_after_s, (
+        SELECT s.offline_after_s FROM group_settings AS s WHERE s.group_id = d.group_id
+    )) END
 """
 _REGISTER: Final = f"""
 WITH d AS (
     INSERT INTO devices AS stored
-        (device_id, display_name, group_id, platform, fcm_token, last_seen_at)
-    VALUES ($1, $2, $3, $4, $5, date_trunc('second', now()))
+        (device_id, display_name, group_id, platform, fcm_token, last_seen_at, offline_after_s)
+    VALUES ($1, $2, $3, $4, $5, date_trunc('second', now()), $7)
     ON CONFLICT (device_id) DO UPDATE SET
         display_name = excluded.display_name, group_id = excluded.group_id,
         platform = excluded.platform, fcm_token = excluded.fcm_token, is_active = true,
         last_seen_at = greatest(stored.last_seen_at, excluded.last_seen_at),
-        deactivated_at = NULL
+        deactivated_at = NULL, offline_after_s = excluded.offline_after_s
     WHERE $6::text IS NULL OR stored.group_id = $6
     RETURNING *
 )
@@ -95,7 +107,7 @@ WHERE locations.device_id = $1 AND locations.captured_at = slice.captured_at
 RETURNING 1
 """
 _RELEASE: Final = f"""
-UPDATE devices SET group_id = $2, last_seen_at = NULL, deactivated_at = NULL
+UPDATE devices SET group_id = $2, last_seen_at = NULL, deactivated_at = NULL, offline_after_s = NULL
 WHERE {_RELEASABLE} AND NOT EXISTS (SELECT FROM locations WHERE device_id = $1)
 RETURNING 1
 """
@@ -119,6 +131,7 @@ class Devices:
         release_after_s: seconds after which the id of a deactivated device may be registered by
             another group.
         ahead_s: how long after a report was received it may say that it was captured, in seconds.
+        rule: when a device is online.
     """
 
     def __init__(
@@ -128,12 +141,14 @@ class Devices:
         *,
         release_after_s: float,
         ahead_s: float,
+        rule: PresenceRule,
     ) -> None:
         newest = join_newest(ahead_s)
         self._register_statement = _REGISTER.format(newest=newest)
         self._one_statement = _ONE.format(newest=newest)
         self._database = database
         self._pending = pending
+        self._rule = rule
         self._release_after_s = release_after_s
 
     async def register(
@@ -172,6 +187,7 @@ class Devices:
             registration.platform,
             registration.fcm_token,
             within_group,
+            registration.offline_after_s,
         )
         return await self._answer(rows, pending)
 
@@ -179,7 +195,7 @@ class Devices:
         """Return the device of a row; None if there is no row."""
         if not rows:
             return None
-        return device_answer(rows[0], await pending.of([rows[0][0]]))
+        return device_answer(rows[0], await pending.of([rows[0][0]]), self._rule)
 
     async def count(self, group_id: str) -> int:
         """Return how many active devices a group has.
@@ -246,19 +262,26 @@ def last_seen(row: Iterable[Any], view: View) -> tuple[int, int]:
     return min(max(stored or 0, view.get(device_id) or 0), now), now
 
 
-def device_answer(row: Iterable[Any], view: View) -> DeviceAnswer:
+def device_answer(row: Iterable[Any], view: View, rule: PresenceRule) -> DeviceAnswer:
     """Return a device as the service shows it.
 
     Args:
         row: `COLUMNS` of a device.
         view: the pending touches.
+        rule: when a device is online.
     """
-    device_id, display_name, platform, _, _, latitude, longitude, accuracy, at = row
-    seen, _ = last_seen(row, view)
+    device_id, display_name, platform, _, _, latitude, longitude, accuracy, at, *stored = row
+    seen, now = last_seen(row, view)
+    is_online, since, offline_after_s = stored
+    presence, since = rule.judge(
+        seen, now, is_online=is_online, since=since, offline_after_s=offline_after_s
+    )
     return DeviceAnswer(
         device_id=device_id,
         display_name=display_name,
         platform=platform,
         last_seen_at=datetime.fromtimestamp(seen, UTC) if seen else None,
         last_location=None if at is None else LastLocation(latitude, longitude, accuracy, at),
+        presence=presence,
+        presence_since=None if since is None else datetime.fromtimestamp(since, UTC),
     )

@@ -29,6 +29,7 @@ from api.fleet.devices import (
     last_seen,
 )
 from api.fleet.pending import Pending
+from api.fleet.presence import Presence, PresenceRule
 from api.postgres.database import Database, Records
 from tracker import View
 
@@ -44,7 +45,8 @@ _MAX_ROWS: Final = 250_000
 
 _SLICE: Final = f"""
 WITH d AS MATERIALIZED (
-    SELECT device_id, display_name, platform, last_seen_at,
+    SELECT device_id, group_id, display_name, platform, last_seen_at, is_online, presence_since,
+           offline_after_s,
            row_number() OVER (ORDER BY display_name, device_id) AS n
     FROM devices WHERE group_id = $1 AND is_active {{after}}
     ORDER BY display_name, device_id LIMIT $2
@@ -75,6 +77,10 @@ class Listing(msgspec.Struct, frozen=True):
         Annotated[Duration, msgspec.Meta(description="Seen so long ago at most: 15m.")]
         | msgspec.UnsetType
     ) = msgspec.UNSET
+    presence: (
+        Annotated[Presence, msgspec.Meta(description="What the device is now: offline.")]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
     limit: Limit = 1000
     cursor: (
         Annotated[str, msgspec.Meta(description="The next_cursor of the page before.")]
@@ -96,10 +102,12 @@ class Ages:
     Args:
         at_least_s: at least so many seconds; a device that was never seen matches any number.
         at_most_s: at most so many seconds.
+        presence: what they are now; None for anything.
     """
 
     at_least_s: float = -inf
     at_most_s: float = inf
+    presence: Presence | None = None
 
     def admit(self, seen: int, now: int) -> bool:
         """Return whether a device that was last seen at this time, 0 for never, matches now."""
@@ -145,6 +153,7 @@ class Listings:
         database: where devices are stored.
         pending: takes views of the devices' pending touches.
         ahead_s: how long after a report was received it may say that it was captured, in seconds.
+        rule: when a device is online.
         most_rows: how many rows are read for one page at most.
     """
 
@@ -154,11 +163,13 @@ class Listings:
         pending: Pending,
         *,
         ahead_s: float,
+        rule: PresenceRule = PresenceRule(),  # noqa: B008 - it is frozen
         most_rows: int = _MAX_ROWS,
     ) -> None:
         self._first, self._next = slice_statements(ahead_s)
         self._database = database
         self._pending = pending
+        self._rule = rule
         self._most_rows = most_rows
 
     async def page(
@@ -225,7 +236,7 @@ class Listings:
                     group_id, slice_rows, after, ages, may_be_newer=bool(pending)
                 )
                 view = await pending.of([row[1] for row in rows])
-                devices = await _admitted(rows, view, ages)
+                devices = await _admitted(rows, view, ages, self._rule)
             if len(devices) > left:
                 del devices[left:]
                 last = _position(devices[-1]) if devices else last
@@ -257,13 +268,17 @@ class Listings:
         return await self._database.fetch(self._next, *arguments, *after)
 
 
-async def _admitted(rows: Records, view: View, ages: Ages) -> list[DeviceAnswer]:
+async def _admitted(
+    rows: Records, view: View, ages: Ages, rule: PresenceRule
+) -> list[DeviceAnswer]:
     """Return the devices of the rows that match; let other requests run in between."""
     found: list[DeviceAnswer] = []
     for number, (_, *row) in enumerate(rows, start=1):
         seen, now = last_seen(row, view)
         if ages.admit(seen, now):
-            found.append(device_answer(row, view))
+            device = device_answer(row, view, rule)
+            if ages.presence is None or device.presence == ages.presence:
+                found.append(device)
         if not number % _ROWS_AT_ONCE:
             await asyncio.sleep(0)
     return found

@@ -84,6 +84,7 @@ class DeviceHandlers:
         ages = Ages(
             at_least_s=read_parameter("silent_for", wanted.silent_for, seconds) or -inf,
             at_most_s=read_parameter("seen_within", wanted.seen_within, seconds) or inf,
+            presence=None if wanted.presence is msgspec.UNSET else wanted.presence,
         )
         after = read_parameter("cursor", wanted.cursor, from_cursor)
         own_group = request[PRINCIPAL].group_id

@@ -26,6 +26,7 @@ _REFUSALS: Final = {
     403: "This API key may not do that.",
     404: "A device that the request names is unknown, or this API key may not reach it.",
     408: "The body took too long to come.",
+    410: "No event after this cursor is kept; the message says where to begin.",
     413: "The body is larger than the service takes.",
     415: "The body is not declared as JSON, or encoded in a way that is not understood.",
     422: "The database refuses the report by a rule of its own.",
@@ -45,6 +46,17 @@ _PARAMETERS: Final = {
         "in": "path",
         "required": True,
         "schema": {"type": "string", "format": "uuid"},
+    },
+    "group_id": {
+        "name": "group_id",
+        "in": "path",
+        "required": True,
+        "schema": {
+            "type": "string",
+            "minLength": 2,
+            "maxLength": 50,
+            "pattern": "^[A-Za-z0-9_-]*$",
+        },
     },
     "file": {
         "name": "file",

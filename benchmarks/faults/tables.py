@@ -43,13 +43,13 @@ async def table_renamed(environment: Environment) -> AsyncIterator[None]:
 
 @fault()
 async def column_type_changed(environment: Environment) -> AsyncIterator[None]:
-    """The tracked column of devices becomes text."""
-    change = "ALTER TABLE devices ALTER last_seen_at TYPE"
+    """The tracked column of API keys becomes text."""
+    change = "ALTER TABLE api_keys ALTER last_used_at TYPE"
     await environment.execute(f"{change} text")
     try:
         yield
     finally:
-        await environment.execute(f"{change} timestamptz USING last_seen_at::timestamptz")
+        await environment.execute(f"{change} timestamptz USING last_used_at::timestamptz")
 
 
 @fault()

@@ -11,6 +11,7 @@ from tests.support.authorization import (
     KEYS,
     LIST,
     MINE,
+    OF_GROUPS,
     ROUTES,
     THEIRS,
     World,
@@ -31,7 +32,7 @@ async def test_every_route_is_in_the_matrix(service):
     routes = {
         (route.method, route.resource.canonical) for route in service.client.app.router.routes()
     }
-    assert routes == ROUTES.keys()
+    assert routes == ROUTES.keys() | OF_GROUPS
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
@@ -95,7 +96,8 @@ async def test_a_bound_key_sees_its_own_group_alone_even_if_it_is_empty(world):
             assert listed == (there if reach == "all" else {reach: there[reach]})
     alone = await world.service.make_key("nobodys")
     answer = await world.service.call("GET", GROUPS, key=alone)
+    states = dict.fromkeys(("online", "idle", "offline", "never"), 0)
     assert await answer.json() == {
-        "groups": [{"group_id": "nobodys", "devices": 0, "last_seen_at": None}],
+        "groups": [{"group_id": "nobodys", "devices": 0, "last_seen_at": None, "presence": states}],
         "next_cursor": None,
     }

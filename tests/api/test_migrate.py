@@ -65,6 +65,10 @@ async def to_the_time_of_alembic_s_table(db: asyncpg.Connection, revision: str) 
     """Take a database back to an older release, which had its revision in `alembic_version`."""
     await db.execute(
         "DROP FUNCTION note_device_change CASCADE; DROP TABLE device_changes;"
+        "DROP FUNCTION note_presence CASCADE; DROP FUNCTION begin_presence CASCADE;"
+        "DROP TABLE event_position, device_events, event_outbox, listening_gaps, presence_clock,"
+        " group_settings; ALTER TABLE devices DROP COLUMN is_online, DROP COLUMN presence_since,"
+        " DROP COLUMN event_seq, DROP COLUMN offline_after_s;"
         "ALTER TABLE locations ALTER COLUMN accuracy SET NOT NULL;"
         "DROP TABLE activity_schema_version;"
         "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)"

@@ -50,7 +50,7 @@ class Route:
     public: bool = False
 
 
-LIVE = "/api/v1/live"
+LIVE, EVENTS = "/api/v1/live", "/api/v1/events"
 ROUTES = {
     ("POST", REGISTER): Route(200, {"display_name": "Phone"}, {"display_name": ""}, writes=True),
     ("GET", LIST): Route(200),
@@ -64,6 +64,8 @@ ROUTES = {
     ("POST", TOUCHES): Route(200, {"touches": []}),
     ("POST", BULK): Route(200, {"locations": []}, writes=True),
     ("GET", LIVE): Route(200),
+    ("GET", EVENTS): Route(200),
+    ("GET", f"{EVENTS}/stream"): Route(200),
     ("GET", "/"): Route(200, public=True),
     ("GET", "/page/{file}"): Route(200, public=True),
     ("GET", "/api/health"): Route(200, public=True),
@@ -73,6 +75,8 @@ ROUTES = {
     ("GET", "/metrics"): Route(200, public=True),
 }
 ROUTES |= {("HEAD", path): route for (method, path), route in ROUTES.items() if method == "GET"}
+OF_GROUPS = {("PUT", f"{GROUPS}/{{group_id}}")}
+"""Routes that are about no device: `test_presence` has who may use them."""
 NOBODY: frozenset[str] = frozenset()
 
 

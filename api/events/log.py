@@ -1,0 +1,144 @@
+"""Pages of stored events, oldest first, from a position on."""
+
+from collections.abc import Iterable
+from datetime import UTC
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+
+from api.fleet.devices import LastLocation, Time
+from api.postgres.database import Database
+
+EventType = Literal[
+    "device.online", "device.offline", "device.registered", "device.deactivated", "device.moved"
+]
+_PAGE: Final = """
+SELECT e.position, e.device_id::text, e.seq, e.type, e.group_id, e.at, e.data::text
+FROM device_events AS e
+WHERE e.position > $1 AND ($2::text IS NULL OR e.group_id = $2)
+      AND ($3::uuid IS NULL OR e.device_id = $3) AND ($4::text IS NULL OR e.type = $4)
+ORDER BY e.position LIMIT $5
+"""
+_POSITION: Final = "SELECT last, removed FROM event_position"
+_REMOVED_AT_ONCE: Final = 1000
+_REMOVE: Final = f"""
+WITH old AS (
+    DELETE FROM device_events WHERE position IN (
+        SELECT position FROM device_events WHERE position <= (
+            SELECT max(position) FROM (
+                SELECT position, stored_at FROM device_events ORDER BY position
+                LIMIT {_REMOVED_AT_ONCE}
+            ) AS oldest WHERE stored_at < now() - make_interval(days => $1)
+        ) ORDER BY position LIMIT {_REMOVED_AT_ONCE}
+    ) RETURNING position
+)
+UPDATE event_position SET removed = greatest(removed, (SELECT max(position) FROM old))
+WHERE EXISTS (SELECT FROM old) RETURNING (SELECT count(*) FROM old)
+"""  # noqa: S608 - a constant
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An event of a device; `seq` numbers the events of each device from 1."""
+
+    event_id: str
+    seq: int
+    type: EventType
+    device_id: Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
+    group_id: str
+    at: Time
+    last_seen_at: Time | msgspec.UnsetType = msgspec.UNSET
+    offline_for_s: int | msgspec.UnsetType | None = msgspec.UNSET
+    from_group_id: str | msgspec.UnsetType = msgspec.UNSET
+    last_location: LastLocation | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Events(msgspec.Struct, frozen=True):
+    """Events, oldest first, and the cursor with which to go on; it is never null."""
+
+    events: list[Event]
+    next_cursor: str
+
+
+class CursorTooOld(Exception):
+    """Events after a cursor have been removed, or it is of another database.
+
+    Args:
+        begin: the cursor with which to go on.
+    """
+
+    def __init__(self, begin: int) -> None:
+        super().__init__(f"no event after this cursor is kept: begin with after={begin}")
+        self.begin = begin
+
+
+class _Details(msgspec.Struct, frozen=True):
+    """What is stored of an event beside its columns."""
+
+    last_seen_at: Time | msgspec.UnsetType = msgspec.UNSET
+    offline_for_s: int | msgspec.UnsetType | None = msgspec.UNSET
+    from_group_id: str | msgspec.UnsetType = msgspec.UNSET
+    last_location: LastLocation | msgspec.UnsetType | None = msgspec.UNSET
+
+
+_decode: Final = msgspec.json.Decoder(_Details).decode
+
+
+def event_of(row: Iterable[Any]) -> Event:
+    """Return the event of a row: position, device, seq, type, group, time, data as JSON."""
+    position, device_id, seq, type_, group_id, at, data = row
+    stored = _decode(data)
+    return Event(
+        *(str(position), seq, type_, device_id, group_id, at.astimezone(UTC)),
+        *(stored.last_seen_at, stored.offline_for_s, stored.from_group_id, stored.last_location),
+    )
+
+
+async def read_events(
+    database: Database,
+    *,
+    after: int | None,
+    limit: int,
+    group_id: str | None = None,
+    device_id: UUID | None = None,
+    type_: str | None = None,
+) -> Events:
+    """Return the events after a position.
+
+    Args:
+        database: where they are.
+        after: the position; None begins with the oldest event that is kept.
+        limit: the most events.
+        group_id: of this group alone.
+        device_id: of this device alone.
+        type_: of this type alone.
+
+    Raises:
+        CursorTooOld: events after the position have been removed.
+        StoreError: the database is away.
+    """
+    # Read first: what gets a position meanwhile is for the next page.
+    ((last, removed),) = await database.fetch(_POSITION)
+    if after is None:
+        after = removed
+    if not removed <= after <= last:
+        raise CursorTooOld(removed if after < removed else last)
+    rows = await database.fetch(_PAGE, after, group_id, device_id, type_, limit)
+    events = [event_of(row) for row in rows if row[0] <= last]
+    is_full = len(rows) == limit and len(events) == limit
+    end = rows[len(events) - 1][0] if is_full else last
+    return Events(events, str(end))
+
+
+async def remove_old(database: Database, *, keep_days: int) -> int:
+    """Remove some events that are older; return how many.
+
+    Args:
+        database: where they are.
+        keep_days: how long events are kept, in days.
+
+    Raises:
+        StoreError: the database is away.
+    """
+    rows = await database.fetch(_REMOVE, keep_days)
+    return int(rows[0][0]) if rows else 0

@@ -1,0 +1,68 @@
+"""Whether a device is online, from what is stored and what is pending.
+
+Stored is whether it is online or offline, and since when. Whether one that is online is idle, and
+what has changed since the last flush, follows from when it was last seen.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from api.config import PresenceSettings
+
+Presence: TypeAlias = Literal["online", "idle", "offline", "never"]
+
+
+@dataclass(frozen=True, slots=True)
+class PresenceRule:
+    """When a device is what.
+
+    Args:
+        idle_after_s: seconds since it was last seen, after which it is idle.
+        offline_after_s: the same for offline, where it is not stored, and its group and the device
+            itself have no other.
+        is_watched: whether somebody watches for devices that fall silent; if not, what is stored
+            is not looked at.
+    """
+
+    idle_after_s: int = 120
+    offline_after_s: int = 900
+    is_watched: bool = True
+
+    def judge(
+        self,
+        seen: int,
+        now: int,
+        *,
+        is_online: bool | None,
+        since: int | None,
+        offline_after_s: int | None,
+    ) -> tuple[Presence, int | None]:
+        """Return the presence of a device, and since when, in epoch seconds.
+
+        Args:
+            seen: when it was last seen, pending touches included, in epoch seconds; 0 for never.
+            now: the database's time in epoch seconds.
+            is_online: as stored; None if it is not known.
+            since: as stored.
+            offline_after_s: the device's own or its group's time; None for the default.
+        """
+        if not seen:
+            return "never", None
+        if not self.is_watched:
+            is_online = None
+        age_s = now - seen
+        if is_online is False and since is not None and seen <= since:
+            return "offline", since
+        after_s = offline_after_s or self.offline_after_s
+        if is_online is not True and age_s >= max(after_s, self.idle_after_s):
+            return "offline", seen + after_s
+        if age_s > self.idle_after_s:
+            return "idle", seen + self.idle_after_s
+        return "online", since if is_online and since is not None else seen
+
+
+def presence_rule(settings: PresenceSettings) -> PresenceRule:
+    """Return the rule that settings describe."""
+    return PresenceRule(
+        settings.idle_after_s, settings.offline_after_s, is_watched=settings.enabled
+    )

@@ -1,0 +1,320 @@
+"""Presence: what is stored, shown and told of devices that come, stay and fall silent."""
+
+import asyncio
+import uuid
+
+import pytest
+
+from api.presence.wheel import Wheel
+from tests.support.service import running
+
+PATIENCE_S = 30
+LISTENED = """
+UPDATE presence_clock SET listened_until = now();
+DELETE FROM listening_gaps
+"""
+"""As if some process had listened all the time."""
+
+
+@pytest.fixture
+async def service(dsn, db):
+    """A service on a database whose processes have listened for long."""
+    await db.execute(LISTENED)
+    async with running(dsn) as service:
+        yield service
+
+
+async def device(service, device_id: str) -> dict:
+    async with await service.call("GET", f"/api/v1/devices/{device_id}") as answer:
+        assert answer.status == 200
+        return await answer.json()
+
+
+async def events(service, key: str | None = None, **query: str) -> list[dict]:
+    async with await service.call("GET", "/api/v1/events", params=query, key=key) as answer:
+        assert answer.status == 200, await answer.text()
+        return (await answer.json())["events"]
+
+
+async def until_event(service, device_id: str, type_: str) -> dict:
+    """Wait for an event of a device, and return it."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not (found := await events(service, device_id=device_id, type=type_)):
+            await asyncio.sleep(0.05)
+    return found[-1]
+
+
+async def seen_ago(db, device_id: str, seconds: int, offline_after_s: int = 60) -> None:
+    """Let a device have been silent, and have a time of its own until it is offline."""
+    await db.execute(
+        "UPDATE devices SET last_seen_at = date_trunc('second', now()) "
+        "- make_interval(secs => $2), offline_after_s = $3 WHERE device_id = $1",
+        *(uuid.UUID(device_id), seconds, offline_after_s),
+    )
+
+
+async def forget_touches(service) -> None:
+    """Write what is pending, so that only the table says when devices were seen."""
+    await service.tracker.flush()
+
+
+async def test_a_device_is_online_idle_offline_and_online_again(service, db):
+    """Each change of what is stored is one event, numbered without gaps."""
+    device_id = await service.register()
+    await forget_touches(service)
+    shown = await device(service, device_id)
+    assert (shown["presence"], shown["presence_since"]) == ("online", shown["last_seen_at"])
+
+    await seen_ago(db, device_id, 200, offline_after_s=900)
+    shown = await device(service, device_id)
+    assert shown["presence"] == "idle"
+
+    await seen_ago(db, device_id, 200)
+    told = await until_event(service, device_id, "device.offline")
+    shown = await device(service, device_id)
+    assert shown["presence"] == "offline"
+    assert told["last_seen_at"] == shown["last_seen_at"]
+    assert told["at"] == shown["presence_since"]
+    assert told["last_location"] is None
+
+    assert (await service.heartbeat(device_id)).status == 204
+    assert (await device(service, device_id))["presence"] == "online"  # before it is written
+    await service.tracker.flush()
+    back = await until_event(service, device_id, "device.online")
+    assert back["offline_for_s"] == pytest.approx(140, abs=20)
+    story = await events(service, device_id=device_id)
+    assert [(one["seq"], one["type"]) for one in story] == [
+        (1, "device.registered"),
+        (2, "device.offline"),
+        (3, "device.online"),
+    ]
+
+
+async def test_events_of_a_device_tell_where_it_was(service, db):
+    """With its newest position."""
+    device_id = await service.register()
+    assert (await service.upload(device_id)).status == 200
+    await forget_touches(service)
+    await seen_ago(db, device_id, 100)
+    told = await until_event(service, device_id, "device.offline")
+    shown = await device(service, device_id)
+    assert told["last_location"]["latitude"] == shown["last_location"]["latitude"]
+    assert told["last_location"]["timestamp"] == shown["last_location"]["timestamp"]
+
+
+async def test_downtime_is_no_silence(dsn, db):
+    """An hour in which nobody listened counts for no device; it is stored and counted."""
+    await db.execute("UPDATE presence_clock SET listened_until = now()")
+    async with running(dsn) as service:
+        for name in ("silent", "unlucky"):
+            await service.register(name=name)
+        await forget_touches(service)
+    rows = await db.fetch("SELECT device_id::text FROM devices ORDER BY display_name")
+    silent, unlucky = (row[0] for row in rows)
+    await seen_ago(db, silent, 7200, offline_after_s=3000)
+    await seen_ago(db, unlucky, 7200, offline_after_s=3700)
+    await db.execute(
+        "UPDATE presence_clock SET listened_until = now() - interval '1 h';"
+        "DELETE FROM listening_gaps"
+    )
+    async with running(dsn) as service:
+        await until_event(service, silent, "device.offline")
+        # Of two hours, one counts: less than the time that it has.
+        assert (await device(service, unlucky))["presence"] == "idle"
+        assert await db.fetchval(
+            "SELECT is_online FROM devices WHERE device_id = $1", uuid.UUID(unlucky)
+        )
+        gap = await db.fetchval("SELECT ended_at - began_at FROM listening_gaps")
+        assert gap.total_seconds() == pytest.approx(3600, abs=60)
+        metrics = await service.metrics()
+        assert metrics.total("presence_listening_gaps_total") == 1
+        assert metrics.total("presence_listening_gap_seconds_total") == pytest.approx(3600, abs=60)
+
+
+async def test_a_first_start_on_an_old_database_tells_of_nobody(dsn, db):
+    """Rows from before presence are judged in silence; one that is seen is online in silence."""
+    await db.execute(
+        "INSERT INTO devices (device_id, display_name, group_id, platform) SELECT "
+        "gen_random_uuid(), 'old ' || n, 'family', 'android' FROM generate_series(1, 3) AS n"
+    )
+    await db.execute(
+        "UPDATE devices SET last_seen_at = now() - interval '1 day', is_online = NULL "
+        "WHERE display_name <> 'old 3'"
+    )
+    async with running(dsn) as service:
+        listed = {one["display_name"]: one for one in await service.listing()}
+        states = {name: one["presence"] for name, one in listed.items()}
+        assert states == {"old 1": "offline", "old 2": "offline", "old 3": "never"}
+        assert (await service.heartbeat(listed["old 1"]["device_id"])).status == 204
+        await service.tracker.flush()
+        assert (await device(service, listed["old 1"]["device_id"]))["presence"] == "online"
+        assert await events(service) == []
+        # One that had never been seen is told of.
+        assert (await service.heartbeat(listed["old 3"]["device_id"])).status == 204
+        await service.tracker.flush()
+        await until_event(service, listed["old 3"]["device_id"], "device.online")
+
+
+async def test_a_touch_that_is_pending_is_a_sign_of_life(service, db):
+    """The row may be old while this process knows better; another device shows that it looked."""
+    lively, silent = await service.register(), await service.register()
+    await forget_touches(service)
+    assert (await service.heartbeat(lively)).status == 204  # and not flushed
+    for device_id in (lively, silent):
+        await seen_ago(db, device_id, 100)
+    await until_event(service, silent, "device.offline")
+    assert await events(service, device_id=lively, type="device.offline") == []
+    assert (await device(service, lively))["presence"] == "online"
+
+
+async def test_several_processes_tell_of_each_silence_once(dsn, db):
+    """All of them watch all devices; numbers have no gap, and every one is told of."""
+    await db.execute(LISTENED)
+    async with running(dsn) as service, running(dsn, key=service.key) as other:
+        ids = [await service.register(name=f"d{n}") for n in range(40)]
+        await forget_touches(service)
+        await forget_touches(other)
+        for _ in range(2):
+            for device_id in ids:
+                await seen_ago(db, device_id, 100)
+            async with asyncio.timeout(PATIENCE_S):
+                while await db.fetchval("SELECT count(*) FROM devices WHERE is_online"):
+                    await asyncio.sleep(0.05)
+            for device_id in ids:
+                assert (await other.heartbeat(device_id)).status == 204
+            await other.tracker.flush()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(await events(service, limit="1000")) < 5 * len(ids):
+                await asyncio.sleep(0.05)
+        story = await events(service, limit="1000")
+    for device_id in ids:
+        own = [(one["seq"], one["type"]) for one in story if one["device_id"] == device_id]
+        changes = ["device.registered", *2 * ["device.offline", "device.online"]]
+        assert own == list(enumerate(changes, start=1))
+    assert [int(one["event_id"]) for one in story] == list(range(1, len(story) + 1))
+
+
+async def test_a_touch_that_is_older_than_the_silence_brings_nobody_back(service, db):
+    """As one from a journal that was recovered late."""
+    device_id = await service.register()
+    await forget_touches(service)
+    await seen_ago(db, device_id, 500)
+    await until_event(service, device_id, "device.offline")
+    await db.execute("UPDATE devices SET last_seen_at = last_seen_at + interval '200 s'")
+    assert not await db.fetchval("SELECT is_online FROM devices")
+    await db.execute("UPDATE devices SET last_seen_at = now()")
+    assert await db.fetchval("SELECT is_online FROM devices")
+
+
+async def test_a_group_has_a_time_of_its_own(service, db):
+    """It holds for its devices at once, and null gives the default back."""
+    device_id = await service.register()
+    await forget_touches(service)
+    await db.execute("UPDATE devices SET last_seen_at = now() - interval '100 s'")
+    path = "/api/v1/groups/family"
+    async with await service.call("PUT", path, json={"offline_after_s": 60}) as answer:
+        assert answer.status == 200
+        assert await answer.json() == {"group_id": "family", "offline_after_s": 60}
+    await until_event(service, device_id, "device.offline")
+    async with await service.call("PUT", path, json={"offline_after_s": None}) as answer:
+        assert (await answer.json())["offline_after_s"] is None
+    for wrong in (29, 604_801, "60", 1.5):
+        async with await service.call("PUT", path, json={"offline_after_s": wrong}) as answer:
+            assert answer.status == 400
+    other = await service.make_key("work")
+    async with await service.call("PUT", path, json={"offline_after_s": 60}, key=other) as answer:
+        assert answer.status == 403
+    async with await service.call("PUT", "/api/v1/groups/a%20b", json={"offline_after_s": 60}) as a:
+        assert a.status in (400, 404)
+
+
+async def test_a_device_that_leaves_or_moves_is_not_silent(service, db):
+    """It is told of as what it is, and keeps its state when it moves."""
+    gone, moved = await service.register(), await service.register()
+    await forget_touches(service)
+    assert (await service.call("DELETE", f"/api/v1/devices/{gone}")).status == 204
+    body = {"device_id": moved, "display_name": "Phone", "group_id": "work"}
+    assert (await service.call("POST", "/api/v1/devices/register", json=body)).status == 200
+    await until_event(service, gone, "device.deactivated")
+    told = await until_event(service, moved, "device.moved")
+    assert (told["group_id"], told["from_group_id"]) == ("work", "family")
+    assert (await device(service, moved))["presence"] == "online"
+    await forget_touches(service)
+    await seen_ago(db, gone, 1000)
+    await seen_ago(db, moved, 1000)
+    await until_event(service, moved, "device.offline")
+    assert await events(service, device_id=gone, type="device.offline") == []
+    body = {"device_id": gone, "display_name": "Phone", "group_id": "family"}
+    assert (await service.call("POST", "/api/v1/devices/register", json=body)).status == 200
+    async with asyncio.timeout(PATIENCE_S):
+        while len(await events(service, device_id=gone)) < 3:
+            await asyncio.sleep(0.05)
+    assert [one["seq"] for one in await events(service, device_id=gone)] == [1, 2, 3]
+
+
+async def test_listings_and_groups_tell_states_apart(service, db):
+    """A filter, and counts for each group."""
+    names = {"on": 0, "idle": 300, "off": 100}
+    ids = {name: await service.register(name=name) for name in names}
+    await forget_touches(service)
+    await db.execute(
+        "INSERT INTO devices (device_id, display_name, group_id, platform) "
+        "VALUES (gen_random_uuid(), 'new', 'family', 'android')"
+    )
+    await seen_ago(db, ids["idle"], 300, offline_after_s=900)
+    await seen_ago(db, ids["off"], 300)
+    await until_event(service, ids["off"], "device.offline")
+    wanted = {"online": ["on"], "idle": ["idle"], "offline": ["off"], "never": ["new"]}
+    for presence, expected in wanted.items():
+        path = f"/api/v1/devices?group_id=family&presence={presence}"
+        async with await service.call("GET", path) as answer:
+            found = (await answer.json())["devices"]
+        assert [one["display_name"] for one in found] == expected
+        assert [one["presence"] for one in found] == [presence]
+    async with await service.call("GET", "/api/v1/groups") as answer:
+        (group,) = (await answer.json())["groups"]
+    assert group["presence"] == {"online": 1, "idle": 1, "offline": 1, "never": 1}
+    async with await service.call("GET", "/api/v1/devices?group_id=family&presence=x") as answer:
+        assert answer.status == 400
+
+
+async def test_presence_that_is_off_declares_nobody_offline(dsn, db):
+    """Devices are judged by when they were seen."""
+    await db.execute(LISTENED)
+    async with running(dsn, presence={"enabled": False}) as service:
+        device_id = await service.register()
+        await forget_touches(service)
+        await db.execute("UPDATE devices SET last_seen_at = now() - interval '1 h'")
+        assert (await device(service, device_id))["presence"] == "offline"
+        assert await db.fetchval("SELECT is_online FROM devices")
+
+
+async def test_touches_of_devices_that_stay_online_are_hot(service, db):
+    """Nothing that a touch writes is indexed."""
+    ids = [await service.register(name=f"d{n}") for n in range(20)]
+    for _ in range(3):
+        for device_id in ids:
+            await service.heartbeat(device_id)
+        await service.tracker.flush()
+        await db.execute("UPDATE devices SET last_seen_at = last_seen_at - interval '5 s'")
+    indexed = await db.fetchval(
+        "SELECT count(*) FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid "
+        "AND a.attnum = ANY (i.indkey::int2[]) WHERE i.indrelid = 'devices'::regclass "
+        "AND a.attname IN ('last_seen_at', 'is_online', 'presence_since', 'event_seq')"
+    )
+    assert indexed == 0
+
+
+def test_a_wheel_returns_what_is_due_once():
+    """In any order of adding; a device that has two timers is due once."""
+    wheel = Wheel()
+    ids = [uuid.uuid4().bytes for _ in range(100)]
+    for number, device_id in enumerate(ids):
+        wheel.add(1000 + number % 10, device_id)
+    wheel.add(1000, ids[0])
+    assert len(wheel) == 101
+    assert wheel.take_due(999) == set()
+    assert wheel.take_due(1004) == {one for n, one in enumerate(ids) if n % 10 <= 4}
+    wheel.add(900, ids[0])
+    assert wheel.take_due(2000) == {ids[0], *(one for n, one in enumerate(ids) if n % 10 > 4)}
+    assert len(wheel) == 0

@@ -167,7 +167,7 @@ def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
         "ActivityJournalNearlyFull",
         "ActivityDeniedFlood",
         "ActivityWorkerDies",
-        "ActivityWorkerUnresponsive",  # the table of workers and readiness show these
+        "ActivityWorkerUnresponsive",
         "ActivityWorkersMissing",
     }  # one sample has no rates
     assert named <= rules.keys()

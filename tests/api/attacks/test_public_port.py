@@ -7,8 +7,9 @@ import aiohttp
 import asyncpg
 import pytest
 
+from api import app
 from api.config import SettingsError
-from api.handlers import exposition
+from api.handlers.exposition import Exposition
 from api.load_settings import load_settings
 from tests.support.raw_client import PATIENCE_S, free_port, listening
 from tests.support.service import running
@@ -98,13 +99,13 @@ async def status(service, target: str, *, host: str = "here", version: str = "1.
 async def test_scrapes_share_one_text_a_second(dsn, monkeypatch):
     """However many clients ask, at once or again and again."""
     made = []
-    original = exposition.exposition
+    original = app.exposition
 
     async def counting(registry):
         made.append(registry)
         return await original(registry)
 
-    monkeypatch.setattr(exposition, "exposition", counting)
+    monkeypatch.setattr(app, "exposition", counting)
     async with running(dsn, server={"metrics_max_age_s": 60}) as service:
 
         async def scrape() -> str:
@@ -118,17 +119,15 @@ async def test_scrapes_share_one_text_a_second(dsn, monkeypatch):
 async def test_the_next_second_has_a_text_of_its_own():
     """The text is not older than it may be."""
     now = [0.0]
-    texts = exposition.Exposition(None, max_age_s=1.0, monotonic=lambda: now[0])
     made = iter([b"first", b"second", b"third"])
 
-    async def make(_registry):
+    async def make():
         return next(made)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exposition, "exposition", make)
-        found = []
-        for now[0] in (0.0, 0.999, 1.0, 1.5, 2.0):
-            found.append(await texts.text())
+    texts = Exposition(make, max_age_s=1.0, monotonic=lambda: now[0])
+    found = []
+    for now[0] in (0.0, 0.999, 1.0, 1.5, 2.0):
+        found.append(await texts.text())
     assert found == [b"first", b"first", b"second", b"second", b"third"]
 
 
@@ -138,7 +137,7 @@ async def test_metrics_that_are_not_read_have_a_budget(dsn, monkeypatch):
     async def large(_registry):
         return bytes(LARGE_BYTES)
 
-    monkeypatch.setattr(exposition, "exposition", large)
+    monkeypatch.setattr(app, "exposition", large)
     limits = {"unsent_bytes_per_key": 2 * LARGE_BYTES, "wait_s": 0.1}
     async with running(dsn, limits=limits) as service:
         port = service.client.port

@@ -25,11 +25,11 @@ QUICK = Settings(
     database={"statement_timeout_s": 0.5},
     auth={"lookup_timeout_s": 0.5, "refresh_s": 2.0},
     tracker={
-        "flush_interval_s": 0.3,
+        "flush_interval_s": 0.5,
         "statement_timeout_s": 0.5,
         "lock_timeout_s": 0.1,
-        "backoff_initial_s": 0.1,
-        "backoff_max_s": 0.5,
+        "backoff_initial_s": 0.2,
+        "backoff_max_s": 1.0,
         "shutdown_deadline_s": 2.0,
     },
 )

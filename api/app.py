@@ -22,6 +22,7 @@ from api.access.authentication import Access, active_keys
 from api.access.quotas import quotas_of
 from api.app_access import start_access
 from api.app_presence import start_presence
+from api.app_webhooks import start_webhooks
 from api.background import background
 from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
 from api.events.feed import EventFeed
@@ -175,6 +176,7 @@ async def create_app(
             "requests": database,
             "access": access_database,
             "live": live_database,
+            **await start_webhooks(stack, settings, dsn, clock),
         }
         if tracker is not None:
             pools["tracker"] = tracker

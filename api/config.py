@@ -213,6 +213,18 @@ class EventSettings(_Section):
     keep_days: Annotated[int, Field(ge=1, le=3650)] = 30
 
 
+class WebhookSettings(_Section):
+    """How events are sent to webhooks."""
+
+    enabled: bool = True
+    allow_private: bool = False
+    allow_http: bool = False
+    timeout_s: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 10.0
+    retry_for_s: Annotated[float, Field(ge=0, le=2_592_000, allow_inf_nan=False)] = 86_400.0
+    backoff_max_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = 300.0
+    concurrent_deliveries: Annotated[int, Field(ge=1, le=1000)] = 50
+
+
 class LimitSettings(_Section):
     """The most that one API key, one group, or all API keys together may use."""
 
@@ -258,6 +270,7 @@ class Settings(BaseSettings):
     live: LiveSettings = LiveSettings()
     presence: PresenceSettings = PresenceSettings()
     events: EventSettings = EventSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 

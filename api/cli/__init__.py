@@ -17,6 +17,7 @@ from api.cli.keys import keys
 from api.cli.service import migrate, reload, serve
 from api.cli.status import EXIT_CODES as STATUS_EXIT_CODES
 from api.cli.status import status
+from api.cli.webhooks import webhooks
 
 _EXIT_CODES: Final = (
     "Exit codes: 0 done; 1 it failed, as the database is away or there is no such key; "
@@ -41,6 +42,7 @@ app.command()(reload)
 app.command()(migrate)
 app.add_typer(keys, name="keys")
 app.add_typer(devices, name="devices")
+app.add_typer(webhooks, name="webhooks")
 app.command(epilog=_TAB)(completion)
 
 

@@ -1,0 +1,38 @@
+"""The part of the composition root that wires webhooks."""
+
+import uuid
+from contextlib import AsyncExitStack
+
+from api.background import background
+from api.config import Settings
+from api.postgres.clock import DatabaseClock
+from api.postgres.database import Database, open_database
+from api.webhooks.deliverer import LEASE_S, Deliverer
+from api.webhooks.sender import open_sender
+from api.webhooks.store import DeliveryStore
+
+_CONNECTIONS = 2
+"""Outcomes of many deliveries must not keep leases from being renewed."""
+
+
+async def start_webhooks(
+    stack: AsyncExitStack, settings: Settings, dsn: str, clock: DatabaseClock
+) -> dict[str, Database]:
+    """Start what delivers webhooks; return its connections, by a name for metrics.
+
+    Args:
+        stack: stops it.
+        settings: all settings.
+        dsn: of the database.
+        clock: of the database.
+    """
+    if not settings.webhooks.enabled:
+        return {}
+    database = await stack.enter_async_context(
+        open_database(dsn, settings.database, connections=_CONNECTIONS)
+    )
+    sender = await stack.enter_async_context(open_sender(settings.webhooks, clock.now_or_host))
+    store = DeliveryStore(database, uuid.uuid4(), lease_s=LEASE_S)
+    deliverer = Deliverer(store, sender, settings.webhooks)
+    await stack.enter_async_context(background(deliverer.run(), "webhooks"))
+    return {"webhooks": database}

@@ -1,0 +1,241 @@
+"""What a process needs to deliver: leases, batches and outcomes, one statement each.
+
+A lease is a process's name and a time in the webhook's row, so it works through a pooler in
+transaction mode and ends by itself when the process does. Each write names the lease: a process
+that has lost it changes nothing any more.
+"""
+
+import secrets
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from api.events.log import event_of
+from api.postgres.database import Database, Records
+from api.webhooks.sender import Outcome
+
+MOST_EVENTS: Final = 100
+"""The most events in one request."""
+_SKIPPED: Final = 1000
+"""A webhook whose group is quiet moves on after so many events of others, so that the look for its
+own events stays short."""
+_KEEP_DELIVERIES_DAYS: Final = 30
+_MATCHES: Final = """
+(w.group_id IS NULL OR e.group_id = w.group_id) AND (w.types IS NULL OR e.type = ANY (w.types))
+"""
+_CLAIM: Final = f"""
+WITH due AS (
+    SELECT w.id FROM webhooks AS w, event_position AS p
+    WHERE w.leased_until < now() AND w.paused_at IS NULL
+          AND (w.attempts > 0) = $4 AND (w.retry_at IS NULL OR w.retry_at <= now())
+          AND (w.batch_id IS NOT NULL OR w.delivered_to < p.removed
+               OR p.last - w.delivered_to > {_SKIPPED}
+               OR EXISTS (SELECT FROM device_events AS e WHERE e.position > w.delivered_to
+                          AND e.position <= p.last AND {_MATCHES}))
+    ORDER BY w.leased_until LIMIT $3 FOR UPDATE OF w SKIP LOCKED
+)
+UPDATE webhooks AS w SET leased_by = $1, leased_until = now() + make_interval(secs => $2)
+FROM due WHERE w.id = due.id
+RETURNING w.id
+"""  # noqa: S608 - of constants
+_RENEW: Final = """
+UPDATE webhooks SET leased_until = now() + make_interval(secs => $2)
+WHERE leased_by = $1 AND id = ANY ($3::bigint[]) AND paused_at IS NULL RETURNING id
+"""
+_RELEASE: Final = """
+UPDATE webhooks SET leased_by = NULL, leased_until = now()
+WHERE leased_by = $1 AND id = ANY ($2::bigint[])
+"""
+_READ: Final = f"""
+SELECT w.url, w.secret,
+       CASE WHEN w.previous_secret_until > now() THEN w.previous_secret END AS previous_secret,
+       w.delivered_to, w.batch_id, w.attempts, coalesce(w.batch_end, p.last) AS batch_end,
+       p.removed, e.*
+FROM webhooks AS w CROSS JOIN event_position AS p LEFT JOIN LATERAL (
+    SELECT e.position, e.device_id::text, e.seq, e.type, e.group_id, e.at, e.data::text
+    FROM device_events AS e
+    WHERE e.position > w.delivered_to AND e.position <= coalesce(w.batch_end, p.last) AND {_MATCHES}
+    ORDER BY e.position LIMIT {MOST_EVENTS}
+) AS e ON true
+WHERE w.id = $1 AND w.leased_by = $2 AND w.paused_at IS NULL
+ORDER BY e.position
+"""  # noqa: S608 - of constants
+_BEGIN: Final = """
+UPDATE webhooks SET batch_id = $3, batch_end = $4, batch_started_at = now(), attempts = 0
+WHERE id = $1 AND leased_by = $2 RETURNING id
+"""
+_MOVE_ON: Final = """
+UPDATE webhooks SET delivered_to = greatest(delivered_to, $3), batch_id = NULL, batch_end = NULL,
+       batch_started_at = NULL, attempts = 0, retry_at = NULL
+WHERE id = $1 AND leased_by = $2 RETURNING id
+"""
+_END: Final = """
+WITH batch AS (
+    SELECT id, batch_id, batch_end, batch_started_at, attempts FROM webhooks
+    WHERE id = $1 AND leased_by = $2 FOR UPDATE
+), moved AS (
+    UPDATE webhooks AS w SET delivered_to = $3, batch_id = NULL, batch_end = NULL,
+           batch_started_at = NULL, attempts = 0, retry_at = NULL, last_error = $8
+    FROM batch WHERE w.id = batch.id
+)
+INSERT INTO webhook_deliveries
+    (webhook_id, message_id, outcome, events, attempts, status, error, started_at)
+SELECT id, coalesce(batch_id, ''), $4, $5, attempts + $6, $7, $8, batch_started_at FROM batch
+RETURNING attempts
+"""
+_RETRY: Final = """
+UPDATE webhooks SET attempts = attempts + 1, retry_at = now() + make_interval(secs => $3),
+       last_error = $4, paused_at = CASE WHEN $5 THEN now() ELSE paused_at END
+WHERE id = $1 AND leased_by = $2 RETURNING id
+"""
+_AGE: Final = """
+SELECT extract(epoch FROM now() - batch_started_at)::float8 FROM webhooks
+WHERE id = $1 AND leased_by = $2
+"""
+_FORGET: Final = f"""
+DELETE FROM webhook_deliveries WHERE id IN (
+    SELECT id FROM (SELECT id, ended_at FROM webhook_deliveries ORDER BY id LIMIT 1000) AS oldest
+    WHERE ended_at < now() - interval '{_KEEP_DELIVERIES_DAYS} days'
+)
+"""  # noqa: S608 - of constants
+
+
+class LeaseLost(Exception):
+    """Another process delivers this webhook now, or it was paused or deleted."""
+
+
+class Batch(NamedTuple):
+    """Events that are sent in one request."""
+
+    webhook_id: int
+    url: str
+    secrets: Sequence[str]
+    message_id: str
+    end: int
+    """The position up to which the webhook's events have been dealt with after this batch."""
+    attempts: int
+    """How many tries have failed."""
+    events: int
+    body: bytes
+
+
+class Expired(NamedTuple):
+    """Events were removed before they were sent."""
+
+    positions: int
+    """How many events of all devices; which of them the webhook would have got is not known."""
+    end: int
+
+
+class DeliveryStore:
+    """Leases, batches and outcomes of the deliveries of one process.
+
+    Args:
+        database: where they are.
+        process: names this process, as no other.
+        lease_s: how long a lease lasts, in seconds.
+    """
+
+    def __init__(self, database: Database, process: UUID, *, lease_s: float) -> None:
+        self._database = database
+        self._process = process
+        self._lease_s = lease_s
+
+    async def claim(self, most: int, *, failing: bool) -> list[int]:
+        """Lease webhooks for which there is something to do; return their ids.
+
+        Args:
+            most: how many at most.
+            failing: those whose last try failed, or the others.
+        """
+        rows = await self._database.fetch(_CLAIM, self._process, self._lease_s, most, failing)
+        return [row[0] for row in rows]
+
+    async def renew(self, webhook_ids: Collection[int]) -> set[int]:
+        """Renew leases; return those that this process still has."""
+        ids = list(webhook_ids)
+        rows = await self._database.fetch(_RENEW, self._process, self._lease_s, ids)
+        return {row[0] for row in rows}
+
+    async def release(self, webhook_ids: Collection[int]) -> None:
+        """End leases, so that others need not wait for their end."""
+        await self._database.fetch(_RELEASE, self._process, list(webhook_ids))
+
+    async def next_batch(self, webhook_id: int) -> Batch | Expired | None:
+        """Return what is to be sent next; the same batch until it has ended. None: nothing.
+
+        Raises:
+            LeaseLost: this process must not deliver this webhook any more.
+        """
+        rows = await self._database.fetch(_READ, webhook_id, self._process)
+        if not rows:
+            raise LeaseLost
+        first = rows[0]
+        if not first["batch_id"] and first["removed"] > first["delivered_to"]:
+            return Expired(first["removed"] - first["delivered_to"], first["removed"])
+        events = [event_of(row[8:]) for row in rows if row["position"] is not None]
+        end, message_id = first["batch_end"], first["batch_id"]
+        if not events:
+            if end > first["delivered_to"]:
+                await self._write(_MOVE_ON, webhook_id, end)
+            return None
+        if not message_id:
+            if len(events) == MOST_EVENTS:
+                end = rows[-1]["position"]
+            message_id = f"msg_{secrets.token_hex(16)}"
+            await self._write(_BEGIN, webhook_id, message_id, end)
+        return Batch(
+            webhook_id,
+            first["url"],
+            [one for one in (first["secret"], first["previous_secret"]) if one],
+            message_id,
+            end,
+            first["attempts"],
+            len(events),
+            msgspec.json.encode({"events": events}),
+        )
+
+    async def delivered(self, batch: Batch, outcome: Outcome) -> None:
+        """Note that a batch was delivered; the next one follows."""
+        await self._write(
+            _END, batch.webhook_id, batch.end, "delivered", batch.events, 1, outcome.status, None
+        )
+
+    async def given_up(self, batch: Batch, outcome: Outcome) -> None:
+        """Note that a batch will not be tried again; the next one follows."""
+        ended = (batch.end, "failed", batch.events, 1, outcome.status, outcome.error)
+        await self._write(_END, batch.webhook_id, *ended)
+
+    async def expired(self, webhook_id: int, expired: Expired) -> None:
+        """Note that events were removed before they were sent."""
+        error = "the events were removed before they were sent"
+        events = min(expired.positions, 2**31 - 1)
+        await self._write(_END, webhook_id, expired.end, "expired", events, 0, None, error)
+
+    async def retry(self, batch: Batch, outcome: Outcome, delay_s: float, *, pause: bool) -> None:
+        """Note that a try failed.
+
+        Args:
+            batch: what was tried.
+            outcome: of the try.
+            delay_s: the next try is after so many seconds.
+            pause: there is none until the webhook is resumed.
+        """
+        await self._write(_RETRY, batch.webhook_id, delay_s, outcome.error, pause)
+
+    async def age_s(self, batch: Batch) -> float:
+        """Return the seconds since the first try of a batch."""
+        ((age_s,),) = await self._write(_AGE, batch.webhook_id)
+        return age_s or 0.0
+
+    async def forget(self) -> None:
+        """Remove some old deliveries."""
+        await self._database.fetch(_FORGET)
+
+    async def _write(self, statement: str, webhook_id: int, *values: object) -> Records:
+        rows = await self._database.fetch(statement, webhook_id, self._process, *values)
+        if not rows:
+            raise LeaseLost
+        return rows

@@ -1,0 +1,122 @@
+"""No two processes send the same batch at the same time; one that dies is replaced."""
+
+import asyncio
+import time
+import uuid
+
+import pytest
+from aiohttp import web
+
+from api.webhooks import deliverer
+from api.webhooks.sender import Outcome
+from api.webhooks.store import DeliveryStore, LeaseLost
+from tests.support.webhooks import (
+    a_database,
+    delivering,
+    emit,
+    make,
+    receiving,
+    until,
+    until_column,
+)
+
+
+async def slowly(_request):
+    await asyncio.sleep(0.2)
+    return web.Response()
+
+
+async def test_three_deliverers_send_each_batch_once_and_one_at_a_time(dsn, db):
+    """Each event arrives once, in order, while all of them run."""
+    async with receiving(*[slowly] * 50) as receiver:
+        await make(dsn, receiver.url)
+        async with delivering(dsn), delivering(dsn), delivering(dsn):
+            for _ in range(10):
+                await emit(db, 60)
+                await asyncio.sleep(0.1)
+            await until(lambda: len(receiver.delivered) == 600)
+            await until_column(db, "batch_id IS NULL")
+    assert receiver.most_active == 1
+    assert [int(event["event_id"]) for event in receiver.delivered] == list(range(1, 601))
+
+
+async def test_a_process_that_dies_is_replaced_within_ten_seconds(dsn, db):
+    """Its lease is never released; the other sends the batch with the same id."""
+    async with receiving() as receiver, a_database(dsn) as database:
+        webhook_id, _ = await make(dsn, receiver.url)
+        await emit(db, 3)
+        dead = DeliveryStore(database, uuid.uuid4(), lease_s=deliverer.LEASE_S)
+        assert await dead.claim(10, failing=False) == [webhook_id]
+        batch = await dead.next_batch(webhook_id)
+        died_at = time.monotonic()
+        async with delivering(dsn):
+            await until(lambda: len(receiver.delivered) == 3)
+            assert 4 < time.monotonic() - died_at < 10
+            await until_column(db, "batch_id IS NULL")
+        assert receiver.requests[0].id == batch.message_id
+        # It was only paused: what it writes now changes nothing.
+        with pytest.raises(LeaseLost):
+            await dead.delivered(batch, Outcome(200))
+        with pytest.raises(LeaseLost):
+            await dead.retry(batch, Outcome(500, "late"), 1, pause=True)
+    assert await db.fetchval("SELECT count(*) FROM webhook_deliveries") == 1
+
+
+async def test_a_request_that_takes_longer_than_a_lease_stays_alone(dsn, db, monkeypatch):
+    """The lease is renewed while the request is under way."""
+    monkeypatch.setattr(deliverer, "LEASE_S", 1.5)
+    monkeypatch.setattr(deliverer, "_MARGIN_S", 0.3)
+    monkeypatch.setattr(deliverer, "_RENEW_EVERY_S", 0.3)
+
+    async def long(_request):
+        await asyncio.sleep(4)
+        return web.Response()
+
+    async with receiving(long) as receiver:
+        await make(dsn, receiver.url)
+        await emit(db, 1)
+        async with delivering(dsn, timeout_s=20), delivering(dsn, timeout_s=20):
+            await until(lambda: len(receiver.delivered) == 1)
+            await until_column(db, "batch_id IS NULL")
+    assert len(receiver.requests) == 1
+
+
+async def test_a_process_that_cannot_renew_stops_before_its_lease_ends(dsn, db, monkeypatch):
+    """So the next one does not send beside it."""
+    monkeypatch.setattr(deliverer, "LEASE_S", 1.5)
+    monkeypatch.setattr(deliverer, "_MARGIN_S", 0.3)
+    ended = []
+
+    async def long(_request):
+        try:
+            await asyncio.sleep(20)
+        finally:
+            ended.append(time.monotonic())
+        return web.Response()
+
+    async def fail(*_args):
+        raise OSError("no renewal")
+
+    async with receiving(long) as receiver:
+        receiver_app_cancels = receiver  # a handler ends when its client goes
+        await make(dsn, receiver.url)
+        await emit(db, 1)
+        monkeypatch.setattr(DeliveryStore, "renew", fail)
+        async with delivering(dsn, timeout_s=20):
+            await until(lambda: len(receiver.requests) == 1)
+            held = await db.fetchval("SELECT leased_until > now() FROM webhooks")
+            assert held
+            async with delivering(dsn, timeout_s=20) as other:
+                await until(lambda: len(receiver_app_cancels.requests) == 2)
+                assert other.events["failed"] == 0
+                assert sum(len(task._tasks) for task in (other,)) <= 1
+
+
+async def test_a_service_that_stops_ends_its_leases(dsn, db):
+    """So another one goes on at once."""
+    async with receiving() as receiver:
+        await make(dsn, receiver.url)
+        await emit(db, 1)
+        async with delivering(dsn):
+            await until(lambda: len(receiver.delivered) == 1)
+    assert await db.fetchval("SELECT leased_by IS NULL FROM webhooks")

@@ -112,7 +112,7 @@ def list_(context: typer.Context, *, as_json: Json = False, config: Config = Non
 
 
 @webhooks.command("test")
-def test_(context: typer.Context, webhook_id: WebhookId, config: Config = None) -> None:
+def send_test(context: typer.Context, webhook_id: WebhookId, config: Config = None) -> None:
     """Send one event of type webhook.test now, and say what came back."""
     from api.webhooks.registry import read_secrets
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from api.monitoring.overview import at_a_glance
 from api.monitoring.panels import Panel
+from api.monitoring.presence_rows import presence
 from api.monitoring.service_rows import process, requests, uploads
 from api.monitoring.tracker_rows import flushes, losses
 from api.monitoring.worker_rows import workers
@@ -15,6 +16,7 @@ ROWS: Final[Mapping[str, Callable[[], Sequence[Panel]]]] = {
     "Touches and flushes": flushes,
     "Requests": requests,
     "Uploads, keys and devices": uploads,
+    "Presence and events": presence,
     "Connections and processes": process,
     "Workers": workers,
 }

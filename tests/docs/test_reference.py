@@ -38,7 +38,9 @@ def test_every_metric_is_in_the_reference():
     """And no other."""
     table = PAGES["docs/reference/metrics.md"].text
     assert set(
-        re.findall(r"`((?:activity|auth|database|http|event|ingest|limits|live)_\w+)", table)
+        re.findall(
+            r"`((?:activity|auth|database|http|events?|ingest|limits|live|presence)_\w+)", table
+        )
     ) == set(PROMISED) | set(PROMISED_OF_WORKERS)
 
 

@@ -1,0 +1,61 @@
+"""The row of the dashboard about presence: devices that fell silent, and events of them."""
+
+from api.monitoring.panels import Panel, Query, graph
+from api.monitoring.promql import quantiles, rate
+
+
+def presence() -> list[Panel]:
+    """Return the panels about presence and events."""
+    return [
+        graph(
+            "Devices that fell silent",
+            "Found offline, a second. Each is counted by the process that found it.",
+            rate("presence_silenced_devices_total{P}", "instance", "{{instance}}"),
+            unit="ops",
+            alert="ActivityFleetSilent",
+        ),
+        graph(
+            "Time until a device is found offline",
+            "From the end of its timeout until its new state is stored.",
+            *quantiles("presence_offline_delay_seconds", "{P}", "", ""),
+            unit="s",
+        ),
+        graph(
+            "Timers of watched devices",
+            "About one for each device that is online; every process watches all devices.",
+            Query("presence_timers{P}", "{{instance}}"),
+        ),
+        graph(
+            "Times without a listener",
+            "No process ran, or the database took no writes, in the last hour. That time is no"
+            " device's silence.",
+            Query("sum by (job) (increase(presence_listening_gaps_total{P}[1h]))", "gaps"),
+            Query(
+                "sum by (job) (increase(presence_listening_gap_seconds_total{P}[1h]))", "seconds"
+            ),
+        ),
+        graph(
+            "Events by type",
+            "A second. Every process reads all events, so this is what the busiest one has read.",
+            Query(
+                "max by (type) (rate(events_followed_total{P}[$__rate_interval]))",
+                "{{type}}",
+            ),
+            unit="ops",
+            alert="ActivityEventsNotNumbered",
+        ),
+        graph(
+            "Position of the newest event",
+            "Processes with different positions: the lower one is behind.",
+            Query("events_position{P}", "{{instance}}"),
+            alert="ActivityEventsNotNumbered",
+        ),
+        graph(
+            "Delay of events",
+            "How long the oldest event of the last move waited in the outbox; nobody can read it"
+            " before.",
+            Query("events_delay_seconds{P}", "{{instance}}"),
+            unit="s",
+            alert="ActivityEventsNotNumbered",
+        ),
+    ]

@@ -168,7 +168,7 @@ async def test_the_use_of_each_pool_is_scraped(dsn, db):
         metrics = await until_in_use(0)
         assert metrics.total("database_open_connections", pool="requests") >= 1
         assert metrics.total("database_max_open_connections", pool="requests") == 7
-        assert metrics.total("database_max_open_connections", pool="access") == 7
+        assert metrics.total("database_max_open_connections", pool="access") == 9
 
 
 async def test_the_trackers_own_connections_are_scraped_too(dsn, db):

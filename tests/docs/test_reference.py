@@ -112,7 +112,9 @@ def test_settings_events_and_metrics_that_pages_name_exist():
         assert set(named) <= known, page.name
         if page.name.startswith("docs/") or page.name == "README.md":
             metrics = re.findall(
-                r"`((?:activity|auth|database|http|event|ingest|limits|live)_\w+)", text
+                r"`((?:activity|auth|database|http|event_loop|events|ingest|limits|live|presence)_\w+)",
+                text,
             )
-            known_metrics = {*PROMISED, *PROMISED_OF_WORKERS, "activity_", "activity_middleware"}
+            others = {"activity_", "activity_middleware", "presence_since"}
+            known_metrics = others.union(PROMISED, PROMISED_OF_WORKERS)
             assert set(metrics) <= known_metrics, page.name

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Final, get_args
 
 import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.events.log import remove_old
+from api.events.log import EventType, remove_old
 from api.events.sequencer import Sequencer
 from api.postgres.database import Database
 from tracker import StoreError
@@ -62,7 +62,7 @@ class EventFeed(Collector):
         self.is_stopping = False
         """Whether nobody should wait any more."""
         self._failed = LogThrottle(_LOG_EVERY_S)
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, int] = dict.fromkeys(get_args(EventType), 0)
         """How many events of each type this process has followed."""
 
     async def run(self) -> None:
@@ -95,7 +95,7 @@ class EventFeed(Collector):
             return
         self._on_online([row[1] for row in rows if row[2] in _COMES_ONLINE])
         for _, _, type_, _ in rows:
-            self.counts[type_] = self.counts.get(type_, 0) + 1
+            self.counts[type_] += 1
         self.position = rows[-1][0]
         groups = {row[3] for row in rows}
         for waiting, (group_id, _) in self._waiting.items():

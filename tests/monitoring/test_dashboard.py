@@ -247,6 +247,17 @@ def short_path() -> Iterator[Path]:
 
 @needs_prometheus
 @needs_promtool
+async def fall_silent(db) -> None:
+    """Let a few devices fall silent one after the other, too few for an alert."""
+    for _ in range(5):
+        await db.execute("DELETE FROM listening_gaps")  # before the first start nobody listened
+        await db.execute(
+            "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
+            "VALUES (gen_random_uuid(), 'silent', 'family', 'android', now() - interval '1 h')"
+        )
+        await asyncio.sleep(1)
+
+
 async def test_every_query_of_dashboard_and_alerts_answers_by_a_real_prometheus(
     tmp_path, short_path, dsn, db
 ):
@@ -265,7 +276,9 @@ async def test_every_query_of_dashboard_and_alerts_answers_by_a_real_prometheus(
     async with watched(url, tmp_path) as watching:
         async with running_service(url, settings, tmp_path / "service.log"):
             load = asyncio.create_task(keep_busy(url, key))
+            silent = asyncio.create_task(fall_silent(db))
             await until_nothing_is_left(watching, {expr for _, expr in queries()})
+            await silent
             for rule in ALERTS.values():
                 await watching.get("query", query=rule["expr"])
             text = await (await watching.session.get(f"{url}/metrics")).text()

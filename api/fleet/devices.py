@@ -28,8 +28,9 @@ Time: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 
 
-OfflineAfter: TypeAlias = Annotated[int, msgspec.Meta(ge=30, le=604_800)]
-"""Seconds without a request after which a device is offline: up to a week."""
+OfflineAfter: TypeAlias = Annotated[float, msgspec.Meta(ge=30, le=604_800, multiple_of=1)]
+"""Seconds without a request after which a device is offline: up to a week. Some clients write whole
+numbers with a fraction of zero."""
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -187,7 +188,7 @@ class Devices:
             registration.platform,
             registration.fcm_token,
             within_group,
-            registration.offline_after_s,
+            None if registration.offline_after_s is None else int(registration.offline_after_s),
         )
         return await self._answer(rows, pending)
 

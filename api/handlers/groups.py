@@ -81,4 +81,5 @@ class GroupHandlers:
         own_group = request[PRINCIPAL].group_id
         if own_group is not None and group_id != own_group:
             raise ApiError(403, "forbidden", "this API key may not change another group")
-        return json_response(await set_group(self._database, group_id, settings.offline_after_s))
+        after_s = None if settings.offline_after_s is None else int(settings.offline_after_s)
+        return json_response(await set_group(self._database, group_id, after_s))

@@ -64,6 +64,7 @@ class Listening:
         """
         rows = await self._database.fetch(_NOTE, self._offline_after_s, deadline_s=_DEADLINE_S)
         for (seconds,) in rows:
-            self.gaps += 1
-            self.gap_s += seconds or 0.0
-            log.warning("presence.not_listening", seconds=seconds and round(seconds))
+            if seconds is not None:  # not the time before the first start
+                self.gaps += 1
+                self.gap_s += seconds
+                log.warning("presence.not_listening", seconds=round(seconds))

@@ -218,7 +218,9 @@ async def test_a_group_has_a_time_of_its_own(service, db):
     await until_event(service, device_id, "device.offline")
     async with await service.call("PUT", path, json={"offline_after_s": None}) as answer:
         assert (await answer.json())["offline_after_s"] is None
-    for wrong in (29, 604_801, "60", 1.5):
+    async with await service.call("PUT", path, json={"offline_after_s": 60.0}) as answer:
+        assert (await answer.json())["offline_after_s"] == 60
+    for wrong in (29, 604_801, "60", 60.5):
         async with await service.call("PUT", path, json={"offline_after_s": wrong}) as answer:
             assert answer.status == 400
     other = await service.make_key("work")

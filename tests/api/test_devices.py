@@ -33,6 +33,8 @@ async def test_registration_answers_the_device(service):
         "display_name": "Jürgens Handy 📱",
         "platform": "android",
         "last_location": None,
+        "presence": "online",
+        "presence_since": (await answer.json())["last_seen_at"],
     }
     (listed,) = await service.listing()
     # The request itself is a touch, which may fall into the next second.

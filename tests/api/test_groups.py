@@ -47,7 +47,10 @@ async def test_a_group_whose_devices_were_never_seen_says_so(service, db):
     """Null, not the epoch."""
     await service.register()
     await db.execute("UPDATE devices SET last_seen_at = NULL")
-    assert await groups(service) == [{"group_id": "family", "devices": 1, "last_seen_at": None}]
+    states = {"online": 0, "idle": 0, "offline": 0, "never": 1}
+    assert await groups(service) == [
+        {"group_id": "family", "devices": 1, "last_seen_at": None, "presence": states}
+    ]
 
 
 async def test_groups_are_listed_page_by_page(service, db):

@@ -36,10 +36,15 @@ NUMBERS = {
     "speed": 31.415926,
     "battery_level": 76.543211,
 }
+SECONDS = {"offline_after_s": 86_411}
 TIMES = {"timestamp": 1_633_608_001_123}
 IDS = {"device_id", "group_id"}
 """What the service names itself, in its own log lines: ids are no values of a row."""
-MARKS = (TEXT, *(str(number) for number in NUMBERS.values()), "1633608001", "12:00:01.123")
+MARKS = (
+    TEXT,
+    *map(str, (*NUMBERS.values(), *SECONDS.values())),
+    *("1633608001", "12:00:01.123"),
+)
 TABLES = ("devices", "locations")
 LABEL = {"devices": "platform", "locations": "provider"}
 
@@ -133,7 +138,7 @@ FAULTS = {
 def test_every_column_that_a_request_fills_is_marked():
     """A new field has to be added above."""
     fields = {*Registration.__struct_fields__, *Report.__struct_fields__}
-    assert fields == {*TEXTS, *LABELS, *NUMBERS, *TIMES, *IDS}
+    assert fields == {*TEXTS, *LABELS, *NUMBERS, *SECONDS, *TIMES, *IDS}
 
 
 @pytest.fixture
@@ -167,7 +172,7 @@ async def outputs(service: Service, db: asyncpg.Connection, fault: str) -> list[
     await service.upload(known, provider="gps")
     for table in TABLES:
         await db.execute(fault.replace("{table}", table).replace("{label}", LABEL[table]))
-    body = {"device_id": str(uuid.uuid4()), "group_id": "family", **TEXTS}
+    body = {"device_id": str(uuid.uuid4()), "group_id": "family", **TEXTS, **SECONDS}
     report = {**REPORT, **NUMBERS, **LABELS, **TIMES}
     several = [{**report, "timestamp": report["timestamp"] + n} for n in range(2)]
     for method, path, sent in (

@@ -155,6 +155,8 @@ def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
     named = set(re.findall(r'"(Activity\w+)"', Path(thresholds.__file__).read_text()))
     assert rules.keys() - named == {
         "ActivityBooksUnbalanced",
+        "ActivityEventsNotNumbered",
+        "ActivityFleetSilent",
         "ActivityDatabaseUnavailable",
         "ActivityKnownDevicesNearlyFull",
         "ActivityRestartsOften",

@@ -104,8 +104,9 @@ def _schema(url: str, key: str, seed: int, examples: int) -> Any:
 @schemathesis.hook("before_call")
 def _do_not_wait(_context: Any, case: Case[Any], kwargs: dict[str, Any]) -> None:
     """Read only the beginning of a stream, which has no end, and do not wait for events."""
-    if isinstance(case.query, dict) and isinstance(case.query.get("wait_s"), int):
-        case.query["wait_s"] = min(case.query["wait_s"], 0)
+    for query in (case.query, kwargs.get("params")):
+        if isinstance(query, dict) and str(query.get("wait_s", "")).isdigit():
+            query["wait_s"] = "0"
 
     def leave(response: requests.Response, **_: Any) -> None:
         if response.headers.get("Content-Type", "").startswith(STREAM):

@@ -112,7 +112,7 @@ def broken(good: Sent, rng: Random) -> Sent:
             headers[name] = text
         elif body:
             headers["Content-Encoding"] = "gzip"
-            body = gzip.compress(body, 1)[: rng.choice((None, None, 20, -1))]
+            body = gzip.compress(body, 1, mtime=0)[: rng.choice((None, None, 20, -1))]
     return Sent(operation, good.method, url[:_LONGEST_URL], headers, body)
 
 

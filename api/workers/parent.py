@@ -80,7 +80,8 @@ class Parent:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._run_dir.answering(self._answer_command))
             stack.push_async_callback(self._stop_all)
-            await self._start_all()
+            async with self._changing:  # a reload waits for it
+                await self._start_all()
             for slot in self._slots:
                 await stack.enter_async_context(
                     background(self._watch(slot), f"worker-{slot.number}")

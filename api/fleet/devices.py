@@ -73,9 +73,9 @@ COLUMNS: Final = """
     floor(extract(epoch FROM now()))::bigint,
     newest.latitude, newest.longitude, newest.accuracy, newest.captured_at,
     d.is_online, extract(epoch FROM d.presence_since)::bigint,
-    CASE WHEN d.is_online IS NULL THEN coalesce(d.offline_after_s, (
+    coalesce(d.offline_after_s, (
         SELECT s.offline_after_s FROM group_settings AS s WHERE s.group_id = d.group_id
-    )) END
+    ))
 """
 _REGISTER: Final = f"""
 WITH d AS (

@@ -7,6 +7,8 @@ import uuid
 import asyncpg
 import pytest
 
+from api.events.log import remove_old
+from api.postgres.database import open_database
 from tests.support.service import running
 
 PATIENCE_S = 30
@@ -28,7 +30,7 @@ async def move(connection: asyncpg.Connection, device_id: str, group_id: str) ->
 
 
 async def test_an_event_that_commits_late_is_not_skipped(service, db, dsn):
-    """A transaction that began first commits last; whoever has read on sees its event then."""
+    """A transaction that began first commits last; a reader that is further on sees it then."""
     early, late = await service.register(), await service.register()
     slow = await asyncpg.connect(dsn)
     try:
@@ -135,9 +137,6 @@ async def test_a_cursor_that_is_too_old_is_told_where_to_begin(service, db):
 
 async def test_old_events_are_removed(dsn, db):
     """Those past events.keep_days, and no others."""
-    from api.events.log import remove_old  # noqa: PLC0415
-    from api.postgres.database import open_database  # noqa: PLC0415
-
     async with running(dsn) as service:
         for n in range(4):
             await service.register(name=f"d{n}")

@@ -1,4 +1,4 @@
-"""Presence: what is stored, shown and told of devices that come, stay and fall silent."""
+"""Presence: what is stored and told of devices that come, stay and fall silent."""
 
 import asyncio
 import uuid
@@ -6,14 +6,16 @@ import uuid
 import pytest
 
 from api.presence.wheel import Wheel
+from tests.support.presence import (
+    LISTENED,
+    PATIENCE_S,
+    device,
+    events,
+    forget_touches,
+    seen_ago,
+    until_event,
+)
 from tests.support.service import running
-
-PATIENCE_S = 30
-LISTENED = """
-UPDATE presence_clock SET listened_until = now();
-DELETE FROM listening_gaps
-"""
-"""As if some process had listened all the time."""
 
 
 @pytest.fixture
@@ -22,40 +24,6 @@ async def service(dsn, db):
     await db.execute(LISTENED)
     async with running(dsn) as service:
         yield service
-
-
-async def device(service, device_id: str) -> dict:
-    async with await service.call("GET", f"/api/v1/devices/{device_id}") as answer:
-        assert answer.status == 200
-        return await answer.json()
-
-
-async def events(service, key: str | None = None, **query: str) -> list[dict]:
-    async with await service.call("GET", "/api/v1/events", params=query, key=key) as answer:
-        assert answer.status == 200, await answer.text()
-        return (await answer.json())["events"]
-
-
-async def until_event(service, device_id: str, type_: str) -> dict:
-    """Wait for an event of a device, and return it."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not (found := await events(service, device_id=device_id, type=type_)):
-            await asyncio.sleep(0.05)
-    return found[-1]
-
-
-async def seen_ago(db, device_id: str, seconds: int, offline_after_s: int = 60) -> None:
-    """Let a device have been silent, and have a time of its own until it is offline."""
-    await db.execute(
-        "UPDATE devices SET last_seen_at = date_trunc('second', now()) "
-        "- make_interval(secs => $2), offline_after_s = $3 WHERE device_id = $1",
-        *(uuid.UUID(device_id), seconds, offline_after_s),
-    )
-
-
-async def forget_touches(service) -> None:
-    """Write what is pending, so that only the table says when devices were seen."""
-    await service.tracker.flush()
 
 
 async def test_a_device_is_online_idle_offline_and_online_again(service, db):
@@ -252,59 +220,6 @@ async def test_a_device_that_leaves_or_moves_is_not_silent(service, db):
         while len(await events(service, device_id=gone)) < 3:
             await asyncio.sleep(0.05)
     assert [one["seq"] for one in await events(service, device_id=gone)] == [1, 2, 3]
-
-
-async def test_listings_and_groups_tell_states_apart(service, db):
-    """A filter, and counts for each group."""
-    names = {"on": 0, "idle": 300, "off": 100}
-    ids = {name: await service.register(name=name) for name in names}
-    await forget_touches(service)
-    await db.execute(
-        "INSERT INTO devices (device_id, display_name, group_id, platform) "
-        "VALUES (gen_random_uuid(), 'new', 'family', 'android')"
-    )
-    await seen_ago(db, ids["idle"], 300, offline_after_s=900)
-    await seen_ago(db, ids["off"], 300)
-    await until_event(service, ids["off"], "device.offline")
-    wanted = {"online": ["on"], "idle": ["idle"], "offline": ["off"], "never": ["new"]}
-    for presence, expected in wanted.items():
-        path = f"/api/v1/devices?group_id=family&presence={presence}"
-        async with await service.call("GET", path) as answer:
-            found = (await answer.json())["devices"]
-        assert [one["display_name"] for one in found] == expected
-        assert [one["presence"] for one in found] == [presence]
-    async with await service.call("GET", "/api/v1/groups") as answer:
-        (group,) = (await answer.json())["groups"]
-    assert group["presence"] == {"online": 1, "idle": 1, "offline": 1, "never": 1}
-    async with await service.call("GET", "/api/v1/devices?group_id=family&presence=x") as answer:
-        assert answer.status == 400
-
-
-async def test_presence_that_is_off_declares_nobody_offline(dsn, db):
-    """Devices are judged by when they were seen."""
-    await db.execute(LISTENED)
-    async with running(dsn, presence={"enabled": False}) as service:
-        device_id = await service.register()
-        await forget_touches(service)
-        await db.execute("UPDATE devices SET last_seen_at = now() - interval '1 h'")
-        assert (await device(service, device_id))["presence"] == "offline"
-        assert await db.fetchval("SELECT is_online FROM devices")
-
-
-async def test_touches_of_devices_that_stay_online_are_hot(service, db):
-    """Nothing that a touch writes is indexed."""
-    ids = [await service.register(name=f"d{n}") for n in range(20)]
-    for _ in range(3):
-        for device_id in ids:
-            await service.heartbeat(device_id)
-        await service.tracker.flush()
-        await db.execute("UPDATE devices SET last_seen_at = last_seen_at - interval '5 s'")
-    indexed = await db.fetchval(
-        "SELECT count(*) FROM pg_index AS i JOIN pg_attribute AS a ON a.attrelid = i.indrelid "
-        "AND a.attnum = ANY (i.indkey::int2[]) WHERE i.indrelid = 'devices'::regclass "
-        "AND a.attname IN ('last_seen_at', 'is_online', 'presence_since', 'event_seq')"
-    )
-    assert indexed == 0
 
 
 def test_a_wheel_returns_what_is_due_once():

@@ -3,11 +3,14 @@
 import uuid
 from contextlib import AsyncExitStack
 
+from prometheus_client.registry import Collector
+
 from api.background import background
 from api.config import Settings
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, open_database
 from api.webhooks.deliverer import LEASE_S, Deliverer
+from api.webhooks.metrics import WebhookMetrics
 from api.webhooks.sender import open_sender
 from api.webhooks.store import DeliveryStore
 
@@ -17,17 +20,20 @@ _CONNECTIONS = 2
 
 async def start_webhooks(
     stack: AsyncExitStack, settings: Settings, dsn: str, clock: DatabaseClock
-) -> dict[str, Database]:
-    """Start what delivers webhooks; return its connections, by a name for metrics.
+) -> tuple[dict[str, Database], list[Collector]]:
+    """Start what delivers webhooks.
 
     Args:
         stack: stops it.
         settings: all settings.
         dsn: of the database.
         clock: of the database.
+
+    Returns:
+        Its connections, by a name for metrics, and collectors of metrics.
     """
     if not settings.webhooks.enabled:
-        return {}
+        return {}, []
     database = await stack.enter_async_context(
         open_database(dsn, settings.database, connections=_CONNECTIONS)
     )
@@ -35,4 +41,4 @@ async def start_webhooks(
     store = DeliveryStore(database, uuid.uuid4(), lease_s=LEASE_S)
     deliverer = Deliverer(store, sender, settings.webhooks)
     await stack.enter_async_context(background(deliverer.run(), "webhooks"))
-    return {"webhooks": database}
+    return {"webhooks": database}, [WebhookMetrics(deliverer)]

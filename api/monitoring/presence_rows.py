@@ -1,4 +1,4 @@
-"""The row of the dashboard about presence: devices that fell silent, and events of them."""
+"""The row of the dashboard about presence: silent devices, events of them, and webhooks."""
 
 from api.monitoring.panels import Panel, Query, graph
 from api.monitoring.promql import quantiles, rate
@@ -57,5 +57,25 @@ def presence() -> list[Panel]:
             Query("events_delay_seconds{P}", "{{instance}}"),
             unit="s",
             alert="ActivityEventsNotNumbered",
+        ),
+        graph(
+            "Webhooks by state",
+            "Failing: the last try was not accepted, so it is tried again.",
+            Query("max by (state) (webhooks_by_state{P})", "{{state}}"),
+            alert="ActivityWebhookFailing",
+        ),
+        graph(
+            "Events sent to webhooks",
+            "A second. Failed: given up. Expired: removed before they were sent.",
+            rate("webhooks_events_total{P}", "outcome", "{{outcome}}"),
+            unit="ops",
+            alert="ActivityWebhookEventsLost",
+        ),
+        graph(
+            "Longest failure of a webhook",
+            "For how long the same batch has been tried.",
+            Query("max by (job) (webhooks_failing_seconds{P})", "seconds"),
+            unit="s",
+            alert="ActivityWebhookFailing",
         ),
     ]

@@ -16,7 +16,14 @@ import structlog
 from api.config import WebhookSettings
 from api.webhooks.retries import delay_s
 from api.webhooks.sender import GONE, Outcome, Sender
-from api.webhooks.store import MOST_EVENTS, Batch, DeliveryStore, Expired, LeaseLost
+from api.webhooks.store import (
+    MOST_EVENTS,
+    Batch,
+    DeliveryStore,
+    Expired,
+    LeaseLost,
+    Summary,
+)
 from tracker import StoreError
 from tracker.instrumentation import LogThrottle
 
@@ -31,6 +38,9 @@ _BATCHES_A_TURN: Final = 20
 _GRACE_S: Final = 2.0
 """Requests that are under way when the service stops may take so long."""
 _FORGET_EVERY: Final = 120
+_SUMMARIZE_EVERY: Final = 10
+"""After how many polls this is done again."""
+_OUTCOMES: Final = ("delivered", "failed", "expired")
 _LOG_EVERY_S: Final = 60.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -54,8 +64,10 @@ class Deliverer:
         self._limits: dict[int, asyncio.Timeout] = {}
         self._is_stopping = False
         self._failed = LogThrottle(_LOG_EVERY_S)
-        self.events: Counter[str] = Counter()
+        self.events: Counter[str] = Counter(dict.fromkeys(_OUTCOMES, 0))
         """How many events this process has sent or given up, by outcome."""
+        self.summary = Summary()
+        """How all webhooks did some seconds ago."""
 
     async def run(self) -> None:
         """Deliver until the task is cancelled; then end what is under way, and the leases."""
@@ -69,6 +81,8 @@ class Deliverer:
                         renew_at = loop.time() + _RENEW_EVERY_S
                         await self._renew()
                     await self._claim()
+                    if rounds % _SUMMARIZE_EVERY == 1:
+                        self.summary = await self._store.summary()
                     if rounds % _FORGET_EVERY == 1:
                         await self._store.forget()
                 except Exception as error:  # noqa: BLE001 - no error may end the deliveries

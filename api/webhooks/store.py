@@ -102,6 +102,26 @@ DELETE FROM webhook_deliveries WHERE id IN (
 """  # noqa: S608 - of constants
 
 
+_SUMMARY: Final = """
+SELECT count(*) FILTER (WHERE paused_at IS NULL AND attempts = 0),
+       count(*) FILTER (WHERE paused_at IS NULL AND attempts > 0),
+       count(*) FILTER (WHERE paused_at IS NOT NULL),
+       coalesce(max(extract(epoch FROM now() - batch_started_at))
+                FILTER (WHERE paused_at IS NULL AND attempts > 0), 0)::float8
+FROM webhooks
+"""
+
+
+class Summary(NamedTuple):
+    """How all webhooks do, whichever process delivers them."""
+
+    active: int = 0
+    failing: int = 0
+    paused: int = 0
+    failing_s: float = 0.0
+    """For how long the batch has been tried that has failed for the longest time, in seconds."""
+
+
 class LeaseLost(Exception):
     """Another process delivers this webhook now, or it was paused or deleted."""
 
@@ -229,6 +249,11 @@ class DeliveryStore:
         """Return the seconds since the first try of a batch."""
         ((age_s,),) = await self._write(_AGE, batch.webhook_id)
         return age_s or 0.0
+
+    async def summary(self) -> Summary:
+        """Return how all webhooks do."""
+        (row,) = await self._database.fetch(_SUMMARY)
+        return Summary(*row)
 
     async def forget(self) -> None:
         """Remove some old deliveries."""

@@ -168,6 +168,8 @@ def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
         "ActivityStreamsNearlyFull",
         "ActivityJournalNearlyFull",
         "ActivityDeniedFlood",
+        "ActivityWebhookEventsLost",
+        "ActivityWebhookFailing",
         "ActivityWorkerDies",
         "ActivityWorkerUnresponsive",
         "ActivityWorkersMissing",

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import json
 import sys
+import time
 import uuid
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from api.webhooks.signing import new_secret, signed_headers
 from tests.support.examples import running_command, running_example
 from tests.support.markdown import PAGES, ROOT
 from tests.support.raw_client import free_port
+from tests.support.webhooks import delivering, emit, make, until_column
 from tracker import Target, Tracker
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -55,6 +58,41 @@ async def test_the_consumer_writes_its_buffer_on_sigterm(dsn, db):
             assert await echoed(datagram, example.port) == datagram
         assert not await db.fetchval("SELECT last_seen_at FROM devices")
     assert await db.fetchval("SELECT last_seen_at > now() - interval '5 min' FROM devices")
+
+
+async def test_the_receiver_takes_what_the_service_sends_and_nothing_else(dsn, db):
+    """It prints each event once, and denies a body that was changed, or signed with another key."""
+    secret = new_secret()
+    environment = {"WEBHOOK_SECRET": secret}
+    async with running_example(EXAMPLES / "webhook_receiver.py", dsn, **environment) as example:
+        url = f"http://127.0.0.1:{example.port}/hook"
+        await make(dsn, url)
+        await db.execute("UPDATE webhooks SET secret = $1", secret)
+        await emit(db, 3)
+        async with delivering(dsn, now=time.time):
+            await until_column(db, "delivered_to = 3 AND batch_id IS NULL")
+        assert await db.fetchval("SELECT outcome FROM webhook_deliveries") == "delivered"
+        body, now = b'{"events": []}', int(time.time())
+        good = signed_headers([secret], "msg_1", now, body)
+        others = (
+            (good, body, 204),
+            (good, body + b" ", 401),
+            ({**good, "webhook-id": "msg_2"}, body, 401),
+            (signed_headers([new_secret()], "msg_1", now, body), body, 401),
+            (signed_headers([new_secret(), secret], "msg_1", now, body), body, 204),
+            (signed_headers([secret], "msg_1", now - 3600, body), body, 401),
+            ({}, body, 401),
+        )
+        async with aiohttp.ClientSession() as session:
+            for headers, sent, expected in others:
+                async with session.post(url, data=sent, headers=headers) as answer:
+                    assert answer.status == expected
+
+
+def test_the_page_shows_the_receiver_s_check():
+    """Word for word."""
+    (shown,) = PAGES["docs/howto/webhooks.md"].snippets("python")
+    assert shown.text in (EXAMPLES / "webhook_receiver.py").read_text()
 
 
 async def echoed(datagram: bytes, port: int) -> bytes:

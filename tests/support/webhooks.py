@@ -100,12 +100,14 @@ async def a_database(dsn: str) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def delivering(dsn: str, **settings: Any) -> AsyncIterator[Deliverer]:
+async def delivering(
+    dsn: str, *, now: Callable[[], float] = lambda: NOW, **settings: Any
+) -> AsyncIterator[Deliverer]:
     """Run a deliverer with connections of its own, as another process would."""
     chosen = WebhookSettings(**{**LOOPBACK, **settings})
     async with (
         a_database(dsn) as database,
-        open_sender(chosen, lambda: NOW) as sender,
+        open_sender(chosen, now) as sender,
     ):
         store = DeliveryStore(database, uuid.uuid4(), lease_s=deliverer.LEASE_S)
         running = Deliverer(store, sender, chosen)

@@ -1,22 +1,19 @@
 """The body of a stream of events: one after the other, as fast as the client reads."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from contextlib import suppress
+from typing import Final
 
 import msgspec
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import Payload
 
 from api.events.feed import EventFeed
 from api.events.log import Event, Events
-from api.http.pieces import write_pieces
 from api.http.responses import ApiError
-from api.live.hub import Hub, LimitReached
+from api.live.hub import Hub
+from api.live.stream_body import StreamBody
 from tracker import StoreError
 
-CONTENT_TYPE: Final = "text/event-stream"
 _WAIT_S: Final = 1.0
 """How often it is looked whether the API key is still valid, in seconds."""
 _SILENT_S: Final = 15.0
@@ -24,7 +21,7 @@ _SILENT_S: Final = 15.0
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class EventStream(Payload):
+class EventStream(StreamBody):
     """Sends events until the client disconnects, its API key is revoked or the service stops.
 
     Args:
@@ -48,47 +45,20 @@ class EventStream(Payload):
         group_id: str | None,
         after: int | None,
     ) -> None:
-        super().__init__(None, content_type=CONTENT_TYPE)
-        self.ended = asyncio.Event()
-        self.key_id = key_id
-        self.group_id = group_id
-        self._hub = hub
+        super().__init__(hub, key_id=key_id, group_id=group_id)
         self._feed = feed
         self._read = read
         self._check = check
         self._after = after
-        self._writer: AbstractStreamWriter | None = None
         self._sent_at = time.monotonic()
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Raise TypeError: a stream has no end."""
-        del encoding, errors
-        raise TypeError("a stream cannot be read as a whole")
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send events; aiohttp calls this.
-
-        Args:
-            writer: of the response body.
-
-        Raises:
-            ConnectionError: the client has disconnected.
-        """
-        self._writer = writer
-        try:
-            self._hub.find_room(self.key_id)  # there was some before the response began
-        except LimitReached:
-            return
-        self._hub.streams.add(self)
-        try:
-            await self._write(b": events\n\n")
+    async def send_events(self) -> None:
+        """Send events as they come."""
+        await self._write(b": events\n\n")
+        # If it may not any more, the client connects again, and is told why.
+        with suppress(StoreError, ApiError):
             while not self._hub.stopping and await self._check():
                 await self._send_new()
-        except (StoreError, ApiError):
-            pass  # the client connects again, and is told why it may not
-        finally:
-            self._hub.streams.discard(self)
-            self.ended.set()
 
     async def _send_new(self) -> None:
         page = await self._read(self._after)
@@ -103,21 +73,7 @@ class EventStream(Payload):
 
     async def _write(self, data: bytes) -> None:
         self._sent_at = time.monotonic()
-        self._hub.sent_bytes += len(data)
-        writer: Any = self._writer
-        await write_pieces(writer, data)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the connection is open, as far as is known."""
-        writer: Any = self._writer
-        return writer.transport is not None and not writer.transport.is_closing()
-
-    def abort(self) -> None:
-        """Close the connection at once and discard what has not been sent."""
-        writer: Any = self._writer
-        if writer is not None and writer.transport is not None:
-            writer.transport.abort()
+        await self.send(data)
 
 
 def _message(event: Event) -> bytes:

@@ -11,13 +11,14 @@ from api.access.authentication import PRINCIPAL, Access
 from api.events.feed import EventFeed, TooManyWait
 from api.events.log import CursorTooOld, Events, EventType, read_events
 from api.fleet.devices import GroupId
-from api.handlers.event_stream import CONTENT_TYPE, EventStream
+from api.handlers.event_stream import EventStream
 from api.handlers.openapi import Operation
 from api.handlers.queries import read_query
 from api.http.limits import Limits
 from api.http.pieces import json_body
 from api.http.responses import ApiError
 from api.live.hub import Hub, LimitReached
+from api.live.stream_body import CONTENT_TYPE
 from api.postgres.database import Database
 
 _MAX_WAIT_S: Final = 30

@@ -16,7 +16,8 @@ from api.handlers.queries import read_query
 from api.http.responses import ApiError
 from api.live.events import Hello
 from api.live.hub import Hub, LimitReached
-from api.live.stream import CONTENT_TYPE, Stream, StreamEnded
+from api.live.stream import Stream, StreamEnded
+from api.live.stream_body import CONTENT_TYPE
 from tracker import StoreError
 
 _RETRY_AFTER_S: Final = 10

@@ -5,21 +5,16 @@ or with a new snapshot if that tick is no longer kept. The stream is a response 
 the rest of the service, the request ends when the stream begins.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal
+from typing import Literal
 
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.payload import Payload
-
-from api.http.pieces import write_pieces
 from api.live.events import READY, Hello, event
 from api.live.group import Group
-from api.live.hub import Hub, LimitReached
+from api.live.hub import Hub
+from api.live.stream_body import StreamBody
 from tracker import StoreError
 
 Reason = Literal["unauthorized", "stopping", "unavailable"]
-CONTENT_TYPE: Final = "text/event-stream"
 
 
 class StreamEnded(Exception):
@@ -34,8 +29,8 @@ class StreamEnded(Exception):
         self.reason: Reason = reason
 
 
-class Stream(Payload):
-    """The response body for one subscriber.
+class Stream(StreamBody):
+    """The response body for one subscriber of a group.
 
     Args:
         hub: holds the groups.
@@ -57,46 +52,23 @@ class Stream(Payload):
         key_id: int,
         all_groups: bool,
     ) -> None:
-        super().__init__(None, content_type=CONTENT_TYPE)
-        self.ended = asyncio.Event()
-        self._hub = hub
-        self.group_id = group_id
+        super().__init__(hub, key_id=key_id, group_id=group_id)
         self._hello = hello
         self._check = check
-        self.key_id = key_id
         self._all_groups = all_groups
-        self._writer: AbstractStreamWriter | None = None
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Raise TypeError: a stream has no end."""
-        del encoding, errors
-        raise TypeError("a live stream cannot be read as a whole")
+    async def turn_away(self) -> None:
+        """Tell the client that there is no room for it."""
+        await self._bye("unavailable")
 
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        """Send events until the client disconnects or the stream has to end; aiohttp calls this.
-
-        Args:
-            writer: of the response body.
-
-        Raises:
-            ConnectionError: the client has disconnected.
-        """
-        self._writer = writer
-        try:
-            self._hub.find_room(self.key_id)  # there was some before the response began
-        except LimitReached:
-            await self._bye("unavailable")
-            return
-        self._hub.streams.add(self)
+    async def send_events(self) -> None:
+        """Send events until the stream has to end, and say why it ends."""
         try:
             await self._send_snapshots()
         except StoreError:
             await self._bye("stopping" if self._hub.stopping else "unavailable")
         except StreamEnded as end:
             await self._bye(end.reason)
-        finally:
-            self._hub.streams.discard(self)
-            self.ended.set()
 
     async def _send_snapshots(self) -> None:
         """Send snapshots and their ticks until the stream has to end.
@@ -138,24 +110,7 @@ class Stream(Payload):
         if self._hub.stopping:
             raise StreamEnded("stopping")
         await self._check()
-        await self._write(data)
+        await self.send(data)
 
     async def _bye(self, reason: Reason) -> None:
-        await self._write(event("bye", {"reason": reason}))
-
-    async def _write(self, data: bytes) -> None:
-        self._hub.sent_bytes += len(data)
-        writer: Any = self._writer
-        await write_pieces(writer, data)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the connection is open, as far as is known."""
-        writer: Any = self._writer
-        return writer.transport is not None and not writer.transport.is_closing()
-
-    def abort(self) -> None:
-        """Close the connection at once and discard what has not been sent."""
-        writer: Any = self._writer
-        if writer is not None and writer.transport is not None:
-            writer.transport.abort()
+        await self.send(event("bye", {"reason": reason}))

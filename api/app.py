@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from api.access.authentication import Access, active_keys
 from api.access.quotas import quotas_of
 from api.app_access import start_access
+from api.app_databases import open_databases
 from api.app_presence import start_presence
 from api.app_webhooks import start_webhooks
 from api.background import background
@@ -55,7 +56,7 @@ from api.live.queries import GroupQueries
 from api.live.tracker_stats import TrackerStats
 from api.loop_lag import LoopLag
 from api.postgres.clock import DatabaseClock
-from api.postgres.database import Database, open_database
+from api.postgres.database import Database
 from api.postgres.pool_metrics import Owner, PoolMetrics
 from api.postgres.table_stats import TableStats
 from api.siblings import Alone, Siblings
@@ -82,9 +83,6 @@ MONITOR: Final = web.AppKey("monitor", web.Application)
 
 _MONITOR_CONNECTIONS: Final = 100
 """A limit of its own, so that clients of the API cannot keep monitoring out."""
-_ACCESS_CONNECTIONS: Final = 9
-"""One each for lookups of API keys, of devices and of devices by group, for revocations, for
-readiness, for known devices and API keys, for presence and for events."""
 
 
 def create_tracker(
@@ -134,21 +132,8 @@ async def create_app(
     """
     siblings = siblings or Alone()
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(
-            open_database(dsn, settings.database, connections=settings.database.pool_size)
-        )
-        # Uploads may use all connections of the first pool; lookups must not wait for them.
-        access_database = await stack.enter_async_context(
-            open_database(
-                dsn,
-                settings.database,
-                connections=_ACCESS_CONNECTIONS,
-                deadline_s=settings.auth.lookup_timeout_s,
-            )
-        )
-        live_database = await stack.enter_async_context(
-            open_database(dsn, settings.database, connections=1)
-        )
+        databases = await open_databases(stack, settings, dsn)
+        database, access_database = databases.requests, databases.access
         clock = DatabaseClock()
         tracker = create_tracker(settings.tracker, settings.journal, dsn, clock=clock.now_or_host)
         if tracker is not None:
@@ -172,11 +157,10 @@ async def create_app(
         stack.push_async_callback(batch_commit.close)
 
         requests = RequestMiddleware(RequestMetrics())
+        webhook_pools, webhook_metrics = await start_webhooks(stack, settings, dsn, clock)
         pools: dict[str, Owner] = {
-            "requests": database,
-            "access": access_database,
-            "live": live_database,
-            **await start_webhooks(stack, settings, dsn, clock),
+            **databases._asdict(),
+            **webhook_pools,
         }
         if tracker is not None:
             pools["tracker"] = tracker
@@ -186,6 +170,7 @@ async def create_app(
             *(clock, PoolMetrics(pools), limits, table_stats),
             *access_metrics,
             *presence_metrics,
+            *webhook_metrics,
         )
 
         recorder = None if tracker is None else ActivityRecorder(tracker, active_keys)
@@ -211,7 +196,7 @@ async def create_app(
         hub = None
         if settings.live.enabled:
             queries = GroupQueries(
-                live_database, clock, ahead_s=settings.ingest.max_capture_ahead_s
+                databases.live, clock, ahead_s=settings.ingest.max_capture_ahead_s
             )
             stats = TrackerStats(tracker, labels())
             hub = _add_live(

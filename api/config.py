@@ -79,6 +79,12 @@ class ServerSettings(_Section):
     drain_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
     run_dir: str = Field(default=".activity/run", min_length=1)
 
+    @property
+    def url(self) -> str:
+        """The URL at which the service listens."""
+        host = self.host or "::"
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
     @model_validator(mode="after")
     def _relations(self) -> Self:
         if self.monitor_port == self.port:

@@ -51,7 +51,7 @@ async def serve(settings: Settings, dsn: str) -> None:
     application = await create_app(settings, dsn)
     freeze_garbage_collector()
     async with open_listeners(application, settings.server) as serving:
-        log.info("server.listening", url=url_of(settings.server))
+        log.info("server.listening", url=settings.server.url)
         tell_supervisor("READY=1")
         await told_to_stop.wait()
         tell_supervisor("STOPPING=1")
@@ -61,12 +61,6 @@ async def serve(settings: Settings, dsn: str) -> None:
 
 def _log_ignored(number: signal.Signals) -> None:
     log.warning("server.signal_ignored", signal=number.name)
-
-
-def url_of(server: ServerSettings) -> str:
-    """Return the URL at which a service listens."""
-    host = server.host or "::"
-    return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
 
 
 def within_the_limit_of_open_files(settings: Settings) -> Settings:
@@ -141,6 +135,7 @@ class Serving:
             listener.lets_go = True
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
+                # Polled: an event for each connection that ends would cost all requests.
                 while any(listener.waiting for listener in listeners):  # noqa: ASYNC110
                     await asyncio.sleep(_LET_GO_POLL_S)
 

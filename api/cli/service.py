@@ -110,7 +110,7 @@ def _serve_with_workers(settings: "Settings", file: Path | None, dsn: str) -> No
 
 
 def reload(context: typer.Context, config: Config = None) -> None:
-    """Let a service with several workers read its settings and code anew, without an interruption.
+    """Let a service with several workers read its settings and code again, without an interruption.
 
     The new settings are checked first; if they are wrong, nothing changes and this command fails.
     Then one worker after the other is replaced. SIGHUP to the service does the same.

@@ -11,7 +11,7 @@ from api.live.tracker_stats import TrackerStats
 from tracker import View
 
 _KEPT_S: Final = 5.0
-"""How long a view is kept for whoever took it, in seconds."""
+"""How long a view is kept for the worker that took it, in seconds."""
 _MAX_GROUPS: Final = 1000
 """How many groups one sibling may be told of."""
 

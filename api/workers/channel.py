@@ -26,6 +26,15 @@ class ChannelError(Exception):
     """A question was not answered: too late, closed, or the other side failed."""
 
 
+def no_answer(what: str, _body: object) -> None:
+    """Answer no question: for the side that only asks.
+
+    Raises:
+        ChannelError: always.
+    """
+    raise ChannelError(f"{what!r} is not asked in this direction")
+
+
 class Channel(asyncio.Protocol):
     """One end of a stream between two processes.
 

@@ -54,7 +54,7 @@ class Parent:
         run_dir: RunDirectory,
     ) -> None:
         self._settings = dump_settings(settings)
-        self._server = settings.server
+        self._url = settings.server.url
         self._config = config
         self._dsn = dsn
         self._slots = slots
@@ -86,7 +86,7 @@ class Parent:
                 await stack.enter_async_context(
                     background(self._watch(slot), f"worker-{slot.number}")
                 )
-            log.info("server.listening", url=self._run_dir.url, workers=len(self._slots))
+            log.info("server.listening", url=self._url, workers=len(self._slots))
             tell_supervisor("READY=1")
             await self._told_to_stop.wait()
             tell_supervisor("STOPPING=1")
@@ -113,7 +113,7 @@ class Parent:
 
         Args:
             slot: its place.
-            read_settings: let it read the settings anew, and bring the schema up to date.
+            read_settings: let it read the settings again, and bring the schema up to date.
 
         Raises:
             StartError: it cannot start.
@@ -231,8 +231,9 @@ class Parent:
             await self._start(slot)
         except (StartError, OSError) as error:
             self._metrics.restarts["start_failed"] += 1
-            text = str(error)
-            log.error("worker.start_failed", worker=slot.number, error=text)  # noqa: TRY400
+            log.error(  # noqa: TRY400 - the trace says nothing
+                "worker.start_failed", worker=slot.number, error=str(error)
+            )
 
     async def reload(self) -> None:
         """Replace all workers, one after the other, by ones with new code and settings.
@@ -251,7 +252,9 @@ class Parent:
                     await self._reload_slot(slot, is_first=number == 0)
             except (StartError, OSError) as error:
                 self._settings = before
-                log.error("server.reload_failed", error=str(error))  # noqa: TRY400
+                log.error(  # noqa: TRY400 - the trace says nothing
+                    "server.reload_failed", error=str(error)
+                )
                 raise ReloadError(str(error)) from error
             finally:
                 tell_supervisor("READY=1")

@@ -170,7 +170,7 @@ class WorkerProcess:
 
 
 async def spawn(number: int, sockets: Sequence[socket.socket], answer: Answer) -> WorkerProcess:
-    """Start the process of a worker, with a new interpreter: code and settings are read anew.
+    """Start the process of a worker, with a new interpreter: code and settings are read again.
 
     Args:
         number: which of the workers it is, from 1.
@@ -193,7 +193,7 @@ async def spawn(number: int, sockets: Sequence[socket.socket], answer: Answer) -
         except OSError:
             ours.close()
             raise
-    ours.setblocking(False)  # noqa: FBT003
+    ours.settimeout(0)
     _, channel = await asyncio.get_running_loop().create_unix_connection(
         lambda: Channel(answer), sock=ours
     )

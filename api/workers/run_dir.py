@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from api.config import ServerSettings
-from api.workers.channel import Answer, Channel, ChannelError
+from api.workers.channel import Answer, Channel, no_answer
 
 _COMMAND_DEADLINE_S: Final = 900.0
 _PRIVATE: Final = 0o700
@@ -35,9 +35,6 @@ class RunDirectory:
         absolute = os.path.abspath(server.run_dir)  # noqa: PTH100 - links may make it longer
         # The path of a socket has to be short, and workers have the same working directory.
         self.path = Path(min(absolute, os.path.relpath(absolute), key=len))
-        host = server.host or "::"
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
-        """Where the service listens."""
         self._commands = self.path / f"commands-{server.port}.sock"
 
     def make(self) -> None:
@@ -102,7 +99,7 @@ class RunDirectory:
             OSError: no parent runs.
             ChannelError: it has not answered.
         """
-        channel = Channel(_no_answer)
+        channel = Channel(no_answer)
         try:
             await asyncio.get_running_loop().create_unix_connection(
                 lambda: channel, str(self._commands)
@@ -115,10 +112,6 @@ class RunDirectory:
             return await channel.ask(what, deadline_s=_COMMAND_DEADLINE_S)
         finally:
             channel.close()
-
-
-def _no_answer(what: str, _body: object) -> None:
-    raise ChannelError(f"{what!r} is not asked in this direction")
 
 
 async def serve_channels(path: str, make: Callable[[], Channel]) -> asyncio.AbstractServer:

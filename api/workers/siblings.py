@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -11,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from api.http.responses import ApiError
 from api.siblings import MISSING_WORKERS, LiveNews
-from api.workers.channel import Channel, ChannelError
+from api.workers.channel import Channel, ChannelError, no_answer
 from tracker.instrumentation import Family, LogThrottle, families
 
 DEADLINE_S: Final = 0.1
@@ -34,7 +35,7 @@ class Sibling:
 
     def __init__(self, worker: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.worker = worker
-        self.channel = Channel(_no_answer)
+        self.channel = Channel(no_answer)
         self.unanswered = 0
         self._not_before = 0.0
         self._monotonic = monotonic
@@ -58,8 +59,8 @@ class Sibling:
             raise
 
 
-def _no_answer(what: str, _body: object) -> None:
-    raise ChannelError(f"{what!r} is not asked in this direction")
+def _same(channel: Channel) -> Channel:
+    return channel
 
 
 class WorkerSiblings(Collector):
@@ -93,7 +94,7 @@ class WorkerSiblings(Collector):
                 continue
             sibling = Sibling(worker)
             try:
-                await loop.create_unix_connection(lambda: sibling.channel, path)  # noqa: B023
+                await loop.create_unix_connection(partial(_same, sibling.channel), path)
             except OSError as error:  # it has just ended: the parent will say so
                 log.warning("worker.unreachable", other=worker, error=str(error))
                 continue

@@ -74,7 +74,7 @@ def _bound(
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         one.bind(address)
         one.listen(BACKLOG)
-        one.setblocking(False)  # noqa: FBT003
+        one.settimeout(0)
         limit_unsent_bytes(one)
     except OSError:
         one.close()

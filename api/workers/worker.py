@@ -135,7 +135,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._told_to_stop.set)
         stream = socket.socket(fileno=descriptor)
-        stream.setblocking(False)  # noqa: FBT003
+        stream.settimeout(0)
         await loop.create_unix_connection(lambda: self._channel, sock=stream)
         try:
             options = await self._options

@@ -32,7 +32,7 @@ async def pair(answer):
     loop = asyncio.get_running_loop()
     asking, answering = Channel(answer), Channel(answer)
     for channel, one in ((asking, ours), (answering, theirs)):
-        one.setblocking(False)  # noqa: FBT003
+        one.settimeout(0)
         await loop.create_unix_connection(lambda channel=channel: channel, sock=one)
     yield asking, answering
     asking.close()
@@ -168,7 +168,7 @@ async def test_connections_wait_for_the_next_worker_of_a_place():
     for sock in (one, two):
         copy = sock.dup()  # as a worker has it
         copy.close()
-        sock.setblocking(False)  # noqa: FBT003
+        sock.settimeout(0)
         while True:
             try:
                 sock.accept()[0].close()

@@ -61,7 +61,7 @@ def config(tmp_path):
 
 
 async def test_new_settings_are_used_after_a_reload(dsn, tmp_path, config):
-    """SIGHUP to the parent reads the file anew."""
+    """SIGHUP to the parent reads the file again."""
     config.write_text("[server]\nmax_body_bytes = 100\n")
     async with serving_with_workers(
         dsn, tmp_path, command=("-m", "api", "serve", "--config", str(config))

@@ -82,7 +82,15 @@ def test_a_row_is_printed_when_it_is_known(ran):
     assert output.splitlines()[0].startswith("  0:00")
 
 
-def test_an_interrupted_run_writes_what_it_has_measured(ran, tmp_path):
+@pytest.fixture
+def sigint_raises():
+    """Ctrl-C raises KeyboardInterrupt, as where the tests themselves run in the foreground."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_run_writes_what_it_has_measured(ran, tmp_path, sigint_raises):
     """Ctrl-C ends the run with 130; results.json, results.md and the table hold earlier rows."""
     code, output = ran("first", "interrupted", "first")
     assert code == 130

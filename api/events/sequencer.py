@@ -1,7 +1,7 @@
 """Moves events from the outbox to the log, where each gets the next position.
 
 The row with the last position is locked until the commit. So one transaction at a time numbers
-events, and positions become visible in their order, without gaps: whoever has read up to a position
+events, and positions become visible in their order, without gaps: who has read up to a position
 misses no event that commits late. Two events of one device are written under the lock of its row,
 so the second one is in the outbox no earlier than the first.
 """

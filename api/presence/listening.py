@@ -2,7 +2,7 @@
 
 Each process moves one row on every second. Whoever finds it more than some seconds old has found a
 gap: no process ran, the database took no writes, its clock has jumped, or it was restored from a
-backup. The gap is stored in the same statement, and whoever judges silence takes it off.
+backup. The gap is stored in the same statement, and subtracted from each silence.
 """
 
 from typing import Final

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
+from uuid import UUID
 
 import structlog
 from prometheus_client.metrics_core import (
@@ -149,7 +150,7 @@ class Watcher(Collector):
         Args:
             device_id: in canonical form.
         """
-        self.watch([bytes.fromhex(device_id.replace("-", ""))])
+        self.watch([UUID(device_id).bytes])
 
     async def run(self) -> None:
         """Watch until the task is cancelled."""
@@ -188,7 +189,7 @@ class Watcher(Collector):
 
     async def _follow_groups(self) -> None:
         rows = await self._database.fetch(_CHANGED_GROUPS, deadline_s=_DEADLINE_S)
-        changed: dict[str, object] = {group_id: at for group_id, at in rows}  # noqa: C416
+        changed: dict[str, object] = {row[0]: row[1] for row in rows}
         for group_id, at in changed.items():
             if self._groups.get(group_id) != at:
                 await self._load(_LOAD_GROUP, group_id)
@@ -255,8 +256,7 @@ class Watcher(Collector):
 
 
 def _text(device_id: bytes) -> str:
-    digits = device_id.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    return str(UUID(bytes=device_id))
 
 
 _FAMILIES: Final[tuple[Family[Watcher], ...]] = (

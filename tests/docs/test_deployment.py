@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from api.app import _ACCESS_CONNECTIONS
+from api.app_databases import ACCESS_CONNECTIONS
 from api.app_webhooks import _CONNECTIONS as _WEBHOOK_CONNECTIONS
 from api.config import PREFIX, Settings
 from api.load_settings import load_settings
@@ -109,7 +109,7 @@ def test_the_page_has_the_connections_that_workers_open():
     table = PAGES["docs/howto/workers.md"].section("Connections to Postgres").text
     rows = re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \| (\d*) ?\|$", table, re.MULTILINE)
     assert len(rows) == 5
-    others = _ACCESS_CONNECTIONS + _WEBHOOK_CONNECTIONS + 1 + len(targets(Settings().tracker))
+    others = ACCESS_CONNECTIONS + _WEBHOOK_CONNECTIONS + 1 + len(targets(Settings().tracker))
     for workers, *shown in rows:
         each = share_of(Settings(), int(workers)).database.pool_size + others
         total = int(workers) * each

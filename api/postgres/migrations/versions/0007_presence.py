@@ -3,7 +3,7 @@
 The state of a device is in its row: whether it is online, since when, and the number of its last
 event. No index covers these columns nor the time that a touch writes, so touches stay HOT updates.
 One trigger changes the state of a device that comes back, is moved or (de)activated, in the
-transaction that does so, whoever that is; its condition keeps it from being called for other
+transaction that does so; its condition keeps it from being called for other
 touches. `is_online` is null until the state of a device is known: it is for rows from before this
 revision.
 

@@ -25,6 +25,9 @@ from benchmarks.harness.testbed import Fleet, Testbed, connected
 
 ROLE: Final = "service"
 """The service's database role. It is no superuser, so limits and permissions apply to it."""
+END_SESSIONS: Final = f"""
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'
+"""
 _DEVICES: Final = 50
 _MAX_CONNECTIONS: Final = 40
 _STORED: Final = """
@@ -114,9 +117,7 @@ class Environment:
 
     async def disconnect(self) -> None:
         """End all database sessions of the service, with `pg_terminate_backend`."""
-        await self.execute(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'"
-        )
+        await self.execute(END_SESSIONS)
 
     async def unwritten(self, owed: Mapping[str, int]) -> list[str]:
         """Return what was acknowledged and is not in the table, as text.

@@ -31,11 +31,14 @@ class Phase:
         uploads: the number of uploads by status. A 503 without the promised body and header is
             counted under a text that says what is wrong with it.
         latencies_s: latencies of heartbeats with a response, from when they were due, in seconds.
+        late_s: how much later than due a heartbeat was sent at most, in seconds. That is no fault
+            of the service: the generator did not get to run.
     """
 
     heartbeats: Counter[int | str] = field(default_factory=Counter)
     uploads: Counter[int | str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
+    late_s: float = 0.0
 
     @property
     def p99_s(self) -> float:
@@ -100,6 +103,7 @@ class Steady:
         loop = asyncio.get_running_loop()
         due = loop.time() if due is None else due
         phase, trusting, sent_at = self.phase, self.trusting, int(time.time())
+        phase.late_s = max(phase.late_s, loop.time() - due)
         status, _, _ = await self._post(f"/api/v1/devices/{device}/heartbeat", device)
         phase.heartbeats[status] += 1
         if status != UNREACHABLE:

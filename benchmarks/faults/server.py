@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Final
 
 import asyncpg
 
-from benchmarks.faults.environment import ROLE, Environment
+from benchmarks.faults.environment import END_SESSIONS, ROLE, Environment
 from benchmarks.faults.fault import SOON_S, fault
 from benchmarks.harness.testbed import connected
+
+_SESSIONS: Final = f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{ROLE}'"
 
 
 @fault()
@@ -42,14 +45,18 @@ async def server_paused(environment: Environment) -> AsyncIterator[None]:
 async def too_many_connections(environment: Environment) -> AsyncIterator[None]:
     """Another client takes all of the server's connections."""
     dsn = environment.fleet.dsn.replace("//postgres:@", "//other_client@")
-    async with AsyncExitStack() as taken, asyncio.timeout(SOON_S + environment.seconds):
+    async with (
+        connected(environment.fleet.dsn) as superuser,  # none would be left for it later
+        AsyncExitStack() as taken,
+        asyncio.timeout(SOON_S + environment.seconds),
+    ):
         exhausted = False
         while not exhausted:
-            await environment.disconnect()
+            await superuser.execute(END_SESSIONS)
             try:
                 connection = await asyncpg.connect(dsn)
             except asyncpg.TooManyConnectionsError:
-                exhausted = not await _sessions(environment)
+                exhausted = not await superuser.fetchval(_SESSIONS)
             else:
                 taken.push_async_callback(connection.close)
         yield
@@ -76,11 +83,3 @@ async def read_only(environment: Environment) -> AsyncIterator[None]:
     finally:
         await environment.execute(f"ALTER ROLE {ROLE} RESET default_transaction_read_only")
         await environment.disconnect()
-
-
-async def _sessions(environment: Environment) -> int:
-    async with connected(environment.fleet.dsn) as connection:
-        sessions: int = await connection.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", ROLE
-        )
-        return sessions

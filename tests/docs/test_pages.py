@@ -91,6 +91,7 @@ def test_snippets_are_where_their_tests_expect_them():
             "docs/howto/consumer.md",
             "docs/howto/embed.md",
             "docs/howto/gunicorn.md",
+            "docs/howto/webhooks.md",
         ],
         "sql": ["docs/howto/embed.md", "docs/howto/postgres.md"],
         "promql": ["api/monitoring/RUNBOOK.md"],

@@ -38,7 +38,7 @@ def looked_up(monkeypatch):
         sizes.append(len(hashes))
         return await load_principals(database, clock, hashes)
 
-    monkeypatch.setattr("api.app_access.load_principals", noting)
+    monkeypatch.setattr("api.app.access.load_principals", noting)
     return sizes
 
 

@@ -16,7 +16,7 @@ def offset_s(request, monkeypatch) -> float:
     """How far the host's clock is ahead."""
     wall = time.time
     clock = partial(DatabaseClock, wall=lambda: wall() + request.param)
-    monkeypatch.setattr("api.app.DatabaseClock", clock)
+    monkeypatch.setattr("api.app.application.DatabaseClock", clock)
     return request.param
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from api.app_databases import ACCESS_CONNECTIONS
-from api.app_webhooks import _CONNECTIONS as _WEBHOOK_CONNECTIONS
+from api.app.databases import ACCESS_CONNECTIONS
+from api.app.webhooks import _CONNECTIONS as _WEBHOOK_CONNECTIONS
 from api.config import PREFIX, Settings
 from api.load_settings import load_settings
 from api.supervisor import tell_supervisor

@@ -192,6 +192,12 @@ async def test_a_consumer_of_an_iterator_writes_what_is_left_when_it_ends(dsn, d
 def test_every_program_is_run_and_linked():
     """By a test of this file, and from the index."""
     programs = {path.name for path in EXAMPLES.glob("*.py")}
-    assert programs == {"embed.py", "consumer.py", "gunicorn_app.py", "websocket.py"}
+    assert programs == {
+        "embed.py",
+        "consumer.py",
+        "gunicorn_app.py",
+        "webhook_receiver.py",
+        "websocket.py",
+    }
     linked = {link for link in PAGES["docs/index.md"].links() if link.endswith(".py")}
     assert linked == {f"examples/{name}" for name in programs}

@@ -39,7 +39,8 @@ def test_every_metric_is_in_the_reference():
     table = PAGES["docs/reference/metrics.md"].text
     assert set(
         re.findall(
-            r"`((?:activity|auth|database|http|events?|ingest|limits|live|presence)_\w+)", table
+            r"`((?:activity|auth|database|http|events?|ingest|limits|live|presence|webhooks)_\w+)",
+            table,
         )
     ) == set(PROMISED) | set(PROMISED_OF_WORKERS)
 

@@ -1,32 +1,26 @@
-"""The composition root: here, and in `app_access`, the parts of the service are wired together."""
+"""Makes and starts all parts of the service, in the order in which they need each other."""
 
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from importlib.metadata import version
-from platform import python_version
 from typing import Final
 
 from aiohttp import web
 from prometheus_client import (
     CollectorRegistry,
-    GCCollector,
-    Info,
-    PlatformCollector,
-    ProcessCollector,
 )
-from prometheus_client.registry import Collector
 
 from api.access.authentication import Access, active_keys
 from api.access.quotas import quotas_of
-from api.app_access import start_access
-from api.app_databases import open_databases
-from api.app_presence import start_presence
-from api.app_webhooks import start_webhooks
+from api.app.access import start_access
+from api.app.databases import open_databases
+from api.app.live import add_events, add_live
+from api.app.metrics import new_registry, scrapes_of
+from api.app.presence import start_presence
+from api.app.webhooks import start_webhooks
 from api.background import background
 from api.config import JournalSettings, ServerSettings, Settings, TrackerSettings
-from api.events.feed import EventFeed
 from api.fleet.batch_commit import BatchCommit
 from api.fleet.batch_metrics import BatchMetrics
 from api.fleet.devices import Devices
@@ -36,14 +30,11 @@ from api.fleet.pending import Pending
 from api.fleet.presence import presence_rule
 from api.handlers.devices import DeviceHandlers
 from api.handlers.events import EventHandlers
-from api.handlers.exposition import Exposition, exposition
 from api.handlers.gateways import GatewayHandlers
 from api.handlers.groups import GroupHandlers
 from api.handlers.health import HealthHandlers
-from api.handlers.live import LiveHandlers
 from api.handlers.locations import LocationHandlers, Uploads
 from api.handlers.openapi import DocumentHandler
-from api.handlers.page import PageHandlers
 from api.handlers.readiness_checks import ReadinessChecks
 from api.http.addressing import allowed_names
 from api.http.application import Application
@@ -51,7 +42,6 @@ from api.http.limits import Limits
 from api.http.listener import Listener, ListenerMetrics
 from api.http.middleware import RequestMiddleware
 from api.http.request_metrics import RequestMetrics
-from api.live.hub import Hub
 from api.live.queries import GroupQueries
 from api.live.tracker_stats import TrackerStats
 from api.loop_lag import LoopLag
@@ -165,7 +155,7 @@ async def create_app(
         if tracker is not None:
             pools["tracker"] = tracker
         limits = Limits(settings.limits)
-        registry = _registry(
+        registry = new_registry(
             *(requests.metrics, loop_lag, BatchMetrics(batch_commit.stats)),
             *(clock, PoolMetrics(pools), limits, table_stats),
             *access_metrics,
@@ -199,17 +189,17 @@ async def create_app(
                 databases.live, clock, ahead_s=settings.ingest.max_capture_ahead_s
             )
             stats = TrackerStats(tracker, labels())
-            hub = _add_live(
+            hub = add_live(
                 *(app, queries, stats, access, settings), recorder=recorder, siblings=siblings
             )
             registry.register(hub)
-        _add_events(app, EventHandlers(database, events, access, limits, hub), events)
+        add_events(app, EventHandlers(database, events, access, limits, hub), events)
         app[REGISTRY] = registry
         app[READINESS] = ReadinessChecks(
             *(access_database, tracker, revocations, siblings.warnings),
             stale_limit_s=settings.auth.stale_limit_s,
         )
-        scrapes = _exposition(registry, siblings, settings.server)
+        scrapes = scrapes_of(registry, siblings, settings.server)
         health = HealthHandlers(app[READINESS], scrapes, access, limits)
         registry.register(ListenerMetrics(_add_listeners(app, settings.server, health, requests)))
         _add_document(app)
@@ -222,32 +212,7 @@ async def create_app(
         return app
 
 
-def _add_events(app: web.Application, handlers: EventHandlers, events: EventFeed) -> None:
-    """Add the routes of events; requests that wait for one end with the service."""
-
-    async def stop(_app: web.Application) -> None:
-        events.stop()
-
-    app.add_routes(handlers.routes())
-    app.on_shutdown.append(stop)
-
-
-def _exposition(
-    registry: CollectorRegistry, siblings: Siblings, server: ServerSettings
-) -> Exposition:
-    """Return the metrics of the whole service as text: those of this process if it is alone."""
-
-    async def metrics() -> bytes:
-        return await siblings.exposition() or await exposition(registry)
-
-    return Exposition(metrics, max_age_s=server.metrics_max_age_s)
-
-
 def _no_touch(_device_id: str, _at: float | None) -> None:
-    """Do nothing: tracking is off."""
-
-
-def _touch_nothing(_request: web.Request) -> None:
     """Do nothing: tracking is off."""
 
 
@@ -274,53 +239,6 @@ def _add_document(app: web.Application) -> None:
     document = DocumentHandler()
     app.add_routes(document.routes())
     document.describe(app.router.routes())
-
-
-def _registry(*collectors: Collector) -> CollectorRegistry:
-    """Return a registry with these collectors, the build's version and the process's metrics."""
-    registry = CollectorRegistry()
-    for collector in collectors:
-        registry.register(collector)
-    build = Info("activity_build", "What is running; always 1.", registry=registry)
-    build.info({"version": version("activity-tracker"), "python": python_version()})
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    return registry
-
-
-def _add_live(
-    app: web.Application,
-    queries: GroupQueries,
-    stats: TrackerStats,
-    access: Access,
-    settings: Settings,
-    *,
-    recorder: ActivityRecorder | None,
-    siblings: Siblings,
-) -> Hub:
-    """Add the live stream and the page, and return the hub that feeds the streams."""
-    # Streams stay open for hours; they must not use all connections.
-    most = min(settings.live.max_streams, max(1, settings.server.max_connections // 2))
-    hub = Hub(
-        *(queries, stats),
-        max_streams=most,
-        streams_per_key=settings.limits.streams_per_key,
-        siblings=siblings,
-    )
-
-    async def stop(_app: web.Application) -> None:
-        await hub.stop()
-
-    app.on_shutdown.append(stop)  # before the server waits for open requests
-    app.on_cleanup.append(stop)  # for applications that run without a server
-    touch_again = _touch_nothing if recorder is None else recorder.record
-    resolution_s = settings.tracker.device_resolution_s
-    app.add_routes(
-        LiveHandlers(hub, access, settings.live, touch_again, resolution_s=resolution_s).routes()
-    )
-    app.add_routes(PageHandlers().routes())
-    return hub
 
 
 def _add_listeners(

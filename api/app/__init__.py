@@ -1,0 +1,13 @@
+"""The composition of the service: here its parts are made and given to each other."""
+
+from api.app.application import (
+    LISTENER,
+    MONITOR,
+    READINESS,
+    REGISTRY,
+    REQUESTS,
+    TRACKER,
+    create_app,
+)
+
+__all__ = ["LISTENER", "MONITOR", "READINESS", "REGISTRY", "REQUESTS", "TRACKER", "create_app"]

@@ -9,8 +9,10 @@ from api.config import Settings
 from api.events.feed import EventFeed
 from api.events.sequencer import Sequencer
 from api.fleet.pending import Pending
+from api.fleet.presence import presence_rule
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database
+from api.presence.counts import DeviceCounts
 from api.presence.listening import Listening
 from api.presence.watcher import Watcher
 
@@ -22,7 +24,7 @@ async def start_presence(
     pending: Pending,
     clock: DatabaseClock,
 ) -> tuple[EventFeed, Watcher, list[Collector]]:
-    """Start what finds silent devices, and what numbers events.
+    """Start what finds silent devices, what counts devices, and what numbers events.
 
     Args:
         stack: stops it.
@@ -43,6 +45,8 @@ async def start_presence(
     )
     stack.callback(feed.stop)
     await stack.enter_async_context(background(feed.run(), "events"))
+    counts = DeviceCounts(database, presence_rule(settings.presence))
+    await stack.enter_async_context(background(counts.run(), "device-counts"))
     if settings.presence.enabled:
         await stack.enter_async_context(background(watcher.run(), "presence"))
-    return feed, watcher, [feed, watcher]
+    return feed, watcher, [feed, watcher, counts]

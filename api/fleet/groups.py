@@ -7,26 +7,14 @@ import msgspec
 
 from api.fleet.cursors import to_cursor
 from api.fleet.devices import Limit, OfflineAfter, Time
-from api.fleet.presence import PresenceRule
+from api.fleet.presence import PRESENCES, PresenceRule, presence_sql
 from api.postgres.database import Database
 
-_IDLE: Final = "last_seen_at < date_trunc('second', now()) - make_interval(secs => $3)"
-_UNKNOWN_IS_OFFLINE: Final = (
-    "last_seen_at <= date_trunc('second', now()) - make_interval(secs => greatest($3::integer, "
-    "coalesce(offline_after_s, (SELECT s.offline_after_s FROM group_settings AS s "
-    "WHERE s.group_id = devices.group_id), $4::integer)))"
-)
-_STATE: Final = f"""
-CASE WHEN last_seen_at IS NULL OR last_seen_at = '-infinity' THEN 'never'
-     WHEN is_online IS FALSE AND $5 AND last_seen_at <= presence_since THEN 'offline'
-     WHEN NOT (is_online IS TRUE AND $5) AND {_UNKNOWN_IS_OFFLINE} THEN 'offline'
-     WHEN {_IDLE} THEN 'idle' ELSE 'online' END
-"""
-_COUNTED: Final = ("online", "idle", "offline", "never")
+_STATE: Final = presence_sql(idle_after_s="$3", offline_after_s="$4", is_watched="$5")
 _SUMMARY: Final = (
     "count(*), date_trunc('second', "
     "max(least(last_seen_at, now())) FILTER (WHERE isfinite(last_seen_at))), "
-    + ", ".join(f"count(*) FILTER (WHERE state = '{state}')" for state in _COUNTED)
+    + ", ".join(f"count(*) FILTER (WHERE state = '{state}')" for state in PRESENCES)
 )
 _PAGE: Final = f"""
 SELECT group_id, {_SUMMARY}

@@ -5,11 +5,12 @@ what has changed since the last flush, follows from when it was last seen.
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from api.config import PresenceSettings
 
 Presence: TypeAlias = Literal["online", "idle", "offline", "never"]
+PRESENCES: Final[tuple[Presence, ...]] = get_args(Presence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +67,26 @@ def presence_rule(settings: PresenceSettings) -> PresenceRule:
     return PresenceRule(
         settings.idle_after_s, settings.offline_after_s, is_watched=settings.enabled
     )
+
+
+def presence_sql(*, idle_after_s: str, offline_after_s: str, is_watched: str) -> str:
+    """Return SQL for the presence of a row of `devices`, judged as `PresenceRule` does.
+
+    Args:
+        idle_after_s: the placeholder of the rule's field, such as `$1`.
+        offline_after_s: the same.
+        is_watched: the same.
+    """
+    after_s = f"""
+        greatest({idle_after_s}::integer, coalesce(offline_after_s, (
+            SELECT s.offline_after_s FROM group_settings AS s WHERE s.group_id = devices.group_id
+        ), {offline_after_s}::integer))"""  # noqa: S608 - placeholders
+    second = "date_trunc('second', now())"
+    return f"""
+    CASE WHEN last_seen_at IS NULL OR last_seen_at = '-infinity' THEN 'never'
+         WHEN is_online IS FALSE AND {is_watched} AND last_seen_at <= presence_since THEN 'offline'
+         WHEN NOT (is_online IS TRUE AND {is_watched})
+              AND last_seen_at <= {second} - make_interval(secs => {after_s}) THEN 'offline'
+         WHEN last_seen_at < {second} - make_interval(secs => {idle_after_s}) THEN 'idle'
+         ELSE 'online' END
+    """

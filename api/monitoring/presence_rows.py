@@ -8,11 +8,16 @@ def presence() -> list[Panel]:
     """Return the panels about presence and events."""
     return [
         graph(
+            "Devices by presence",
+            "The active devices of the whole fleet, as stored. Every process shows the same.",
+            Query("max by (presence) (activity_devices{P})", "{{presence}}"),
+            alert="ActivityFleetSilent",
+        ),
+        graph(
             "Devices that fell silent",
             "Found offline, a second. Each is counted by the process that found it.",
             rate("presence_silenced_devices_total{P}", "instance", "{{instance}}"),
             unit="ops",
-            alert="ActivityFleetSilent",
         ),
         graph(
             "Time until a device is found offline",
@@ -27,12 +32,13 @@ def presence() -> list[Panel]:
         ),
         graph(
             "Times without a listener",
-            "No process ran, or the database took no writes, in the last hour. That time is no"
-            " device's silence.",
+            "No process ran, or the database took no writes, in the last hour; and the seconds of"
+            " the last 24 hours that are stored. That time is no device's silence.",
             Query("sum by (job) (increase(presence_listening_gaps_total{P}[1h]))", "gaps"),
             Query(
                 "sum by (job) (increase(presence_listening_gap_seconds_total{P}[1h]))", "seconds"
             ),
+            Query("max by (job) (presence_recent_gap_seconds{P})", "seconds in 24 hours"),
         ),
         graph(
             "Events by type",

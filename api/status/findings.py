@@ -12,8 +12,8 @@ import msgspec
 from api.handlers.readiness import Readiness
 from api.printable import printable
 from api.status.client import Sample
-from api.status.derived import DerivedValues, Target
 from api.status.formatting import count, share, span
+from api.status.values import DerivedValues, Target
 
 FAILURES: Final = 3
 LAG_S: Final = 60

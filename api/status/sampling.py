@@ -12,8 +12,9 @@ from yarl import URL
 
 from api.handlers.readiness import Readiness
 from api.status.client import Sample, open_session, take_sample
-from api.status.derived import DerivedValues, derive_values, has_restarted
+from api.status.derived import derive_values, has_restarted
 from api.status.findings import Finding, findings
+from api.status.values import DerivedValues
 
 _TIMEOUT_S: Final = 5.0
 """For each response. The service waits up to 2 seconds for its database before it responds."""

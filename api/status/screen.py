@@ -1,5 +1,6 @@
 """Renders the state of a service for a terminal of 80 columns, with what is wrong first."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -7,10 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from api.status.derived import DerivedValues, Target
 from api.status.findings import FAILURES, FULL_SHARE, LAG_S, LOOP_LAG_S
 from api.status.formatting import UNKNOWN, count, share, size, span
 from api.status.sampling import ServiceState
+from api.status.values import DerivedValues, Fleet, Target
 
 _BADGES: Final = {
     "ready": ("READY", "bold black on green"),
@@ -153,6 +154,14 @@ def _journal(target: Target) -> Text:
     return _text(f"{target.journal}, {room}", wrong=target.journal == "degraded")
 
 
+def _fleet(fleet: Fleet) -> str:
+    states = ", ".join(f"{count(n)} {state}" for state, n in fleet.devices.items())
+    gap_s = fleet.recent_gap_s
+    if gap_s is None or not math.isfinite(gap_s) or gap_s < 1:
+        return states or UNKNOWN
+    return f"{states or UNKNOWN}; no process listened for {span(round(gap_s))} of the last 24 h"
+
+
 def _others(figures: DerivedValues, style: str) -> Table:
     grid = _grid(1)
     uploads, http, process = figures.uploads, figures.http, figures.process
@@ -171,6 +180,7 @@ def _others(figures: DerivedValues, style: str) -> Table:
         ),
         style=style,
     )
+    grid.add_row("presence", Text(_fleet(figures.fleet)), style=style)
     classes = ", ".join(f"{name} {count(rate)}" for name, rate in http.per_s_by_class.items())
     grid.add_row("requests", Text(f"{count(http.per_s)} a second: {classes}"), style=style)
     grid.add_row("", Text(f"p50 {span(http.p50_s)}, p99 {span(http.p99_s)}"), style=style)

@@ -64,6 +64,8 @@ PROMISED = {
     "live_capacity_streams": "gauge",
     "live_denied_streams_total": "counter",
     "live_sent_bytes_total": "counter",
+    "activity_devices": "gauge",
+    "presence_recent_gap_seconds": "gauge",
     "presence_timers": "gauge",
     "presence_silenced_devices_total": "counter",
     "presence_offline_delay_seconds": "histogram",

@@ -29,13 +29,14 @@ SOURCES = (MONITORING.parent / "status").glob("*.py")
 NAMES = sorted(
     set(
         re.findall(
-            r'"((?:activity|auth|http|ingest|event|process|database)_\w+)"',
+            r'"((?:activity|auth|http|ingest|event|process|presence|database)_\w+)"',
             "".join(path.read_text() for path in SOURCES),
         )
     )
 )
 LABELS = (
-    '{target="d",reason="r",outcome="shed",route="/x",status="200",le="+Inf",listener="a",pool="p"}'
+    '{target="d",reason="r",outcome="shed",route="/x",status="200",le="+Inf",listener="a",'
+    'pool="p",presence="idle"}'
 )
 ODD = st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-300, 1e308, 5.0, 1e15])
 

@@ -5,6 +5,7 @@ public needs an API key and may respond 503, a route with a body may respond 413
 a route declares nothing, the service does not start, so none is forgotten.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -116,9 +117,10 @@ class Operation:
 
 
 class DocumentHandler:
-    """Handler of /api/openapi.json."""
+    """Handler of /api/openapi.json. The document is made when it is first asked for."""
 
     def __init__(self) -> None:
+        self._routes: list[web.AbstractRoute] = []
         self._document = b""
 
     def routes(self) -> list[web.RouteDef]:
@@ -126,12 +128,21 @@ class DocumentHandler:
         return [web.get("/api/openapi.json", public(self._show))]
 
     def describe(self, routes: Iterable[web.AbstractRoute]) -> None:
-        """Make the document of all routes, its own included; to be called once they are added."""
-        self._document = msgspec.json.encode(document(routes))
+        """Describe all routes, its own included; to be called once they are added.
+
+        Raises:
+            TypeError: a handler declares no operation, or a path has an unknown parameter.
+        """
+        self._routes = list(routes)
+        for route in self._routes:
+            _check(route)
 
     @Operation(answers={200: dict[str, Any]})
     async def _show(self, _request: web.Request) -> web.Response:
         """Show this document."""
+        if not self._document:  # in a thread: it takes longer than other requests should wait
+            made = await asyncio.to_thread(document, self._routes)
+            self._document = msgspec.json.encode(made)
         return web.Response(body=KnownBody(self._document, None))
 
 
@@ -183,6 +194,12 @@ def _declared(route: web.AbstractRoute) -> Operation:
     if not isinstance(declared, Operation):
         raise TypeError(f"the handler of {route} declares no operation")
     return declared
+
+
+def _check(route: web.AbstractRoute) -> None:
+    _declared(route)
+    for name in _IN_PATH(_template(route)):
+        _parameter(name)
 
 
 def _template(route: web.AbstractRoute) -> str:

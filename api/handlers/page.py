@@ -1,6 +1,8 @@
 """The files of the live page. They are public: the data that they show needs an API key."""
 
 import hashlib
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -35,28 +37,34 @@ _TYPES: Final = {
 """Types of files. The list of the system differs between machines."""
 
 
+@dataclass(frozen=True, slots=True)
+class _File:
+    content: bytes
+    content_type: str
+    tag: str
+
+
+@cache
+def _read_files() -> dict[str, _File]:
+    """Return all files of the page by their names."""
+    files = {}
+    for path in FOLDER.rglob("*"):
+        if path.is_file() and not path.name.startswith("."):
+            content = path.read_bytes()
+            tag = hashlib.sha256(content).hexdigest()[:32]
+            content_type = _TYPES.get(path.suffix, "text/plain")
+            files[path.relative_to(FOLDER).as_posix()] = _File(content, content_type, tag)
+    return files
+
+
 class PageHandlers:
     """Handlers of / and of the files below /page/.
 
     All files are read once, so that a request can name no other file.
-
-    Args:
-        folder: where they are.
     """
 
-    def __init__(self, folder: Path = FOLDER) -> None:
-        self._files = {
-            path.relative_to(folder).as_posix(): (
-                path.read_bytes(),
-                _TYPES.get(path.suffix, "text/plain"),
-            )
-            for path in folder.rglob("*")
-            if path.is_file() and not path.name.startswith(".")
-        }
-        self._tags = {
-            name: hashlib.sha256(content).hexdigest()[:32]
-            for name, (content, _) in self._files.items()
-        }
+    def __init__(self) -> None:
+        self._files = _read_files()
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -80,14 +88,13 @@ class PageHandlers:
             answer = error_response(ApiError(404, "not_found", "the live page has no such file"))
             answer.headers.update(_HEADERS)
             return answer
-        content, content_type = self._files[name]
-        tag = self._tags[name]
+        file = self._files[name]
         asked = request.if_none_match or ()
-        if any(etag.value in (tag, "*") for etag in asked):
+        if any(etag.value in (file.tag, "*") for etag in asked):
             answer = web.Response(status=304, headers=_HEADERS)
         else:
-            charset = "; charset=utf-8" if content_type.startswith("text/") else ""
-            answer = body_of(content, None, content_type + charset)
+            charset = "; charset=utf-8" if file.content_type.startswith("text/") else ""
+            answer = body_of(file.content, None, file.content_type + charset)
             answer.headers.update(_HEADERS)
-        answer.etag = ETag(tag)
+        answer.etag = ETag(file.tag)
         return answer

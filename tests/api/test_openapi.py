@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from openapi_spec_validator import validate
 
-from api.handlers.openapi import Operation, document
+from api.handlers.openapi import DocumentHandler, Operation, document
 
 
 async def described(service) -> dict:
@@ -73,7 +73,7 @@ def test_a_route_that_declares_nothing_stops_the_start():
     app = web.Application()
     app.router.add_get("/forgotten", forgotten)
     with pytest.raises(TypeError, match="forgotten"):
-        document(app.router.routes())
+        DocumentHandler().describe(app.router.routes())
 
 
 def test_a_path_parameter_without_a_description_stops_the_start():
@@ -86,7 +86,7 @@ def test_a_path_parameter_without_a_description_stops_the_start():
     app = web.Application()
     app.router.add_get("/{strange}", handler)
     with pytest.raises(TypeError, match="strange"):
-        document(app.router.routes())
+        DocumentHandler().describe(app.router.routes())
 
 
 def test_a_declaration_is_all_that_a_new_route_needs():

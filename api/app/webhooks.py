@@ -16,6 +16,10 @@ from api.webhooks.store import DeliveryStore
 
 _CONNECTIONS = 2
 """Outcomes of many deliveries must not keep leases from being renewed."""
+_SPREAD = 1.5
+"""A large flush ends so many intervals after the first touch in it."""
+_STORED_WITHIN_S = 2.0
+"""How long a flush and the move of its events to the log take, in seconds."""
 
 
 async def start_webhooks(
@@ -38,7 +42,8 @@ async def start_webhooks(
         open_database(dsn, settings.database, connections=_CONNECTIONS)
     )
     sender = await stack.enter_async_context(open_sender(settings.webhooks, clock.now_or_host))
-    store = DeliveryStore(database, uuid.uuid4(), lease_s=LEASE_S)
+    settle_s = settings.tracker.flush_interval_s * _SPREAD + _STORED_WITHIN_S
+    store = DeliveryStore(database, uuid.uuid4(), lease_s=LEASE_S, settle_s=settle_s)
     deliverer = Deliverer(store, sender, settings.webhooks)
     await stack.enter_async_context(background(deliverer.run(), "webhooks"))
     return {"webhooks": database}, [WebhookMetrics(deliverer)]

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, get_args
 
 import typer
 
-from api.cli.common import Config, check, fail, give_up_output, settings_of, with_database
+from api.cli.common import (
+    Config,
+    check,
+    fail,
+    give_up_output,
+    length_s,
+    settings_of,
+    with_database,
+)
 from api.printable import printable
 
 if TYPE_CHECKING:
@@ -14,6 +22,7 @@ if TYPE_CHECKING:
     from api.webhooks.sender import Outcome
 
 _NO_SUCH: Final = "there is no webhook with this id: see 'webhooks list'"
+_LONGEST_AFTER_S: Final = 30 * 86_400
 
 WebhookId: TypeAlias = Annotated[
     int, typer.Argument(metavar="ID", help="The id as listed.", show_default=False)
@@ -50,13 +59,21 @@ def create(
             "left out.",
         ),
     ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Send device.offline only for devices that stay offline for so long, as 30s, 15m, "
+            "2h or 7d, and device.online only for those of which that was sent; 30d at most.",
+        ),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Make a webhook for events from now on; print its secret, alone on stdout, this once."""
     from api.events.log import EventType
     from api.fleet.devices import GroupId
     from api.webhooks.addresses import check_url
-    from api.webhooks.registry import create_webhook
+    from api.webhooks.registry import NewWebhook, create_webhook
 
     settings = settings_of(context, config)
     if group is not None:
@@ -65,13 +82,17 @@ def create(
     for kind in types or ():
         if kind not in get_args(EventType):
             fail(f"--events: these are known: {','.join(get_args(EventType))}", code=2)
+    after_s = None if after is None else length_s(after, "--after")
+    if after_s is not None and after_s > _LONGEST_AFTER_S:
+        fail(f"--after {after!r}: 30d at most", code=2)
     allowed = settings.webhooks
     try:
         check_url(url, allow_http=allowed.allow_http, allow_private=allowed.allow_private)
     except ValueError as error:
         fail(f"--url: {error}", code=2)
     webhook_id, secret = with_database(
-        settings, lambda database: create_webhook(database, url, group, types)
+        settings,
+        lambda database: create_webhook(database, NewWebhook(url, group, types, after_s)),
     )
     typer.echo(f"webhook {webhook_id}: its secret is on stdout, and not shown again", err=True)
     _print_secret(secret)
@@ -95,7 +116,7 @@ def list_(context: typer.Context, *, as_json: Json = False, config: Config = Non
     for title in ("url", "group", "events"):
         table.add_column(title, overflow="fold")
     table.add_column("created", min_width=DATE_COLUMNS)
-    for title in ("state", "waiting", "last error"):
+    for title in ("state", "waiting", "held", "last error"):
         table.add_column(title, overflow="fold")
     for one in found:
         table.add_row(
@@ -106,6 +127,7 @@ def list_(context: typer.Context, *, as_json: Json = False, config: Config = Non
             shown(one.created_at),
             one.state,
             str(one.waiting),
+            str(one.held),
             cell(one.last_error or ""),
         )
     print_table(table)

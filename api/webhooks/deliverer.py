@@ -14,16 +14,11 @@ from typing import Final
 import structlog
 
 from api.config import WebhookSettings
+from api.webhooks.intake import LeaseLost
+from api.webhooks.judge import MOST_EVENTS
 from api.webhooks.retries import delay_s
 from api.webhooks.sender import GONE, Outcome, Sender
-from api.webhooks.store import (
-    MOST_EVENTS,
-    Batch,
-    DeliveryStore,
-    Expired,
-    LeaseLost,
-    Summary,
-)
+from api.webhooks.store import Batch, DeliveryStore, Expired, Summary
 from tracker import StoreError
 from tracker.instrumentation import LogThrottle
 
@@ -40,7 +35,7 @@ _GRACE_S: Final = 2.0
 _FORGET_EVERY: Final = 120
 _SUMMARIZE_EVERY: Final = 10
 """After how many polls this is done again."""
-_OUTCOMES: Final = ("delivered", "failed", "expired")
+_OUTCOMES: Final = ("delivered", "failed", "expired", "dropped")
 _LOG_EVERY_S: Final = 60.0
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -65,7 +60,7 @@ class Deliverer:
         self._is_stopping = False
         self._failed = LogThrottle(_LOG_EVERY_S)
         self.events: Counter[str] = Counter(dict.fromkeys(_OUTCOMES, 0))
-        """How many events this process has sent or given up, by outcome."""
+        """How many events this process has sent, given up or dropped, by outcome."""
         self.summary = Summary()
         """How all webhooks did some seconds ago."""
 
@@ -139,6 +134,7 @@ class Deliverer:
     async def _take_turn(self, webhook_id: int) -> None:
         for _ in range(_BATCHES_A_TURN):
             batch = await self._store.next_batch(webhook_id)
+            self.events["dropped"] = self._store.dropped
             if batch is None:
                 return
             if isinstance(batch, Expired):

@@ -29,7 +29,7 @@ _FAMILIES: Final[tuple[Family[Deliverer], ...]] = (
     Family(
         CounterMetricFamily,
         "webhooks_events",
-        "Events that this process has delivered, given up, or found removed before.",
+        "Events that this process has delivered, given up, dropped, or found removed before.",
         lambda deliverer: deliverer.events,
         by="outcome",
     ),

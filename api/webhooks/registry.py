@@ -10,17 +10,19 @@ from api.webhooks.signing import new_secret
 ROTATED_FOR_S: Final = 86_400
 """How long requests are signed with the old secret as well after a rotation, in seconds."""
 _CREATE: Final = """
-INSERT INTO webhooks (url, group_id, types, secret, delivered_to)
-SELECT $1, $2, $3, $4, last FROM event_position RETURNING id
+INSERT INTO webhooks (url, group_id, types, after_s, secret, judged_to)
+SELECT $1, $2, $3, $4, $5, last FROM event_position RETURNING id
 """
 _LIST: Final = """
 SELECT w.id, w.url, w.group_id, w.types, w.created_at, w.paused_at, w.attempts, w.retry_at,
        w.last_error,
-       (SELECT count(*) FROM (
-           SELECT FROM device_events AS e WHERE e.position > w.delivered_to
+       w.batch_events + (SELECT count(*) FROM (
+           SELECT FROM device_events AS e WHERE e.position > w.judged_to
            AND (w.group_id IS NULL OR e.group_id = w.group_id)
            AND (w.types IS NULL OR e.type = ANY (w.types)) LIMIT 100000
-       ) AS waiting)
+       ) AS waiting),
+       (SELECT count(*) FROM webhook_devices AS d WHERE d.webhook_id = w.id AND d.state ? 'held'),
+       w.after_s
 FROM webhooks AS w ORDER BY w.id
 """
 _SECRETS: Final = """
@@ -61,6 +63,9 @@ class Webhook(NamedTuple):
     last_error: str | None
     waiting: int
     """How many events are still to be sent, counted up to 100,000."""
+    held: int
+    """Of how many devices an event is held back."""
+    after_s: int | None
 
     @property
     def state(self) -> str:
@@ -83,12 +88,22 @@ class Delivery(NamedTuple):
     ended_at: datetime
 
 
-async def create_webhook(
-    database: Database, url: str, group_id: str | None, types: Sequence[str] | None
-) -> tuple[int, str]:
+class NewWebhook(NamedTuple):
+    """What a webhook is to be sent, and where."""
+
+    url: str
+    group_id: str | None = None
+    """The group whose events it gets; None for all."""
+    types: Sequence[str] | None = None
+    """Types of events; None for all."""
+    after_s: int | None = None
+    """How long a device must be offline before that is sent, in seconds."""
+
+
+async def create_webhook(database: Database, new: NewWebhook) -> tuple[int, str]:
     """Make a webhook for events from now on; return its id and its secret."""
     secret = new_secret()
-    ((webhook_id,),) = await database.fetch(_CREATE, url, group_id, types, secret)
+    ((webhook_id,),) = await database.fetch(_CREATE, *new, secret)
     return webhook_id, secret
 
 

@@ -5,35 +5,31 @@ transaction mode and ends by itself when the process does. Each write names the 
 that has lost it changes nothing any more.
 """
 
-import secrets
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-import msgspec
-
-from api.events.log import event_of
 from api.postgres.database import Database, Records
+from api.webhooks.intake import MATCHES, READ, LeaseLost, take_in
 from api.webhooks.sender import Outcome
 
-MOST_EVENTS: Final = 100
-"""The most events in one request."""
 _SKIPPED: Final = 1000
 """A webhook whose group is quiet moves on after so many events of others, so that the look for its
 own events stays short."""
 _KEEP_DELIVERIES_DAYS: Final = 30
-_MATCHES: Final = """
-(w.group_id IS NULL OR e.group_id = w.group_id) AND (w.types IS NULL OR e.type = ANY (w.types))
-"""
+_STEPS: Final = 20
+"""After so many pages without an event to send, other webhooks have their turn."""
 _CLAIM: Final = f"""
 WITH due AS (
     SELECT w.id FROM webhooks AS w, event_position AS p
     WHERE w.leased_until < now() AND w.paused_at IS NULL
           AND (w.attempts > 0) = $4 AND (w.retry_at IS NULL OR w.retry_at <= now())
-          AND (w.batch_id IS NOT NULL OR w.delivered_to < p.removed
-               OR p.last - w.delivered_to > {_SKIPPED}
-               OR EXISTS (SELECT FROM device_events AS e WHERE e.position > w.delivered_to
-                          AND e.position <= p.last AND {_MATCHES}))
+          AND (w.batch_id IS NOT NULL OR w.judged_to < p.removed
+               OR p.last - w.judged_to > {_SKIPPED}
+               OR EXISTS (SELECT FROM device_events AS e WHERE e.position > w.judged_to
+                          AND e.position <= p.last AND {MATCHES})
+               OR EXISTS (SELECT FROM webhook_devices AS d
+                          WHERE d.webhook_id = w.id AND d.look_at <= now()))
     ORDER BY w.leased_until LIMIT $3 FOR UPDATE OF w SKIP LOCKED
 )
 UPDATE webhooks AS w SET leased_by = $1, leased_until = now() + make_interval(secs => $2)
@@ -48,41 +44,30 @@ _RELEASE: Final = """
 UPDATE webhooks SET leased_by = NULL, leased_until = now()
 WHERE leased_by = $1 AND id = ANY ($2::bigint[])
 """
-_READ: Final = f"""
-SELECT w.url, w.secret,
-       CASE WHEN w.previous_secret_until > now() THEN w.previous_secret END AS previous_secret,
-       w.delivered_to, w.batch_id, w.attempts, coalesce(w.batch_end, p.last) AS batch_end,
-       p.removed, e.*
-FROM webhooks AS w CROSS JOIN event_position AS p LEFT JOIN LATERAL (
-    SELECT e.position, e.device_id::text, e.seq, e.type, e.group_id, e.at, e.data::text
-    FROM device_events AS e
-    WHERE e.position > w.delivered_to AND e.position <= coalesce(w.batch_end, p.last) AND {_MATCHES}
-    ORDER BY e.position LIMIT {MOST_EVENTS}
-) AS e ON true
-WHERE w.id = $1 AND w.leased_by = $2 AND w.paused_at IS NULL
-ORDER BY e.position
-"""  # noqa: S608 - of constants
-_BEGIN: Final = """
-UPDATE webhooks SET batch_id = $3, batch_end = $4, batch_started_at = now(), attempts = 0
-WHERE id = $1 AND leased_by = $2 RETURNING id
-"""
-_MOVE_ON: Final = """
-UPDATE webhooks SET delivered_to = greatest(delivered_to, $3), batch_id = NULL, batch_end = NULL,
-       batch_started_at = NULL, attempts = 0, retry_at = NULL
-WHERE id = $1 AND leased_by = $2 RETURNING id
-"""
 _END: Final = """
 WITH batch AS (
-    SELECT id, batch_id, batch_end, batch_started_at, attempts FROM webhooks
-    WHERE id = $1 AND leased_by = $2 FOR UPDATE
-), moved AS (
-    UPDATE webhooks AS w SET delivered_to = $3, batch_id = NULL, batch_end = NULL,
-           batch_started_at = NULL, attempts = 0, retry_at = NULL, last_error = $8
+    SELECT id, batch_id, batch_started_at, attempts FROM webhooks
+    WHERE id = $1 AND leased_by = $2 AND batch_id IS NOT NULL FOR UPDATE
+), ended AS (
+    UPDATE webhooks AS w SET batch_id = NULL, batch_body = NULL, batch_events = 0,
+           batch_started_at = NULL, attempts = 0, retry_at = NULL, last_error = $6
     FROM batch WHERE w.id = batch.id
 )
 INSERT INTO webhook_deliveries
     (webhook_id, message_id, outcome, events, attempts, status, error, started_at)
-SELECT id, coalesce(batch_id, ''), $4, $5, attempts + $6, $7, $8, batch_started_at FROM batch
+SELECT id, batch_id, $3, $4, attempts + 1, $5, $6, batch_started_at FROM batch
+RETURNING attempts
+"""
+_EXPIRE: Final = """
+WITH behind AS (
+    SELECT id FROM webhooks WHERE id = $1 AND leased_by = $2 FOR UPDATE
+), moved AS (
+    UPDATE webhooks AS w SET judged_to = $3, last_error = $5 FROM behind WHERE w.id = behind.id
+), forgotten AS (  -- what became of devices meanwhile is not known
+    DELETE FROM webhook_devices AS d USING behind WHERE d.webhook_id = behind.id
+)
+INSERT INTO webhook_deliveries (webhook_id, message_id, outcome, events, attempts, error)
+SELECT id, '', 'expired', $4, 0, $5 FROM behind
 RETURNING attempts
 """
 _RETRY: Final = """
@@ -122,10 +107,6 @@ class Summary(NamedTuple):
     """For how long the batch has been tried that has failed for the longest time, in seconds."""
 
 
-class LeaseLost(Exception):
-    """Another process delivers this webhook now, or it was paused or deleted."""
-
-
 class Batch(NamedTuple):
     """Events that are sent in one request."""
 
@@ -133,8 +114,6 @@ class Batch(NamedTuple):
     url: str
     secrets: Sequence[str]
     message_id: str
-    end: int
-    """The position up to which the webhook's events have been dealt with after this batch."""
     attempts: int
     """How many tries have failed."""
     events: int
@@ -156,12 +135,18 @@ class DeliveryStore:
         database: where they are.
         process: names this process, as no other.
         lease_s: how long a lease lasts, in seconds.
+        settle_s: how long a touch may wait until it is written, in seconds.
     """
 
-    def __init__(self, database: Database, process: UUID, *, lease_s: float) -> None:
+    def __init__(
+        self, database: Database, process: UUID, *, lease_s: float, settle_s: float
+    ) -> None:
         self._database = database
         self._process = process
         self._lease_s = lease_s
+        self._settle_s = settle_s
+        self.dropped = 0
+        """How many events this process has judged and will not send."""
 
     async def claim(self, most: int, *, failing: bool) -> list[int]:
         """Lease webhooks for which there is something to do; return their ids.
@@ -189,50 +174,45 @@ class DeliveryStore:
         Raises:
             LeaseLost: this process must not deliver this webhook any more.
         """
-        rows = await self._database.fetch(_READ, webhook_id, self._process)
-        if not rows:
-            raise LeaseLost
-        first = rows[0]
-        if not first["batch_id"] and first["removed"] > first["delivered_to"]:
-            return Expired(first["removed"] - first["delivered_to"], first["removed"])
-        events = [event_of(row[8:]) for row in rows if row["position"] is not None]
-        end, message_id = first["batch_end"], first["batch_id"]
-        if not events:
-            if end > first["delivered_to"]:
-                await self._write(_MOVE_ON, webhook_id, end)
-            return None
-        if not message_id:
-            if len(events) == MOST_EVENTS:
-                end = rows[-1]["position"]
-            message_id = f"msg_{secrets.token_hex(16)}"
-            await self._write(_BEGIN, webhook_id, message_id, end)
-        return Batch(
-            webhook_id,
-            first["url"],
-            [one for one in (first["secret"], first["previous_secret"]) if one],
-            message_id,
-            end,
-            first["attempts"],
-            len(events),
-            msgspec.json.encode({"events": events}),
-        )
+        for _ in range(_STEPS):
+            rows = await self._database.fetch(READ, webhook_id, self._process)
+            if not rows:
+                raise LeaseLost
+            first = rows[0]
+            if first["batch_id"]:
+                return Batch(
+                    webhook_id,
+                    first["url"],
+                    [one for one in (first["secret"], first["previous_secret"]) if one],
+                    first["batch_id"],
+                    first["attempts"],
+                    first["batch_events"],
+                    first["batch_body"].encode(),
+                )
+            if first["removed"] > first["judged_to"]:
+                return Expired(first["removed"] - first["judged_to"], first["removed"])
+            taken = await take_in(
+                self._database, self._process, webhook_id, rows, settle_s=self._settle_s
+            )
+            self.dropped += taken.dropped
+            if taken.is_end and not taken.send:
+                return None
+        return None
 
     async def delivered(self, batch: Batch, outcome: Outcome) -> None:
         """Note that a batch was delivered; the next one follows."""
-        await self._write(
-            _END, batch.webhook_id, batch.end, "delivered", batch.events, 1, outcome.status, None
-        )
+        await self._write(_END, batch.webhook_id, "delivered", batch.events, outcome.status, None)
 
     async def given_up(self, batch: Batch, outcome: Outcome) -> None:
         """Note that a batch will not be tried again; the next one follows."""
-        ended = (batch.end, "failed", batch.events, 1, outcome.status, outcome.error)
+        ended = ("failed", batch.events, outcome.status, outcome.error)
         await self._write(_END, batch.webhook_id, *ended)
 
     async def expired(self, webhook_id: int, expired: Expired) -> None:
         """Note that events were removed before they were sent."""
         error = "the events were removed before they were sent"
         events = min(expired.positions, 2**31 - 1)
-        await self._write(_END, webhook_id, expired.end, "expired", events, 0, None, error)
+        await self._write(_EXPIRE, webhook_id, expired.end, events, error)
 
     async def retry(self, batch: Batch, outcome: Outcome, delay_s: float, *, pause: bool) -> None:
         """Note that a try failed.

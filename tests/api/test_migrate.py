@@ -65,6 +65,7 @@ async def to_the_time_of_alembic_s_table(db: asyncpg.Connection, revision: str) 
     """Take a database back to an older release, which had its revision in `alembic_version`."""
     await db.execute(
         "DROP FUNCTION note_device_change CASCADE; DROP TABLE device_changes;"
+        "DROP TABLE presence_snoozes, webhook_groups, webhook_devices;"
         "DROP TABLE device_counts, webhook_deliveries, webhooks;"
         "DROP FUNCTION note_presence CASCADE; DROP FUNCTION begin_presence CASCADE;"
         "DROP TABLE event_position, device_events, event_outbox, listening_gaps, presence_clock,"

@@ -70,7 +70,7 @@ async def test_the_receiver_takes_what_the_service_sends_and_nothing_else(dsn, d
         await db.execute("UPDATE webhooks SET secret = $1", secret)
         await emit(db, 3)
         async with delivering(dsn, now=time.time):
-            await until_column(db, "delivered_to = 3 AND batch_id IS NULL")
+            await until_column(db, "judged_to = 3 AND batch_id IS NULL")
         assert await db.fetchval("SELECT outcome FROM webhook_deliveries") == "delivered"
         body, now = b'{"events": []}', int(time.time())
         good = signed_headers([secret], "msg_1", now, body)

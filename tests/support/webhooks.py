@@ -20,7 +20,7 @@ from api.config import DatabaseSettings, WebhookSettings
 from api.postgres.database import Database, open_database
 from api.webhooks import deliverer
 from api.webhooks.deliverer import Deliverer
-from api.webhooks.registry import create_webhook
+from api.webhooks.registry import NewWebhook, create_webhook
 from api.webhooks.sender import open_sender
 from api.webhooks.store import DeliveryStore
 
@@ -99,6 +99,11 @@ async def a_database(dsn: str) -> AsyncIterator[Database]:
         yield database
 
 
+def a_store(database: Database) -> DeliveryStore:
+    """Return what a process of its own uses; touches are written at once."""
+    return DeliveryStore(database, uuid.uuid4(), lease_s=deliverer.LEASE_S, settle_s=0)
+
+
 @asynccontextmanager
 async def delivering(
     dsn: str, *, now: Callable[[], float] = lambda: NOW, **settings: Any
@@ -109,19 +114,25 @@ async def delivering(
         a_database(dsn) as database,
         open_sender(chosen, now) as sender,
     ):
-        store = DeliveryStore(database, uuid.uuid4(), lease_s=deliverer.LEASE_S)
+        store = a_store(database)
         running = Deliverer(store, sender, chosen)
         async with background(running.run(), "deliverer"):
             yield running
 
 
-async def make(dsn: str, url: str, group=None, types=None) -> tuple[int, str]:
+async def make(dsn: str, url: str, group=None, types=None, **rules: Any) -> tuple[int, str]:
     async with a_database(dsn) as database:
-        return await create_webhook(database, url, group, types)
+        return await create_webhook(database, NewWebhook(url, group, types, **rules))
 
 
 async def emit(
-    db: asyncpg.Connection, count: int, *, group="vans", kind="device.offline", devices=3
+    db: asyncpg.Connection,
+    count: int,
+    *,
+    group="vans",
+    kind="device.offline",
+    devices=1_000_000,
+    ago_s=0,
 ) -> None:
     """Store events of some devices in turn, numbered for each device and in all."""
     async with db.transaction():
@@ -132,10 +143,10 @@ async def emit(
             """
             INSERT INTO device_events (position, device_id, seq, type, group_id, at, data)
             SELECT $5 + n, lpad(to_hex(($5 + n) % $4), 32, '0')::uuid, ($5 + n) / $4 + 1, $3, $2,
-                   now(), '{}'
+                   now() - make_interval(secs => $6), '{}'
             FROM generate_series(1, $1::bigint) n
             """,
-            *(count, group, kind, devices, last),
+            *(count, group, kind, devices, last, float(ago_s)),
         )
 
 

@@ -17,13 +17,14 @@ async def call(dsn, *arguments):
 async def test_a_webhook_is_made_listed_tested_rotated_and_deleted(dsn):
     """A test is signed with both secrets after a rotation, and fails if the receiver does."""
     async with receiving(status(204), status(500)) as receiver:
-        options = ("--group", "vans", "--events", "device.offline,device.online")
+        options = ("--group=vans", "--events=device.offline,device.online", "--after=2h")
         made = await call(dsn, "create", "--url", receiver.url, *options)
         assert made.returncode == 0, made.stderr
         (old,) = made.stdout.splitlines()
         listed = await call(dsn, "list", "--json")
         (one,) = json.loads(listed.stdout)
         assert (one["group_id"], one["state"], one["waiting"]) == ("vans", "active", 0)
+        assert (one["after_s"], one["held"]) == (7200, 0)
         assert one["types"] == ["device.offline", "device.online"]
         assert old not in listed.stdout
         new = (await call(dsn, "rotate", "1")).stdout.strip()
@@ -41,3 +42,5 @@ def test_what_cannot_be_a_webhook_is_refused(dsn):
     assert_one_line(run(*create, "http://example.com", dsn=dsn), 2, "--url", "https")
     assert_one_line(run(*create, "https://127.0.0.1", dsn=dsn), 2, "--url", "public")
     assert_one_line(run(*create, "https://a", "--events", "x", dsn=dsn), 2, "--events", "known")
+    for after in ("31d", "2", "-1h", "0s"):
+        assert_one_line(run(*create, "https://a", f"--after={after}", dsn=dsn), 2, "--after")

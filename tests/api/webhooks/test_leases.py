@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import uuid
 
 import pytest
 from aiohttp import web
@@ -12,6 +11,7 @@ from api.webhooks.sender import Outcome
 from api.webhooks.store import DeliveryStore, LeaseLost
 from tests.support.webhooks import (
     a_database,
+    a_store,
     delivering,
     emit,
     make,
@@ -45,7 +45,7 @@ async def test_a_process_that_dies_is_replaced_within_ten_seconds(dsn, db):
     async with receiving() as receiver, a_database(dsn) as database:
         webhook_id, _ = await make(dsn, receiver.url)
         await emit(db, 3)
-        dead = DeliveryStore(database, uuid.uuid4(), lease_s=deliverer.LEASE_S)
+        dead = a_store(database)
         assert await dead.claim(10, failing=False) == [webhook_id]
         batch = await dead.next_batch(webhook_id)
         died_at = time.monotonic()

@@ -1,0 +1,165 @@
+"""What becomes of an event: it is sent, held back or dropped, whenever it is judged."""
+
+from collections import defaultdict
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api.webhooks.judge import MOST_EVENTS, Rules
+from tests.support.judging import Webhook, shown
+
+HOUR = 3600
+
+
+def test_without_rules_all_is_sent_as_it_happened():
+    """Nothing is remembered of any device."""
+    webhook = Webhook()
+    webhook.happen("registered", 1, 0)
+    webhook.happen("offline", 1, 10)
+    webhook.happen("online", 1, 20)
+    webhook.happen("online", 2, 20)
+    assert webhook.judge_at(20) == ["registered 1", "offline 1", "online 1", "online 2"]
+    assert (webhook.states, webhook.dropped) == ({}, 0)
+
+
+def test_a_silence_that_does_not_last_is_not_sent_nor_is_its_end():
+    """One that lasts is sent when its time is over, with its own time, and so is its end."""
+    webhook = Webhook(Rules(after_s=2 * HOUR))
+    webhook.happen("offline", 1, 0)
+    webhook.happen("offline", 2, 0)
+    webhook.happen("online", 1, HOUR)
+    assert webhook.judge_at(HOUR) == []
+    assert webhook.judge_at(2 * HOUR - 1) == []
+    assert webhook.judge_at(2 * HOUR) == ["offline 2"]
+    assert webhook.sent[0].at == webhook.log[1].event.at
+    webhook.happen("online", 2, 3 * HOUR)
+    assert webhook.judge_at(3 * HOUR) == ["online 2"]
+    assert (webhook.states, webhook.dropped) == ({}, 2)
+
+
+def test_an_event_that_is_held_back_holds_up_no_other_device():
+    """Events of its own device wait behind it, so that they stay in order."""
+    webhook = Webhook(Rules(after_s=HOUR))
+    webhook.happen("offline", 1, 0)
+    webhook.happen("registered", 2, 1)
+    webhook.happen("moved", 1, 2, from_group_id="bikes")
+    assert webhook.judge_at(10) == ["registered 2"]
+    assert webhook.judge_at(HOUR) == ["offline 1", "moved 1"]
+
+
+def test_a_return_at_the_limit_is_sent_and_one_just_before_it_is_not():
+    """Even if the touch of before is written after it: that is waited for."""
+    webhook = Webhook(Rules(after_s=HOUR, settle_s=10))
+    for device in (1, 2):
+        webhook.happen("offline", device, 0)
+    webhook.happen("online", 1, HOUR - 1, stored_at=HOUR + 8)
+    webhook.happen("online", 2, HOUR, stored_at=HOUR + 8)
+    assert webhook.judge_at(HOUR + 1) == []
+    assert webhook.judge_at(HOUR + 20) == ["offline 2", "online 2"]
+    assert webhook.dropped == 2
+
+
+def test_a_return_that_is_not_in_the_log_yet_is_waited_for():
+    """The row of the device says that there is another event."""
+    webhook = Webhook(Rules(after_s=HOUR))
+    webhook.happen("offline", 1, 0)
+    webhook.happen("online", 1, HOUR - 1, stored_at=HOUR + 60)
+    assert webhook.judge_at(HOUR + 30) == []
+    assert webhook.judge_at(HOUR + 60) == []
+    assert webhook.dropped == 2
+
+
+def test_what_is_judged_late_is_judged_as_it_was():
+    """After a pause of the webhook the silences of meanwhile count as long as they lasted."""
+    webhook = Webhook(Rules(after_s=HOUR))
+    for device in (1, 2, 3):
+        webhook.happen("offline", device, 0)
+    for device, lasted in ((1, HOUR - 1), (2, HOUR + 1), (3, 2 * HOUR)):
+        webhook.happen("online", device, lasted)
+    assert webhook.judge_at(24 * HOUR) == ["offline 2", "offline 3", "online 2", "online 3"]
+
+
+def test_a_return_without_a_silence_that_was_sent_is_not_sent():
+    """As one of a device that was offline before the webhook was made."""
+    webhook = Webhook(Rules(after_s=HOUR))
+    webhook.happen("online", 1, 0)
+    assert webhook.judge_at(1) == []
+
+
+def test_a_device_that_leaves_is_not_sent_as_offline():
+    """It is deactivated, registered again, or moved to a group that the webhook does not get."""
+    webhook = Webhook(Rules(group_id="vans", after_s=HOUR))
+    for device in (1, 2, 3, 4):
+        webhook.happen("offline", device, 0)
+    webhook.happen("deactivated", 1, 60)
+    webhook.happen("registered", 2, 60)
+    webhook.happen("moved", 3, 60, from_group_id="bikes")
+    webhook.elsewhere.add(webhook.log[3].event.device_id)
+    assert webhook.judge_at(2 * HOUR) == ["deactivated 1", "registered 2", "moved 3"]
+    assert webhook.states == {}
+
+
+def test_only_types_that_were_asked_for_are_sent():
+    """A return is judged by its silence all the same."""
+    webhook = Webhook(Rules(types=["device.online"], after_s=HOUR))
+    webhook.happen("offline", 1, 0)
+    webhook.happen("offline", 2, 0)
+    webhook.happen("online", 1, HOUR - 1)
+    webhook.happen("online", 2, HOUR)
+    assert webhook.judge_at(HOUR) == ["online 2"]
+
+
+def test_a_request_has_no_more_events_than_allowed():
+    """What has no room is judged next, with the same result."""
+    webhook = Webhook(Rules(after_s=HOUR))
+    for device in range(250):
+        webhook.happen("offline", device, 0)
+    sizes = []
+    webhook.judge_at(1)
+    while not sizes or sizes[-1]:
+        before = len(webhook.sent)
+        webhook._judge_page(webhook.log[0].stored_at + HOUR)
+        sizes.append(len(webhook.sent) - before)
+    assert sizes == [MOST_EVENTS, MOST_EVENTS, 50, 0]
+
+
+@st.composite
+def histories(draw):
+    """Return what happens to some devices: alternately offline and online, with gaps."""
+    events = []
+    for device in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, 50))
+        kind = "offline"
+        for gap in draw(st.lists(st.integers(1, 200), max_size=8)):
+            other = draw(st.sampled_from([None] * 8 + ["moved", "deactivated"]))
+            events.append((at, device, other or kind))
+            if other is None:
+                kind = "online" if kind == "offline" else "offline"
+            elif other == "deactivated":
+                events.append((at + 1, device, "registered"))
+                kind = "offline"
+            at += gap + 2
+    return sorted(events)
+
+
+@settings(max_examples=60, deadline=None)
+@given(history=histories(), times=st.lists(st.integers(0, 2000)), page=st.integers(1, 7))
+def test_it_makes_no_difference_when_and_how_often_events_are_judged(history, times, page):
+    """Each device's events are sent in order, once, and the same ones as when judged at once."""
+    often, once = (Webhook(Rules(after_s=100), page=size) for size in (page, 1000))
+    for at, device, kind in history:
+        data = {"from_group_id": "bikes"} if kind == "moved" else {}
+        for webhook in (often, once):
+            webhook.happen(kind, device, at, **data)
+    for now in sorted(times):
+        often.judge_at(now)
+    by_device = []
+    for webhook in (often, once):
+        webhook.judge_at(10_000)
+        sent = defaultdict(list)
+        for event in webhook.sent:
+            sent[event.device_id].append((event.seq, shown(event)))
+        by_device.append(sent)
+        assert all(events == sorted(set(events)) for events in sent.values())
+        assert len(webhook.sent) + webhook.dropped == len(history)
+    assert by_device[0] == by_device[1]

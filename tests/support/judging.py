@@ -1,0 +1,93 @@
+"""A webhook and the log of events in memory, to judge them as the service does, page by page."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from api.events.log import Event, EventType
+from api.webhooks.judge import Logged, Page, Rules, Stored, Verdict, judge
+from api.webhooks.state import decode_device, encode_state
+
+START = 1_800_000_000
+
+
+@dataclass
+class Webhook:
+    """Keeps what the service stores, as JSON; all times are seconds after `START`."""
+
+    rules: Rules = field(default_factory=Rules)
+    log: list[Logged] = field(default_factory=list)
+    position: int = 0
+    states: dict[str, bytes] = field(default_factory=dict)
+    look_at: dict[str, float | None] = field(default_factory=dict)
+    sent: list[Event] = field(default_factory=list)
+    dropped: int = 0
+    elsewhere: set[str] = field(default_factory=set)
+    page: int = 1000
+    seqs: Counter[str] = field(default_factory=Counter)
+
+    def happen(
+        self,
+        kind: str,
+        device: int,
+        at: float,
+        *,
+        stored_at: float | None = None,
+        group="vans",
+        **data: Any,
+    ) -> None:
+        """Store an event of a device; it is in the log when it happens, or at `stored_at`."""
+        device_id = str(UUID(int=device))
+        self.seqs[device_id] += 1
+        position = len(self.log) + 1
+        event = Event(
+            str(position),
+            self.seqs[device_id],
+            _type(kind),
+            device_id,
+            group,
+            datetime.fromtimestamp(START + at, UTC),
+            **data,
+        )
+        stored = START + (at if stored_at is None else stored_at)
+        self.log.append(Logged(position, stored, event))
+
+    def judge_at(self, now: float) -> list[str]:
+        """Judge all that happened until a time; return what is sent, as `offline 1`."""
+        before = len(self.sent)
+        while not self._judge_page(START + now).is_end:
+            pass
+        return [shown(event) for event in self.sent[before:]]
+
+    def _judge_page(self, now: float) -> Verdict:
+        known = [one for one in self.log if one.stored_at <= now and one.position > self.position]
+        events = known[: self.page]
+        is_full = len(events) == self.page
+        until = events[-1].stored_at if is_full else now
+        end = events[-1].position if events else self.position
+        devices = {key: decode_device(state) for key, state in self.states.items()}
+        for key, state in devices.items():
+            state.look_at = self.look_at[key]
+        newest = {} if is_full else dict(self.seqs)
+        stored = Stored(devices, newest, self.elsewhere)
+        verdict = judge(self.rules, stored, Page(self.position, events, end, until))
+        for key, state in verdict.devices.items():
+            if state is None:
+                del self.states[key]
+            else:
+                self.states[key], self.look_at[key] = encode_state(state), state.look_at
+        self.position = verdict.position
+        self.sent += verdict.send
+        self.dropped += verdict.dropped
+        # The end of a page that is full is not yet that of the log.
+        return verdict._replace(is_end=verdict.is_end and not is_full)
+
+
+def shown(event: Event) -> str:
+    return f"{event.type.partition('.')[2]} {UUID(event.device_id).int}"
+
+
+def _type(kind: str) -> EventType:
+    return f"device.{kind}"  # type: ignore[return-value]

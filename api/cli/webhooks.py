@@ -67,6 +67,20 @@ def create(
             "2h or 7d, and device.online only for those of which that was sent; 30d at most.",
         ),
     ] = None,
+    quiet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOURS",
+            help="Send nothing in these hours of each day, as 22:00-06:00, and when they end what "
+            "has happened.",
+        ),
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ZONE", help="The time zone of --quiet, as Europe/Berlin; by default UTC."
+        ),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Make a webhook for events from now on; print its secret, alone on stdout, this once."""
@@ -85,15 +99,18 @@ def create(
     after_s = None if after is None else length_s(after, "--after")
     if after_s is not None and after_s > _LONGEST_AFTER_S:
         fail(f"--after {after!r}: 30d at most", code=2)
+    if quiet is not None:
+        timezone = timezone or "UTC"
+        _check_quiet(quiet, timezone)
+    elif timezone is not None:
+        fail("--timezone: it is that of --quiet, which is missing", code=2)
+    new = NewWebhook(url, group, types, after_s, quiet, timezone)
     allowed = settings.webhooks
     try:
         check_url(url, allow_http=allowed.allow_http, allow_private=allowed.allow_private)
     except ValueError as error:
         fail(f"--url: {error}", code=2)
-    webhook_id, secret = with_database(
-        settings,
-        lambda database: create_webhook(database, NewWebhook(url, group, types, after_s)),
-    )
+    webhook_id, secret = with_database(settings, lambda database: create_webhook(database, new))
     typer.echo(f"webhook {webhook_id}: its secret is on stdout, and not shown again", err=True)
     _print_secret(secret)
 
@@ -225,6 +242,15 @@ def deliveries(
             cell(one.error or ""),
         )
     print_table(table)
+
+
+def _check_quiet(quiet: str, timezone: str) -> None:
+    from api.webhooks.quiet import quiet_hours
+
+    try:
+        quiet_hours(quiet, timezone)
+    except ValueError as error:
+        fail(f"--quiet {quiet!r} --timezone {timezone!r}: {error}", code=2)
 
 
 def _change(

@@ -31,7 +31,8 @@ READ: Final = f"""
 SELECT w.url, w.secret,
        CASE WHEN w.previous_secret_until > now() THEN w.previous_secret END AS previous_secret,
        w.batch_id, w.batch_body, w.batch_events, w.attempts,
-       w.judged_to, w.group_id AS own_group_id, w.types, w.after_s, p.last, p.removed,
+       w.judged_to, w.group_id AS own_group_id, w.types, w.after_s, w.quiet, w.timezone,
+       p.last, p.removed,
        extract(epoch FROM now())::float8 AS now,
        e.*, extract(epoch FROM e.stored_at)::float8 AS stored_s
 FROM webhooks AS w CROSS JOIN event_position AS p LEFT JOIN LATERAL (
@@ -43,7 +44,7 @@ FROM webhooks AS w CROSS JOIN event_position AS p LEFT JOIN LATERAL (
 WHERE w.id = $1 AND w.leased_by = $2 AND w.paused_at IS NULL
 ORDER BY e.position
 """  # noqa: S608 - of constants
-_EVENT: Final = slice(15, 22)
+_EVENT: Final = slice(17, 24)
 """Which columns of that `event_of` reads."""
 _STATES: Final = f"""
 WITH due AS (

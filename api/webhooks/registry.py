@@ -10,8 +10,8 @@ from api.webhooks.signing import new_secret
 ROTATED_FOR_S: Final = 86_400
 """How long requests are signed with the old secret as well after a rotation, in seconds."""
 _CREATE: Final = """
-INSERT INTO webhooks (url, group_id, types, after_s, secret, judged_to)
-SELECT $1, $2, $3, $4, $5, last FROM event_position RETURNING id
+INSERT INTO webhooks (url, group_id, types, after_s, quiet, timezone, secret, judged_to)
+SELECT $1, $2, $3, $4, $5, $6, $7, last FROM event_position RETURNING id
 """
 _LIST: Final = """
 SELECT w.id, w.url, w.group_id, w.types, w.created_at, w.paused_at, w.attempts, w.retry_at,
@@ -22,7 +22,7 @@ SELECT w.id, w.url, w.group_id, w.types, w.created_at, w.paused_at, w.attempts, 
            AND (w.types IS NULL OR e.type = ANY (w.types)) LIMIT 100000
        ) AS waiting),
        (SELECT count(*) FROM webhook_devices AS d WHERE d.webhook_id = w.id AND d.state ? 'held'),
-       w.after_s
+       w.after_s, w.quiet, w.timezone, CASE WHEN w.quiet_until > now() THEN w.quiet_until END
 FROM webhooks AS w ORDER BY w.id
 """
 _SECRETS: Final = """
@@ -66,6 +66,10 @@ class Webhook(NamedTuple):
     held: int
     """Of how many devices an event is held back."""
     after_s: int | None
+    quiet: str | None
+    timezone: str | None
+    quiet_until: datetime | None
+    """When the quiet hours end in which it is."""
 
     @property
     def state(self) -> str:
@@ -98,6 +102,9 @@ class NewWebhook(NamedTuple):
     """Types of events; None for all."""
     after_s: int | None = None
     """How long a device must be offline before that is sent, in seconds."""
+    quiet: str | None = None
+    """When it is sent nothing, as `quiet_hours` reads it."""
+    timezone: str | None = None
 
 
 async def create_webhook(database: Database, new: NewWebhook) -> tuple[int, str]:

@@ -6,17 +6,28 @@ that has lost it changes nothing any more.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Final, NamedTuple
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
+
+import structlog
 
 from api.postgres.database import Database, Records
 from api.webhooks.intake import MATCHES, READ, LeaseLost, take_in
+from api.webhooks.quiet import quiet_hours
 from api.webhooks.sender import Outcome
+from tracker.instrumentation import LogThrottle
+
+if TYPE_CHECKING:
+    import asyncpg
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 _SKIPPED: Final = 1000
 """A webhook whose group is quiet moves on after so many events of others, so that the look for its
 own events stays short."""
 _KEEP_DELIVERIES_DAYS: Final = 30
+_LOG_EVERY_S: Final = 60.0
 _STEPS: Final = 20
 """After so many pages without an event to send, other webhooks have their turn."""
 _CLAIM: Final = f"""
@@ -24,6 +35,7 @@ WITH due AS (
     SELECT w.id FROM webhooks AS w, event_position AS p
     WHERE w.leased_until < now() AND w.paused_at IS NULL
           AND (w.attempts > 0) = $4 AND (w.retry_at IS NULL OR w.retry_at <= now())
+          AND (w.quiet_until IS NULL OR w.quiet_until <= now())
           AND (w.batch_id IS NOT NULL OR w.judged_to < p.removed
                OR p.last - w.judged_to > {_SKIPPED}
                OR EXISTS (SELECT FROM device_events AS e WHERE e.position > w.judged_to
@@ -75,6 +87,9 @@ UPDATE webhooks SET attempts = attempts + 1, retry_at = now() + make_interval(se
        last_error = $4, paused_at = CASE WHEN $5 THEN now() ELSE paused_at END
 WHERE id = $1 AND leased_by = $2 RETURNING id
 """
+_REST: Final = """
+UPDATE webhooks SET quiet_until = $3 WHERE id = $1 AND leased_by = $2 RETURNING id
+"""
 _AGE: Final = """
 SELECT extract(epoch FROM now() - batch_started_at)::float8 FROM webhooks
 WHERE id = $1 AND leased_by = $2
@@ -92,7 +107,8 @@ SELECT count(*) FILTER (WHERE paused_at IS NULL AND attempts = 0),
        count(*) FILTER (WHERE paused_at IS NULL AND attempts > 0),
        count(*) FILTER (WHERE paused_at IS NOT NULL),
        coalesce(max(extract(epoch FROM now() - batch_started_at))
-                FILTER (WHERE paused_at IS NULL AND attempts > 0), 0)::float8
+                FILTER (WHERE paused_at IS NULL AND attempts > 0
+                        AND (quiet_until IS NULL OR quiet_until <= now())), 0)::float8
 FROM webhooks
 """
 
@@ -145,6 +161,7 @@ class DeliveryStore:
         self._process = process
         self._lease_s = lease_s
         self._settle_s = settle_s
+        self._no_zone = LogThrottle(_LOG_EVERY_S)
         self.dropped = 0
         """How many events this process has judged and will not send."""
 
@@ -169,7 +186,7 @@ class DeliveryStore:
         await self._database.fetch(_RELEASE, self._process, list(webhook_ids))
 
     async def next_batch(self, webhook_id: int) -> Batch | Expired | None:
-        """Return what is to be sent next; the same batch until it has ended. None: nothing.
+        """Return what is to be sent next; the same batch until it has ended. None: nothing now.
 
         Raises:
             LeaseLost: this process must not deliver this webhook any more.
@@ -179,6 +196,9 @@ class DeliveryStore:
             if not rows:
                 raise LeaseLost
             first = rows[0]
+            if first["quiet"] and (end := self._quiet_until(webhook_id, first)):
+                await self._write(_REST, webhook_id, end)
+                return None
             if first["batch_id"]:
                 return Batch(
                     webhook_id,
@@ -238,6 +258,22 @@ class DeliveryStore:
     async def forget(self) -> None:
         """Remove some old deliveries."""
         await self._database.fetch(_FORGET)
+
+    def _quiet_until(self, webhook_id: int, row: "asyncpg.Record") -> datetime | None:
+        """Return when the quiet hours end that a webhook is in; None if it is in none."""
+        try:
+            hours = quiet_hours(row["quiet"], row["timezone"])
+        except ValueError as error:  # an alarm at night is better than none
+            if times := self._no_zone.due():
+                log.error(  # noqa: TRY400 - the message says it all
+                    "webhooks.quiet_hours_unknown",
+                    webhook=webhook_id,
+                    timezone=row["timezone"],
+                    error=str(error),
+                    times=times,
+                )
+            return None
+        return hours.end_at(datetime.fromtimestamp(row["now"], UTC))
 
     async def _write(self, statement: str, webhook_id: int, *values: object) -> Records:
         rows = await self._database.fetch(statement, webhook_id, self._process, *values)

@@ -179,7 +179,7 @@ async def create_app(
             [
                 *_device_routes(database, pending, access, settings, limits),
                 *LocationHandlers(uploads or batch_commit, database, access, limits).routes(),
-                *GroupHandlers(database, access, limits, presence_rule(settings.presence)).routes(),
+                *GroupHandlers(database, access, limits, presence_rule(settings)).routes(),
                 *GatewayHandlers(touch, clock.now_or_host, batch_commit, access).routes(),
             ]
         )
@@ -225,7 +225,7 @@ def _device_routes(
 ) -> list[web.RouteDef]:
     ahead_s = settings.ingest.max_capture_ahead_s
     release_after_s = settings.limits.release_device_id_after_s
-    rule = presence_rule(settings.presence)
+    rule = presence_rule(settings)
     devices = Devices(
         database, pending, release_after_s=release_after_s, ahead_s=ahead_s, rule=rule
     )

@@ -5,6 +5,7 @@ from aiohttp import web
 from api.access.authentication import Access
 from api.config import Settings
 from api.events.feed import EventFeed
+from api.fleet.presence import presence_rule
 from api.handlers.events import EventHandlers
 from api.handlers.live import LiveHandlers
 from api.handlers.page import PageHandlers
@@ -30,6 +31,7 @@ def add_live(
     most = min(settings.live.max_streams, max(1, settings.server.max_connections // 2))
     hub = Hub(
         *(queries, stats),
+        rule=presence_rule(settings),
         max_streams=most,
         streams_per_key=settings.limits.streams_per_key,
         siblings=siblings,
@@ -41,10 +43,7 @@ def add_live(
     app.on_shutdown.append(stop)  # before the server waits for open requests
     app.on_cleanup.append(stop)  # for applications that run without a server
     touch_again = _touch_nothing if recorder is None else recorder.record
-    resolution_s = settings.tracker.device_resolution_s
-    app.add_routes(
-        LiveHandlers(hub, access, settings.live, touch_again, resolution_s=resolution_s).routes()
-    )
+    app.add_routes(LiveHandlers(hub, access, touch_again).routes())
     app.add_routes(PageHandlers().routes())
     return hub
 

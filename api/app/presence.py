@@ -45,7 +45,7 @@ async def start_presence(
     )
     stack.callback(feed.stop)
     await stack.enter_async_context(background(feed.run(), "events"))
-    counts = DeviceCounts(database, presence_rule(settings.presence))
+    counts = DeviceCounts(database, presence_rule(settings))
     await stack.enter_async_context(background(counts.run(), "device-counts"))
     if settings.presence.enabled:
         await stack.enter_async_context(background(watcher.run(), "presence"))

@@ -96,7 +96,7 @@ async def _read(
     listings = Listings(
         *(database, Pending(no_touches)),
         ahead_s=settings.ingest.max_capture_ahead_s,
-        rule=presence_rule(settings.presence),
+        rule=presence_rule(settings),
     )
     after = None
     found: list[DeviceAnswer] = []

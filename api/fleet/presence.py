@@ -7,7 +7,7 @@ what has changed since the last flush, follows from when it was last seen.
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
-from api.config import PresenceSettings
+from api.config import Settings
 
 Presence: TypeAlias = Literal["online", "idle", "offline", "never"]
 PRESENCES: Final[tuple[Presence, ...]] = get_args(Presence)
@@ -61,11 +61,36 @@ class PresenceRule:
             return "idle", seen + self.idle_after_s
         return "online", since if is_online and since is not None else seen
 
+    def changes_at(
+        self, seen: int, presence: Presence, *, is_online: bool | None, offline_after_s: int | None
+    ) -> int | None:
+        """Return the second at which time alone changes what a device is; None if it does not.
 
-def presence_rule(settings: PresenceSettings) -> PresenceRule:
-    """Return the rule that settings describe."""
+        Args:
+            seen: when it was last seen, in epoch seconds.
+            presence: what it is now.
+            is_online: as stored; None if it is not known.
+            offline_after_s: the device's own or its group's time; None for the default.
+        """
+        if presence not in ("online", "idle"):
+            return None
+        idle_at = seen + self.idle_after_s + 1 if presence == "online" else None
+        if self.is_watched and is_online:
+            return idle_at  # that it is offline is stored when it is found
+        offline_at = seen + max(offline_after_s or self.offline_after_s, self.idle_after_s)
+        return offline_at if idle_at is None else min(idle_at, offline_at)
+
+
+def presence_rule(settings: Settings) -> PresenceRule:
+    """Return the rule that settings describe.
+
+    A touch may have been rounded down, so a device is idle later by as much.
+    """
+    presence = settings.presence
     return PresenceRule(
-        settings.idle_after_s, settings.offline_after_s, is_watched=settings.enabled
+        presence.idle_after_s + settings.tracker.device_resolution_s - 1,
+        presence.offline_after_s,
+        is_watched=presence.enabled,
     )
 
 

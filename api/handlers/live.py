@@ -9,7 +9,6 @@ import msgspec
 from aiohttp import web
 
 from api.access.authentication import PRINCIPAL, Access
-from api.config import LiveSettings
 from api.fleet.devices import GroupId
 from api.handlers.openapi import Operation
 from api.handlers.queries import read_query
@@ -39,26 +38,13 @@ class LiveHandlers:
     Args:
         hub: has the snapshots of all watched groups.
         access: knows whether an API key is still valid.
-        settings: when a device is online, and when it is silent.
         touch: records the touches of a request again, while its stream lasts.
-        resolution_s: seconds to which touches are rounded down; a device counts as online for so
-            much longer.
     """
 
-    def __init__(
-        self,
-        hub: Hub,
-        access: Access,
-        settings: LiveSettings,
-        touch: Callable[[web.Request], None],
-        *,
-        resolution_s: int,
-    ) -> None:
+    def __init__(self, hub: Hub, access: Access, touch: Callable[[web.Request], None]) -> None:
         self._touch = touch
         self._hub = hub
         self._access = access
-        self._online_within_s = settings.online_within_s + resolution_s - 1
-        self._silent_after_s = settings.silent_after_s + resolution_s - 1
         self._version = version("activity-tracker")
 
     def routes(self) -> list[web.RouteDef]:
@@ -70,6 +56,7 @@ class LiveHandlers:
         """Watch a group: server-sent events, without end."""
         group_id = read_query(request, Watched).group_id
         principal = request[PRINCIPAL]
+        rule = self._hub.rule
         reached = group_id if principal.group_id in (None, group_id) else None
         try:
             self._hub.find_room(principal.key_id)
@@ -82,8 +69,9 @@ class LiveHandlers:
             return Hello(
                 group_id=group_id,
                 now=now,
-                online_within_s=self._online_within_s,
-                silent_after_s=self._silent_after_s,
+                online_within_s=rule.idle_after_s,
+                silent_after_s=rule.offline_after_s,
+                presence_enabled=rule.is_watched,
                 devices=devices,
                 of=of,
                 version=self._version,

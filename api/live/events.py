@@ -26,8 +26,9 @@ class Hello(msgspec.Struct, frozen=True):
     Args:
         group_id: as in the request.
         now: the database's time in epoch seconds.
-        online_within_s: a device is online if it was seen at most so long ago.
-        silent_after_s: it is silent if it was seen longer ago than this, or never.
+        online_within_s: what `idle_after_s` is; deprecated, as devices carry their presence.
+        silent_after_s: what `offline_after_s` is by default; deprecated likewise.
+        presence_enabled: whether the service stores when devices fall silent.
         devices: how many follow in `devices` events.
         of: how many active devices the group has; the snapshot holds the first 10,000 by name.
         version: of the service.
@@ -38,6 +39,7 @@ class Hello(msgspec.Struct, frozen=True):
     now: float
     online_within_s: float
     silent_after_s: float
+    presence_enabled: bool
     devices: int
     of: int
     version: str

@@ -11,14 +11,15 @@ one that lags further than that starts over with a new snapshot.
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 import structlog
 
+from api.fleet.presence import PresenceRule
 from api.live.queries import GroupQueries
 from api.live.snapshot import MAX_DEVICES, GroupSnapshot
+from api.live.ticks import Snapshot, Tick
 from api.live.tracker_stats import TrackerStats
 from api.siblings import LiveNews, LiveNewsSource
 from tracker import StoreError
@@ -39,42 +40,6 @@ _LOG_EVERY_S: Final = 60.0
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All devices of a group, encoded as events, as of one tick.
-
-    Args:
-        number: of the tick.
-        devices: how many are in the snapshot.
-        of: how many active devices the group has.
-        chunks: the events.
-        size_bytes: total length of the events.
-    """
-
-    number: int
-    devices: int
-    of: int
-    chunks: list[bytes]
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """The events of one tick.
-
-    Args:
-        group: what changed in the group; for all subscribers.
-        service: the tracker's statistics; for subscribers whose API key may read all groups.
-    """
-
-    group: bytes
-    service: bytes
-
-    def __len__(self) -> int:
-        """Return the size in bytes."""
-        return len(self.group) + len(self.service)
-
-
 class Group:
     """The live state of one group while it has subscribers.
 
@@ -82,6 +47,7 @@ class Group:
         group_id: the group; None is an empty group.
         queries: reads the database.
         stats: reads the tracker.
+        rule: when a device is online.
         siblings: tells what other workers know of these devices; None if there are none.
     """
 
@@ -90,6 +56,7 @@ class Group:
         group_id: str | None,
         queries: GroupQueries,
         stats: TrackerStats,
+        rule: PresenceRule,
         siblings: LiveNewsSource | None = None,
     ) -> None:
         self.subscribers = 0
@@ -105,7 +72,7 @@ class Group:
         self._siblings = siblings
         self._news = LiveNews()
         self._clock = queries.clock
-        self._devices = GroupSnapshot()
+        self._devices = GroupSnapshot(rule)
         self._members: int | None = None
         self._refreshes = 0
         self._ticks: deque[Tick] = deque()
@@ -149,7 +116,8 @@ class Group:
         while self._devices.to_locate:
             await self._refresh_positions()
         await self._overlay()
-        for _ in self._devices.changes(0.0):  # there are no subscribers yet: discard
+        await self._judge()
+        for _ in self._devices.changes(self._clock.now()):  # no subscribers yet: discard
             await asyncio.sleep(0)
 
     async def _tick_while_subscribed(self) -> None:
@@ -163,6 +131,7 @@ class Group:
     async def _tick(self) -> None:
         await self._overlay()
         await asyncio.sleep(0)
+        await self._judge()
         chunks = []
         for chunk in self._devices.changes(round(self._clock.now(), 3), stale=self._stale):
             chunks.append(chunk)
@@ -192,6 +161,11 @@ class Group:
             self._refresh_now.set()
         self._earlier, self._drains = view, drains
 
+    async def _judge(self) -> None:
+        """Judge all devices that may have changed, some at a time."""
+        for _ in self._devices.judge(self._clock.now()):
+            await asyncio.sleep(0)
+
     async def _refresh_forever(self) -> None:
         while True:
             try:
@@ -215,7 +189,7 @@ class Group:
         if summary.members != self._members:
             await self._read_members()
             return
-        self._devices.saw(summary.seen)
+        self._devices.saw(summary.seen, summary.stored)
         self._refreshes += 1
         if self._refreshes % _REFRESHES_PER_COUNT == 0:
             await self._count_members()
@@ -226,7 +200,10 @@ class Group:
         page = await self._queries.page(self._group_id)
         while page:
             del page[MAX_DEVICES - len(order) :]
-            order += [self._devices.put(*row) for *row, _ in page]
+            order += [
+                self._devices.put(*known, stored=(stored, after_s))
+                for *known, stored, after_s, _ in page
+            ]
             members += sum(row[-1] for row in page)
             if len(order) == MAX_DEVICES:
                 break
@@ -259,9 +236,10 @@ class Group:
         """Return all devices as of a tick whose successor is still kept."""
         async with self._encoding:
             if self._encoded is None or not self._is_fresh(self._encoded):
+                await self._judge()
                 number, chunks = self.number, []
                 devices, of = len(self._devices), self._devices.of
-                for chunk in self._devices.chunks():
+                for chunk in self._devices.chunks(self._clock.now()):
                     chunks.append(chunk)
                     await asyncio.sleep(0)
                 self._encoded = Snapshot(number, devices, of, chunks, sum(map(len, chunks)))

@@ -10,6 +10,7 @@ import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from api.fleet.presence import PresenceRule
 from api.live.group import Group
 from api.live.queries import GroupQueries
 from api.live.tracker_stats import TrackerStats
@@ -57,6 +58,7 @@ class Hub(Collector):
     Args:
         queries: reads the database.
         stats: reads the tracker.
+        rule: when a device is online.
         max_streams: limit of open streams.
         streams_per_key: limit of open streams of one API key; half of `max_streams` at most.
         siblings: the other workers, which know of touches, too.
@@ -67,11 +69,13 @@ class Hub(Collector):
         queries: GroupQueries,
         stats: TrackerStats,
         *,
+        rule: PresenceRule,
         max_streams: int,
         streams_per_key: int,
         siblings: Siblings | None = None,
     ) -> None:
         self.clock = queries.clock
+        self.rule = rule
         self.streams: set[Subscriber] = set()
         self.sent_bytes = 0
         self.stopping = False
@@ -124,7 +128,7 @@ class Hub(Collector):
         if group is None or group.closed:
             self._evict_idle()
             group = self._groups[group_id] = Group(
-                *(group_id, self._queries, self._stats), self._siblings.live_news()
+                *(group_id, self._queries, self._stats, self.rule), self._siblings.live_news()
             )
             self._tasks[group] = asyncio.create_task(
                 self._run(group_id, group), name=f"live-{group_id}", context=Context()

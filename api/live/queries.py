@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from api.fleet.newest import newest_of
+from api.live.judged import STORED
 from api.live.snapshot import MAX_DEVICES, Position
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, Records
@@ -20,19 +21,27 @@ _SEEN: Final = """
     CASE WHEN isfinite(last_seen_at)
     THEN floor(extract(epoch FROM least(last_seen_at, now())))::bigint ELSE 0 END
 """
-_MEMBER: Final = "hashtextextended(concat_ws(E'\\n', device_id, platform, display_name), 0)"
+_OFFLINE_AFTER: Final = """
+    coalesce(offline_after_s, (SELECT s.offline_after_s FROM group_settings AS s
+                               WHERE s.group_id = $1))
+"""
+_MEMBER: Final = f"""
+    hashtextextended(
+        concat_ws(E'\\n', device_id, {_OFFLINE_AFTER}, platform, display_name), 0)
+"""
 _SUMMARY: Final = f"""
 SELECT coalesce(sum(member), 0)::text, coalesce(array_agg(seen), '{{}}'),
-       extract(epoch FROM now())::float8
+       coalesce(array_agg(stored), '{{}}'), extract(epoch FROM now())::float8
 FROM (
-    SELECT {_MEMBER} AS member, {_SEEN} AS seen FROM devices
+    SELECT {_MEMBER} AS member, {_SEEN} AS seen, {STORED} AS stored FROM devices
     WHERE group_id = $1 AND is_active ORDER BY display_name, device_id LIMIT {MAX_DEVICES}
 ) AS shown
 """
 """The checksum of the members: their rows are read again only if it changes. `last_seen_at` has no
 index, since it changes all the time, so there is no cheaper way to find changes."""
 _PAGE: Final = f"""
-SELECT device_id::text, display_name, platform, {_SEEN}, {_MEMBER} FROM devices
+SELECT device_id::text, display_name, platform, {_SEEN}, {STORED}, {_OFFLINE_AFTER}, {_MEMBER}
+FROM devices
 WHERE group_id = $1 AND is_active AND (display_name, device_id) > ($2, $3)
 ORDER BY display_name, device_id LIMIT {_PAGE_DEVICES}
 """
@@ -54,12 +63,14 @@ class Summary:
 
     Args:
         members: checksum, the sum of the last column of `page`. It changes only if the devices of
-            the group, their names or platforms do.
+            the group, their names, platforms or times until they are offline do.
         seen: when each device was last seen, in epoch seconds, ordered by name; 0 is never.
+        stored: what each row says of presence, in the same order; see `STORED`.
     """
 
     members: int
     seen: list[int]
+    stored: list[int]
 
 
 class GroupQueries:
@@ -95,11 +106,11 @@ class GroupQueries:
         async with self._lock:
             asked_at = self.clock.monotonic()
             (row,) = await self._database.fetch(_SUMMARY, group_id)
-        self.clock.set(row[2], asked_at=asked_at)
-        return Summary(int(row[0]), row[1])
+        self.clock.set(row[3], asked_at=asked_at)
+        return Summary(int(row[0]), row[1], row[2])
 
     async def page(self, group_id: str | None, after: tuple[str, str] = ("", _NIL)) -> Records:
-        """Return one page of devices: id, name, platform, last seen in epoch seconds, checksum.
+        """Return one page of devices: what `GroupSnapshot.put` takes, and the checksum.
 
         Args:
             group_id: the group.

@@ -11,7 +11,9 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from api.fleet.presence import Presence, PresenceRule
 from api.live.events import event
+from api.live.judged import Judged, JudgedPresence
 from tracker import View
 
 MAX_DEVICES: Final = 10_000
@@ -25,20 +27,26 @@ epoch milliseconds."""
 
 
 class DeviceState(msgspec.Struct):
-    """A device as it is sent; `n` identifies it in later events, `seen` is in epoch seconds."""
+    """A device as it is sent; `n` identifies it in later events, times are in epoch seconds."""
 
     n: int
     device_id: str
     display_name: str
     platform: str
     seen: int | None = None
+    presence: Presence = "never"
+    presence_since: int | None = None
     location: Position | None = None
 
 
 class GroupSnapshot:
-    """The devices of a group by number, and what has changed since the last call of `changes()`."""
+    """The devices of a group by number, and what has changed since the last call of `changes()`.
 
-    def __init__(self) -> None:
+    Args:
+        rule: when a device is online.
+    """
+
+    def __init__(self, rule: PresenceRule) -> None:
         self.of = 0
         """How many active devices the group has; the snapshot holds the first MAX_DEVICES."""
         self._sent_of = 0
@@ -46,6 +54,7 @@ class GroupSnapshot:
         self._states: list[DeviceState] = []
         self._ids: list[str] = []  # by number; empty for a device that left, so that lookups miss
         self._seen: list[int] = []  # by number; 0 for never
+        self._presence = JudgedPresence(rule)
         self._order: list[int] = []
         self._device_ids: list[str] | None = None  # made when it is needed
         self._advanced: set[int] = set()
@@ -64,7 +73,15 @@ class GroupSnapshot:
         """Whether so many numbers are used up that a new snapshot should be loaded."""
         return len(self._numbers) > _MAX_NUMBERS
 
-    def put(self, device_id: str, display_name: str, platform: str, seen: int) -> int:
+    def put(
+        self,
+        device_id: str,
+        display_name: str,
+        platform: str,
+        seen: int,
+        *,
+        stored: tuple[int, int | None] = (0, None),
+    ) -> int:
         """Add or update a device, and return its number.
 
         Args:
@@ -72,6 +89,8 @@ class GroupSnapshot:
             display_name: its name.
             platform: its operating system.
             seen: when it was last seen, in epoch seconds; 0 is never.
+            stored: what its row says of presence, see `STORED`, and its own or its group's time
+                until it is offline; None for the default.
         """
         n = self._numbers.get(device_id)
         if n is None:
@@ -79,12 +98,14 @@ class GroupSnapshot:
             self._states.append(DeviceState(n, device_id, display_name, platform))
             self._ids.append("")
             self._seen.append(0)
+            self._presence.add()
         shown = self._states[n]
         if not self._ids[n] or (shown.display_name, shown.platform) != (display_name, platform):
             self._ids[n] = device_id
             shown.display_name, shown.platform = display_name, platform
             self._altered.add(n)
             self.to_locate[n] = None
+        self._presence.store(n, *stored)
         if seen > self._seen[n]:
             self._advance(n, seen)
         return n
@@ -106,12 +127,14 @@ class GroupSnapshot:
         self._order = list(order)
         self._device_ids = None
 
-    def saw(self, seconds: Sequence[int]) -> None:
-        """Update when all devices were last seen.
+    def saw(self, seconds: Sequence[int], stored: Sequence[int]) -> None:
+        """Update when all devices were last seen, and what is stored of their presence.
 
         Args:
             seconds: since the epoch, 0 for never, in the order that was given to `keep`.
+            stored: see `STORED`; in the same order.
         """
+        self._presence.store_all(self._order, stored)
         known = map(self._seen.__getitem__, self._order)
         for i in list(compress(count(), map(gt, seconds, known))):
             self._advance(self._order[i], seconds[i])
@@ -150,6 +173,7 @@ class GroupSnapshot:
 
     def _advance(self, n: int, second: int) -> None:
         self._seen[n] = second
+        self._presence.saw(n)
         self._advanced.add(n)
         self.to_locate[n] = None
 
@@ -189,8 +213,22 @@ class GroupSnapshot:
         self._states[n].location = position
         self._moved.add(n)
 
-    def chunks(self) -> Iterator[bytes]:
-        """Yield all devices as events; encoding a chunk takes well under a millisecond."""
+    def judge(self, now: float) -> Iterator[None]:
+        """Judge devices whose presence may have changed, and yield now and then.
+
+        Args:
+            now: the database's time in epoch seconds.
+        """
+        return self._presence.judge(self._seen, int(now))
+
+    def chunks(self, now: float) -> Iterator[bytes]:
+        """Yield all devices as events; encoding a chunk takes well under a millisecond.
+
+        Args:
+            now: the database's time in epoch seconds.
+        """
+        for _ in self.judge(now):
+            pass
         return self._chunks(list(self._order))
 
     def changes(self, now: float, *, stale: bool = False) -> Iterator[bytes]:
@@ -200,6 +238,9 @@ class GroupSnapshot:
             now: the database's time in epoch seconds.
             stale: whether the database is unavailable.
         """
+        for _ in self.judge(now):
+            pass
+        judged = self._presence.take_changed()
         altered, advanced, moved = self._altered, self._advanced, self._moved
         self._altered, self._advanced, self._moved = set(), set(), set()
         yield from self._chunks([n for n in altered if self._ids[n]])
@@ -210,6 +251,8 @@ class GroupSnapshot:
             tick["of"] = self._sent_of = self.of
         if advanced:
             tick["seen"] = _by_second(advanced - altered, self._seen)
+        if changed := [n for n in judged - altered if self._ids[n]]:
+            tick["presence"] = _by_presence(changed, self._presence.judged)
         if moved:
             shown = self._states
             tick["moved"] = [(n, *(shown[n].location or ())) for n in moved - altered]
@@ -222,6 +265,7 @@ class GroupSnapshot:
             chunk = [self._states[n] for n in numbers[start : start + CHUNK_DEVICES]]
             for shown in chunk:
                 shown.seen = self._seen[shown.n] or None
+                shown.presence, shown.presence_since = self._presence.judged[shown.n]
             yield event("devices", {"devices": chunk})
 
 
@@ -234,3 +278,12 @@ def _by_second(numbers: Iterable[int], seen: Sequence[int]) -> list[tuple[int, l
         else:
             found[second] = [n]
     return list(found.items())
+
+
+def _by_presence(
+    numbers: Iterable[int], judged: Sequence[Judged]
+) -> list[tuple[Presence, int | None, list[int]]]:
+    found: dict[Judged, list[int]] = {}
+    for n in numbers:
+        found.setdefault(judged[n], []).append(n)
+    return [(*one, some) for one, some in found.items()]

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from api.fleet.presence import PresenceRule
 from api.live import snapshot as snapshot_module
 from api.live.snapshot import GroupSnapshot
 
@@ -24,7 +25,7 @@ def told(events: Iterable[bytes]) -> dict[str, list]:
 @pytest.fixture
 def snapshot() -> GroupSnapshot:
     """A snapshot of one, which all subscribers know."""
-    snapshot = GroupSnapshot()
+    snapshot = GroupSnapshot(PresenceRule())
     snapshot.keep([snapshot.put("a", "Ann", "p", 1)])
     assert told(snapshot.changes(NOW))["devices"] == ["a"]
     return snapshot
@@ -34,7 +35,7 @@ def test_who_is_told_of_before_the_reading_ends_is_told_again(snapshot):
     """A newcomer's snapshot, drawn meanwhile, has not got it."""
     number = snapshot.put("b", "Bob", "p", 1)
     assert told(snapshot.changes(NOW))["devices"] == ["b"]
-    assert told(snapshot.chunks())["devices"] == ["a"]
+    assert told(snapshot.chunks(NOW))["devices"] == ["a"]
     snapshot.keep([0, number])
     assert told(snapshot.changes(NOW))["devices"] == ["b"]
     assert told(snapshot.changes(NOW))["devices"] == []
@@ -51,7 +52,7 @@ def test_who_left_before_the_reading_ended_is_gone(snapshot):
 
 def test_all_devices_are_looked_for_in_the_end():
     """A few at a time, all of them, again and again; who left is not."""
-    snapshot = GroupSnapshot()
+    snapshot = GroupSnapshot(PresenceRule())
     snapshot.keep([snapshot.put(str(n), str(n), "p", 1) for n in range(5)])
     snapshot.next_to_locate(5)
     rounds = []
@@ -67,7 +68,7 @@ def test_all_devices_are_looked_for_in_the_end():
 def test_a_fleet_through_which_too_many_have_passed_is_worn_out(monkeypatch):
     """Their numbers are never given to others, so it had better be made anew."""
     monkeypatch.setattr(snapshot_module, "_MAX_NUMBERS", 3)
-    snapshot = GroupSnapshot()
+    snapshot = GroupSnapshot(PresenceRule())
     for number in range(4):
         assert not snapshot.is_exhausted
         snapshot.keep([snapshot.put(str(number), "N", "p", 1)])

@@ -13,6 +13,7 @@ from tests.support.presence import (
     until_event,
 )
 from tests.support.service import running
+from tests.support.stored_presence import any_presence
 
 
 @pytest.fixture
@@ -80,28 +81,7 @@ async def test_touches_of_devices_that_stay_online_are_hot(service, db):
 async def test_groups_and_listings_judge_alike(dsn, db):
     """One counts in SQL, the other device by device: the same, for whatever may be stored."""
     await db.execute(LISTENED)
-    await db.execute(
-        "INSERT INTO group_settings (group_id, offline_after_s) "
-        "VALUES ('short', 60), ('long', 7200)"
-    )
-    await db.execute(
-        "INSERT INTO devices (device_id, display_name, group_id, platform, offline_after_s) "
-        "SELECT gen_random_uuid(), 'Phone', "
-        "(ARRAY['short', 'long', 'none'])[1 + n % 3], 'android', "
-        "(ARRAY[NULL, 40, 3000])[1 + n % 7 % 3] "
-        "FROM generate_series(1, 600) AS n"
-    )
-    await db.execute("ALTER TABLE devices DISABLE TRIGGER presence_changes")
-    await db.execute(
-        "UPDATE devices SET last_seen_at = CASE WHEN random() < 0.1 THEN NULL ELSE "
-        "date_trunc('second', now()) - make_interval(secs => "
-        "  (ARRAY[5, 45, 90, 200, 1000, 5000, 9000])[1 + floor(random() * 7)::int]) END, "
-        "is_online = (ARRAY[true, false, NULL])[1 + floor(random() * 3)::int]"
-    )
-    await db.execute(
-        "UPDATE devices SET presence_since = last_seen_at + make_interval(secs => "
-        "  (ARRAY[-100, 0, 20])[1 + floor(random() * 3)::int])"
-    )
+    await any_presence(db)
     async with db.transaction():
         await db.execute("SELECT FROM devices FOR UPDATE")  # the watcher changes none meanwhile
         for enabled in (True, False):

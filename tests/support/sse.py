@@ -49,7 +49,7 @@ class Live:
         assert data.startswith("data: ")
         return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
 
-    async def take(self) -> str:  # noqa: C901 - one case for each kind of event
+    async def take(self) -> str:  # noqa: C901, PLR0912 - one case for each kind of event
         """Take the next event in, and return its name."""
         name, data = await self.event()
         match name:
@@ -70,6 +70,9 @@ class Live:
                 for second, numbers in data.get("seen", []):
                     for n in numbers:
                         self.devices[n]["seen"] = second
+                for presence, since, numbers in data.get("presence", []):
+                    for n in numbers:
+                        self.devices[n] |= {"presence": presence, "presence_since": since}
                 for n, *location in data.get("moved", []):
                     self.devices[n]["location"] = location
                 for n in data.get("gone", []):

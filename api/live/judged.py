@@ -1,0 +1,125 @@
+"""The presence of a snapshot's devices, judged again only when it may have changed.
+
+Devices are judged by `PresenceRule`, as in listings. To judge all of a large group every second
+would take longer than everything else that a tick does. So a device is judged when its row says
+something new, when it is seen while it is not online, and at the second at which the rule says that
+time alone changes it.
+"""
+
+from collections.abc import Iterator, Sequence
+from heapq import heappop, heappush
+from itertools import islice
+from typing import Final, TypeAlias
+
+from api.fleet.presence import Presence, PresenceRule
+
+STORED: Final = """
+    CASE WHEN is_online IS NULL THEN 0 ELSE
+        4 * coalesce(CASE WHEN isfinite(presence_since)
+                     THEN extract(epoch FROM presence_since)::bigint END, 0)
+        + CASE WHEN is_online THEN 1 ELSE 2 END
+    END
+"""
+"""SQL: what a row says of presence as one number, so that ten thousand are one array."""
+_AT_ONCE: Final = 1000
+"""How many devices are judged at once; each takes about a microsecond."""
+_IS_ONLINE: Final = (None, True, False)
+
+Judged: TypeAlias = tuple[Presence, int | None]
+"""What a device is, and since when in epoch seconds."""
+
+
+class JudgedPresence:
+    """What each device is, by its number.
+
+    Args:
+        rule: judges a device.
+    """
+
+    def __init__(self, rule: PresenceRule) -> None:
+        self._rule = rule
+        self.judged: list[Judged] = []
+        """By number."""
+        self._changed: set[int] = set()
+        self._stored: list[int] = []
+        self._offline_after_s: list[int | None] = []
+        self._is_steady: list[bool] = []  # it stays what it is when it is seen
+        self._due_at: list[int] = []  # the second of its timer; 0 for none
+        self._timers: list[tuple[int, int]] = []  # a heap
+        self._to_judge: set[int] = set()
+
+    def add(self) -> None:
+        """Add a device, with the next number."""
+        self.judged.append(("never", None))
+        self._stored.append(0)
+        self._offline_after_s.append(None)
+        self._is_steady.append(False)
+        self._due_at.append(0)
+
+    def store(self, n: int, stored: int, offline_after_s: int | None) -> None:
+        """Take what the row of a device says.
+
+        Args:
+            n: its number.
+            stored: `STORED` of the row.
+            offline_after_s: the device's own or its group's time; None for the default.
+        """
+        self._stored[n] = stored
+        self._offline_after_s[n] = offline_after_s
+        self._to_judge.add(n)
+
+    def store_all(self, order: Sequence[int], stored: Sequence[int]) -> None:
+        """Take what all rows say; the times until devices are offline are the same as before.
+
+        Args:
+            order: the numbers of the devices.
+            stored: `STORED` of each.
+        """
+        for n, one in zip(order, stored, strict=False):
+            if self._stored[n] != one:
+                self._stored[n] = one
+                self._to_judge.add(n)
+
+    def saw(self, n: int) -> None:
+        """Note that a device was seen later than before."""
+        if not self._is_steady[n]:
+            self._to_judge.add(n)
+
+    def judge(self, seen: Sequence[int], now: int) -> Iterator[None]:
+        """Judge the devices that may have changed, and yield now and then.
+
+        Args:
+            seen: when each device was last seen, by number, in epoch seconds; 0 for never.
+            now: the database's time in epoch seconds.
+        """
+        while self._timers and self._timers[0][0] <= now:
+            second, n = heappop(self._timers)
+            if self._due_at[n] == second:
+                self._due_at[n] = 0
+                self._to_judge.add(n)
+        while some := list(islice(self._to_judge, _AT_ONCE)):
+            self._to_judge.difference_update(some)
+            for n in some:
+                self._judge(n, seen[n], now)
+            yield
+
+    def _judge(self, n: int, seen: int, now: int) -> None:
+        since, kind = divmod(self._stored[n], 4)
+        is_online, after_s = _IS_ONLINE[kind], self._offline_after_s[n]
+        judged = self._rule.judge(
+            seen, now, is_online=is_online, since=since or None, offline_after_s=after_s
+        )
+        if judged != self.judged[n]:
+            self.judged[n] = judged
+            self._changed.add(n)
+        is_stored = self._rule.is_watched and is_online is True and since > 0
+        self._is_steady[n] = is_stored and judged[0] == "online"
+        at = self._rule.changes_at(seen, judged[0], is_online=is_online, offline_after_s=after_s)
+        if at is not None and not 0 < self._due_at[n] <= at:
+            self._due_at[n] = at
+            heappush(self._timers, (at, n))
+
+    def take_changed(self) -> set[int]:
+        """Return the numbers of the devices that changed since the last call."""
+        changed, self._changed = self._changed, set()
+        return changed

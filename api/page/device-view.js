@@ -35,7 +35,7 @@ export function deviceView(snapshot, route, track) {
   return html`<main class="device">${back}
     <div class="title">
       <h1 tabindex="-1"><bdi>${device.name}</bdi></h1>
-      ${stateMark(snapshot.stateOf(device))}
+      ${stateMark(device)}
     </div>
     <dl class="facts panel">
       ${fact("Last activity", html`${ageMark(snapshot, device)}${device.seen === null ? "" : " ago"}`)}

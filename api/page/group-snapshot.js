@@ -2,7 +2,7 @@
 
 import { nameOf, searchable } from "./formatting.js";
 
-export const STATES = ["online", "idle", "silent"];
+export const STATES = ["online", "idle", "offline", "never"];
 
 const collator = new Intl.Collator(undefined, { numeric: true });
 
@@ -21,8 +21,7 @@ export class GroupSnapshot {
     this.of = hello.of;
     this.now = hello.now;
     this.stale = false; // true while the service cannot reach its database
-    this.onlineWithinS = hello.online_within_s;
-    this.silentAfterS = hello.silent_after_s;
+    this.presenceEnabled = hello.presence_enabled; // whether offline is stored when it is found
   }
 
   get size() {
@@ -40,9 +39,10 @@ export class GroupSnapshot {
 
   /** Add the devices of a `devices` event, which are new or have changed. */
   add(devices) {
-    for (const { n, device_id: id, display_name, platform, seen, location } of devices) {
+    for (const { n, device_id: id, display_name, platform, seen, location, ...one } of devices) {
       const name = nameOf(display_name);
-      const device = { n, id, name, platform, seen, location, rank: 0 };
+      const { presence, presence_since: since } = one;
+      const device = { n, id, name, platform, seen, location, presence, since, rank: 0 };
       device.searched = searchable(name);
       this.#byNumber.set(n, device);
       this.#byId.set(id, device);
@@ -54,7 +54,7 @@ export class GroupSnapshot {
    * Apply the changes of a `tick` event.
    * @returns {number} how many devices were active.
    */
-  tick({ now, of = this.of, stale = false, seen = [], moved = [], gone = [] }) {
+  tick({ now, of = this.of, stale = false, seen = [], presence = [], moved = [], gone = [] }) {
     this.now = now;
     this.of = of;
     this.stale = stale;
@@ -65,6 +65,12 @@ export class GroupSnapshot {
         if (!device) continue;
         device.seen = Math.max(device.seen ?? 0, second);
         active.add(n);
+      }
+    }
+    for (const [state, since, numbers] of presence) {
+      for (const n of numbers) {
+        const device = this.#byNumber.get(n);
+        if (device) Object.assign(device, { presence: state, since });
       }
     }
     for (const [n, ...location] of moved) {
@@ -81,13 +87,6 @@ export class GroupSnapshot {
   /** Return how long ago a device was seen, in seconds; null if it never was. */
   ageOf(device) {
     return device.seen === null ? null : Math.max(0, this.now - device.seen);
-  }
-
-  /** Return a device's state, one of STATES. */
-  stateOf(device) {
-    const age = this.ageOf(device);
-    if (age === null || age > this.silentAfterS) return "silent";
-    return age <= this.onlineWithinS ? "online" : "idle";
   }
 
   /** Update every device's rank by name, so that sorting need not compare texts, which is slow. */

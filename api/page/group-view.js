@@ -2,6 +2,7 @@
 
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { trackerStatsView } from "./tracker-stats-view.js";
+import { STATES } from "./group-snapshot.js";
 import { formatRoute } from "./route.js";
 import { tableView } from "./table-view.js";
 import { countText } from "./formatting.js";
@@ -36,8 +37,8 @@ function listView({ snapshot, route, selected, hold }, on) {
   const { devices, counts } = selected;
   return html`<div class="tools">
       <div class="filters" role="group" aria-label="State">
-        ${filter(route, counts, "", "all")} ${filter(route, counts, "online", "online")}
-        ${filter(route, counts, "idle", "idle")} ${filter(route, counts, "silent", "silent")}
+        ${filter(route, counts, "", "all")}
+        ${STATES.map((state) => filter(route, counts, state, state))}
       </div>
       <label class="search"><span class="unseen">Search by name or id</span>
         <input type="search" placeholder="Search by name or id" .value=${route.search}

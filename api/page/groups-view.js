@@ -2,7 +2,7 @@
 
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { formatRoute, groupRoute } from "./route.js";
-import { countText, isoText, timeText } from "./formatting.js";
+import { countText, countedText, isoText, timeText } from "./formatting.js";
 
 const MAX_SHOWN = 1000;
 
@@ -42,12 +42,14 @@ function list(groups, search, onSearch) {
       ${countText(found.length)}, by id. Search for part of an id to find more.</p>` : nothing}`;
 }
 
-function item({ group_id: id, devices, last_seen_at }) {
+function item({ group_id: id, devices, last_seen_at, presence }) {
   const seen = last_seen_at === null ? null : Date.parse(last_seen_at) / 1000;
   return html`<li>
     <a href=${formatRoute(groupRoute(id))}>
       <span class="name">${id}</span>
-      <span>${countText(devices)} ${devices === 1 ? "device" : "devices"}</span>
+      <span>${countedText(devices, "device", "devices")}${
+        presence.offline ? html`, <span class="offline">${countText(presence.offline)} offline</span>` : nothing
+      }</span>
       <span class="muted">
         ${seen === null ? "never seen" : html`seen <time datetime=${isoText(seen)}>${timeText(seen)}</time>`}
       </span>

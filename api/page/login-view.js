@@ -16,7 +16,7 @@ export function loginView(problem, busy, onKey) {
   // Browsers offer to save password fields in a store that outlives the tab.
   return html`<main class="login">
     <form class="panel" @submit=${submit} autocomplete="off" aria-labelledby="login-title">
-      <p class="mark" aria-hidden="true"><i class="dot online"></i><i class="dot idle"></i><i class="dot silent"></i></p>
+      <p class="mark" aria-hidden="true"><i class="dot online"></i><i class="dot idle"></i><i class="dot offline"></i></p>
       <h1 id="login-title">Fleet, live</h1>
       <label for="key">API key</label>
       <input

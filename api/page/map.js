@@ -41,8 +41,8 @@ export class DeviceMap {
     this.#aim(sheet.width, sheet.height);
     if (!this.#projection) return drawNothing(sheet, "No positions");
     drawGraticule(sheet, this.#projection);
-    const byState = { silent: [], idle: [], online: [] };
-    for (const device of this.#located) byState[this.#snapshot.stateOf(device)].push(device);
+    const byState = { never: [], offline: [], idle: [], online: [] };
+    for (const device of this.#located) byState[device.presence].push(device);
     const size = this.#located.length > 2000 ? 2 : this.#located.length > 400 ? 3 : 4;
     for (const [state, devices] of Object.entries(byState)) {
       this.#marks(sheet, state, devices, size);
@@ -120,7 +120,7 @@ export class DeviceMap {
   }
 }
 
-/** Return a state's mark: disc, ring or diamond, so that states differ without colours. */
+/** Return a state's mark: disc, ring, diamond or dash, so that states differ without colours. */
 function mark(state, colour, size, ratio) {
   const stamp = document.createElement("canvas");
   stamp.width = stamp.height = Math.ceil(2 * (size + 2) * ratio);
@@ -130,7 +130,10 @@ function mark(state, colour, size, ratio) {
   pen.strokeStyle = pen.fillStyle = colour;
   pen.lineWidth = 1.5;
   pen.beginPath();
-  if (state === "silent") {
+  if (state === "never") {
+    pen.moveTo(-size, 0);
+    pen.lineTo(size, 0);
+  } else if (state === "offline") {
     for (const [x, y] of [[0, -size], [size, 0], [0, size], [-size, 0]]) pen.lineTo(x, y);
     pen.closePath();
   } else {

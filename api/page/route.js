@@ -3,9 +3,11 @@
  * reload, and works with the back button and in links. It never contains the API key.
  */
 
+import { STATES } from "./group-snapshot.js";
+
 const SORTS = { seen: "descending", name: "ascending", state: "ascending" };
 const GROUP_ID = /^[A-Za-z0-9_-]{2,50}$/;
-const STATES = ["online", "idle", "silent"];
+const OLD_STATES = { silent: "offline" }; // links that were kept
 
 /**
  * Return the route of an address's hash; invalid parts are ignored.
@@ -16,6 +18,7 @@ export function parseRoute(hash) {
   const [path, query = ""] = hash.replace(/^#?\/?/, "").split("?", 2);
   const [first, group = "", third, device = ""] = path.split("/").map(decoded);
   const params = new URLSearchParams(query);
+  const state = OLD_STATES[params.get("state")] ?? params.get("state");
   const sort = Object.hasOwn(SORTS, params.get("sort") ?? "") ? params.get("sort") : "seen";
   return {
     view: viewOf(first, group, third, device),
@@ -24,7 +27,7 @@ export function parseRoute(hash) {
     search: params.get("q") ?? "",
     sort,
     order: params.has("reverse") ? opposite(SORTS[sort]) : SORTS[sort],
-    state: STATES.includes(params.get("state")) ? params.get("state") : "",
+    state: STATES.includes(state) ? state : "",
     page: Math.max(1, Number.parseInt(params.get("page"), 10) || 1),
   };
 }

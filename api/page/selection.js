@@ -23,10 +23,11 @@ export class Selection {
    */
   of(snapshot, route, held) {
     const matching = matches(snapshot, route.search);
-    const counts = { all: matching.length, online: 0, idle: 0, silent: 0 };
-    for (const device of matching) counts[snapshot.stateOf(device)] += 1;
+    const counts = { all: matching.length };
+    for (const state of STATES) counts[state] = 0;
+    for (const device of matching) counts[device.presence] += 1;
     const wanted = route.state
-      ? matching.filter((device) => snapshot.stateOf(device) === route.state)
+      ? matching.filter((device) => device.presence === route.state)
       : matching;
     const asked = [snapshot.group, route.search, route.state, route.sort, route.order].join("\n");
     const devices =
@@ -60,7 +61,7 @@ function comparison(snapshot, sort, order) {
   const sign = order === "ascending" ? 1 : -1;
   const byName = (a, b) => a.rank - b.rank;
   const bySeen = (a, b) => (a.seen ?? -1) - (b.seen ?? -1);
-  const byState = (a, b) => STATES.indexOf(snapshot.stateOf(a)) - STATES.indexOf(snapshot.stateOf(b));
+  const byState = (a, b) => STATES.indexOf(a.presence) - STATES.indexOf(b.presence);
   if (sort === "name") return (a, b) => sign * byName(a, b);
   if (sort === "state") return (a, b) => sign * byState(a, b) || bySeen(b, a) || byName(a, b);
   return (a, b) => sign * bySeen(a, b) || byName(a, b);

@@ -35,9 +35,11 @@ export function tableView(snapshot, route, devices) {
     ${turning("below")}`;
 }
 
-/** Return a state as shape, colour and text. */
-export function stateMark(state) {
-  return html`<span class="state"><i class="dot ${state}" aria-hidden="true"></i>${state}</span>`;
+/** Return a device's state as shape, colour and text, with the time of its last change as tooltip. */
+export function stateMark({ presence, since }) {
+  const title = since === null ? nothing : `since ${timeText(since)}`;
+  return html`<span class="state" title=${title}
+    ><i class="dot ${presence}" aria-hidden="true"></i>${presence}</span>`;
 }
 
 /** Return how long ago a device was seen, with the time as tooltip. */
@@ -65,7 +67,7 @@ function row(snapshot, route, device) {
         <span class="id">${device.id.slice(0, 8)}</span>
       </div>
     </th>
-    <td class="state">${stateMark(snapshot.stateOf(device))}</td>
+    <td class="state">${stateMark(device)}</td>
     <td class="seen">${ageMark(snapshot, device)}</td>
     <td class="wide place">
       ${device.location ? positionText(...device.location) : html`<span class="muted">none</span>`}

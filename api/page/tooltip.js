@@ -7,7 +7,7 @@ export function showTooltip(tooltip, snapshot, device, x, y) {
   if (!tooltip) return;
   tooltip.hidden = device === null;
   if (!device) return;
-  tooltip.textContent = `${snapshot.stateOf(device)} · ${ageText(snapshot.ageOf(device))} · \u2068${device.name}\u2069`;
+  tooltip.textContent = `${device.presence} · ${ageText(snapshot.ageOf(device))} · \u2068${device.name}\u2069`;
   const right = x > tooltip.parentElement.clientWidth / 2;
   tooltip.style.left = right ? "" : `${x + 14}px`;
   tooltip.style.right = right ? `${tooltip.parentElement.clientWidth - x + 14}px` : "";

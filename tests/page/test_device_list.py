@@ -3,14 +3,14 @@
 import pytest
 from playwright.async_api import expect
 
-from tests.support.page_service import IDLE_S, SILENT_S
+from tests.support.page_service import IDLE_S, OFFLINE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
 async def test_devices_are_sorted_filtered_and_searched(visitor, host, group):
     """Column headers report the order to screen readers."""
-    ids = await host.add(group, {"Bus 10": 0, "Bus 9": SILENT_S, "Cab": IDLE_S, "Düne": None})
+    ids = await host.add(group, {"Bus 10": 0, "Bus 9": OFFLINE_S, "Cab": IDLE_S, "Düne": None})
     await visitor.watch(await host.make_key(), group)
     page = visitor.page
     await visitor.shows(["Bus 10", "Cab", "Bus 9", "Düne"])
@@ -23,8 +23,10 @@ async def test_devices_are_sorted_filtered_and_searched(visitor, host, group):
     assert await header.get_attribute("aria-sort") == "descending"
     await page.get_by_role("columnheader", name="State").get_by_role("link").click()
     await visitor.shows(["Bus 10", "Cab", "Bus 9", "Düne"])
-    await page.locator(".filter", has_text="Silent").click()
-    await visitor.shows(["Bus 9", "Düne"])
+    await page.locator(".filter", has_text="Never").click()
+    await visitor.shows(["Düne"])
+    await page.locator(".filter", has_text="Offline").click()
+    await visitor.shows(["Bus 9"])
     search = page.get_by_label("Search by name or id")
     await search.fill("BUS")
     await visitor.shows(["Bus 9"])
@@ -85,7 +87,7 @@ async def test_each_view_has_an_address_that_survives_a_reload(visitor, host, gr
 
 async def test_rows_stay_in_place_under_the_pointer(visitor, host, group):
     """They are sorted when the pointer leaves, unless the order is held."""
-    ids = await host.add(group, {"Early": IDLE_S, "Late": SILENT_S})
+    ids = await host.add(group, {"Early": IDLE_S, "Late": OFFLINE_S})
     key = await host.make_key()
     await visitor.watch(key, group)
     await visitor.row("Early").hover()

@@ -6,7 +6,7 @@ import time
 import pytest
 from playwright.async_api import expect
 
-from tests.support.page_service import IDLE_S, ONLINE_WITHIN_S, SILENT_AFTER_S, SILENT_S
+from tests.support.page_service import IDLE_AFTER_S, IDLE_S, OFFLINE_AFTER_S, OFFLINE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -14,11 +14,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 async def test_a_heartbeat_updates_the_row_the_order_the_counts_and_the_sparklines(
     visitor, host, group
 ):
-    ids = await host.add(group, {"Early": IDLE_S, "Late": SILENT_S})
+    ids = await host.add(group, {"Early": IDLE_S, "Late": OFFLINE_S})
     key = await host.make_key()
     await visitor.watch(key, group)
     await visitor.shows(["Early", "Late"])
-    await expect(visitor.row("Late")).to_contain_text("silent")
+    await expect(visitor.row("Late")).to_contain_text("offline")
     await host.heartbeat(key, ids["Late"])
     await expect(visitor.row("Late").locator(".seen")).to_have_text(re.compile(r"^\d s$"))
     await visitor.shows(["Late", "Early"])
@@ -59,12 +59,36 @@ async def test_ages_count_up_without_new_activity(visitor, host, group):
 async def test_states_follow_the_thresholds_of_the_settings(visitor, host, group):
     """The service's settings are not the defaults."""
     near = {
-        "Online": ONLINE_WITHIN_S - 30,
-        "Idle": ONLINE_WITHIN_S + 1,
-        "Silent": SILENT_AFTER_S + 1,
+        "Online": IDLE_AFTER_S - 30,
+        "Idle": IDLE_AFTER_S + 1,
+        "Offline": OFFLINE_AFTER_S + 1,
+        "Never": None,
     }
     await host.add(group, near)
     await visitor.watch(await host.make_key(), group)
     for name in near:
         await expect(visitor.row(name).locator("span.state")).to_have_text(name.lower())
         await expect(visitor.page.locator(".filter", has_text=name)).to_contain_text("1")
+
+
+async def test_states_change_as_time_passes(visitor, host, group):
+    """Nothing is sent by the devices meanwhile; the counts and the open filter follow."""
+    ids = await host.add(group, {"Idle soon": IDLE_AFTER_S - 4, "Offline soon": 28})
+    await host.db.execute(
+        "UPDATE devices SET offline_after_s = 30 WHERE device_id = $1", ids["Offline soon"]
+    )
+    await visitor.watch(await host.make_key(), group, "?state=online&sort=name")
+    filters = visitor.page.locator(".filter")
+    await expect(filters.filter(has_text="online")).to_contain_text("0")
+    await expect(filters.filter(has_text="idle")).to_contain_text("1")
+    await filters.filter(has_text="offline").click()
+    await visitor.shows(["Offline soon"])
+    since = visitor.row("Offline soon").locator("span.state")
+    await expect(since).to_have_attribute("title", re.compile("^since .*20"))
+
+
+async def test_a_link_to_silent_devices_shows_those_that_are_offline(visitor, host, group):
+    """The page called them so before."""
+    await host.add(group, {"Cab": 0, "Van": OFFLINE_S})
+    await visitor.watch(await host.make_key(), group, "?state=silent")
+    await visitor.shows(["Van"])

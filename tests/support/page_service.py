@@ -16,16 +16,17 @@ from api.access.keys import hash_key
 from api.config import PREFIX
 from benchmarks.harness.metrics import scrape
 from benchmarks.harness.service import running_service
+from tests.support.presence import LISTENED
 from tests.support.raw_client import free_port
 
-ONLINE_WITHIN_S, SILENT_AFTER_S = 200.0, 2000.0
+IDLE_AFTER_S, OFFLINE_AFTER_S = 200, 2000
 """The service's thresholds; not the defaults, so that a page with its own thresholds fails."""
-IDLE_S, SILENT_S = 300.0, 3000.0
+IDLE_S, OFFLINE_S = 300.0, 3000.0
 """Ages that are well beyond each threshold."""
 HOSTILE_NAMES = {
     "<img src=x onerror=alert(1)>": 0,
     "\u202egnihton ekil": IDLE_S,
-    "W" * 50: SILENT_S,
+    "W" * 50: OFFLINE_S,
     "{{7*7}}${7*7}</script>": None,
     "\u200b\u2066\u200b": None,
     "\u2800\u3164": None,
@@ -53,8 +54,8 @@ class Host:
             f"{PREFIX}SERVER__PORT": self.url.rpartition(":")[2],
             f"{PREFIX}JOURNAL__DIR": str(folder / "journal"),
             f"{PREFIX}AUTH__KNOWN_FILE": str(folder / "known"),
-            f"{PREFIX}LIVE__ONLINE_WITHIN_S": str(ONLINE_WITHIN_S),
-            f"{PREFIX}LIVE__SILENT_AFTER_S": str(SILENT_AFTER_S),
+            f"{PREFIX}PRESENCE__IDLE_AFTER_S": str(IDLE_AFTER_S),
+            f"{PREFIX}PRESENCE__OFFLINE_AFTER_S": str(OFFLINE_AFTER_S),
         }
         self._running = AsyncExitStack()
 
@@ -86,12 +87,21 @@ class Host:
         )
 
     async def add(self, group_id: str, ages_s: Mapping[str, float | None]) -> dict[str, str]:
-        """Create devices by name with the age of their last activity; return their ids by name."""
+        """Create devices by name with the age of their last activity; return their ids by name.
+
+        Those that are offline are stored as such, so that no test waits until it is found.
+        """
         ids = {name: str(uuid.uuid4()) for name in ages_s}
         await self.db.executemany(
             "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
             "VALUES ($1, $2, $3, 'android', now() - make_interval(secs => $4))",
             [(ids[name], name, group_id, age) for name, age in ages_s.items()],
+        )
+        await self.db.execute(
+            "UPDATE devices SET is_online = false, "
+            "presence_since = last_seen_at + make_interval(secs => $2) "
+            "WHERE group_id = $1 AND last_seen_at <= now() - make_interval(secs => $2)",
+            *(group_id, OFFLINE_AFTER_S),
         )
         return ids
 
@@ -120,6 +130,7 @@ class Host:
 async def hosting(dsn: str, folder: Path) -> AsyncIterator[Host]:
     """Run the service while the block runs."""
     connection = await asyncpg.connect(dsn)
+    await connection.execute(LISTENED)
     host = Host(dsn, connection, folder)
     try:
         await host.start()

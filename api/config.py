@@ -44,8 +44,14 @@ def _host_names(value: object) -> object:
     return hosts
 
 
+def _whole(value: object) -> object:
+    """Read 120.0 as 120: the old names of these settings took fractions of seconds."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 HostNames = Annotated[list[str], BeforeValidator(_host_names), NoDecode]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+WholeSeconds = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[int, Field(ge=1, le=100_000_000)]
 
 
@@ -189,22 +195,14 @@ class LiveSettings(_Section):
 
     enabled: bool = True
     max_streams: Annotated[int, Field(ge=1, le=100_000)] = 200
-    online_within_s: Seconds = 120.0
-    silent_after_s: Seconds = 900.0
-
-    @model_validator(mode="after")
-    def _silent_after_online(self) -> Self:
-        if self.silent_after_s < self.online_within_s:
-            raise ValueError("silent_after_s must not be below online_within_s")
-        return self
 
 
 class PresenceSettings(_Section):
     """When a device is online, idle or offline."""
 
     enabled: bool = True
-    idle_after_s: Annotated[int, Field(ge=1, le=604_800)] = 120
-    offline_after_s: Annotated[int, Field(ge=30, le=604_800)] = 900
+    idle_after_s: Annotated[WholeSeconds, Field(ge=1, le=604_800)] = 120
+    offline_after_s: Annotated[WholeSeconds, Field(ge=30, le=604_800)] = 900
 
     @model_validator(mode="after")
     def _offline_after_idle(self) -> Self:

@@ -3,29 +3,23 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-RENAMED: Final[Mapping[str, Mapping[str, str]]] = {
-    "server": {
-        "max_head_bytes": "max_header_bytes",
-        "head_timeout_s": "header_timeout_s",
-        "answer_timeout_s": "response_timeout_s",
-    },
-    "ingest": {
-        "group_rows": "batch_rows",
-        "group_bytes": "batch_bytes",
-        "groups_in_flight": "batches_in_flight",
-    },
-    "auth": {
-        "unknown_s": "negative_ttl_s",
-        "max_known": "cache_size",
-        "max_unknown": "negative_cache_size",
-    },
-    "tracker": {
-        "key_resolution_s": "api_key_resolution_s",
-        "backoff_first_s": "backoff_initial_s",
-        "backoff_most_s": "backoff_max_s",
-    },
+RENAMED: Final[Mapping[str, str]] = {
+    "server.max_head_bytes": "server.max_header_bytes",
+    "server.head_timeout_s": "server.header_timeout_s",
+    "server.answer_timeout_s": "server.response_timeout_s",
+    "ingest.group_rows": "ingest.batch_rows",
+    "ingest.group_bytes": "ingest.batch_bytes",
+    "ingest.groups_in_flight": "ingest.batches_in_flight",
+    "auth.unknown_s": "auth.negative_ttl_s",
+    "auth.max_known": "auth.cache_size",
+    "auth.max_unknown": "auth.negative_cache_size",
+    "live.online_within_s": "presence.idle_after_s",
+    "live.silent_after_s": "presence.offline_after_s",
+    "tracker.key_resolution_s": "tracker.api_key_resolution_s",
+    "tracker.backoff_first_s": "tracker.backoff_initial_s",
+    "tracker.backoff_most_s": "tracker.backoff_max_s",
 }
-"""The old and the new name of each setting, by section."""
+"""The old and the new name of each setting, as `section.setting`."""
 
 
 class BothNamesError(Exception):
@@ -45,17 +39,22 @@ def rename_in_file(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[tupl
         BothNamesError: a setting has both names.
     """
     renamed: list[tuple[str, str]] = []
-    sections: dict[str, Any] = {}
-    for section, settings in values.items():
-        names = RENAMED.get(section, {})
-        if not isinstance(settings, dict) or names.keys().isdisjoint(settings):
-            sections[section] = settings
+    sections = {
+        name: dict(section) if isinstance(section, dict) else section
+        for name, section in values.items()
+    }
+    for old, new in RENAMED.items():
+        (old_section, old_name), (new_section, new_name) = old.split("."), new.split(".")
+        source = sections.get(old_section)
+        if not isinstance(source, dict) or old_name not in source:
             continue
-        sections[section] = {names.get(name, name): value for name, value in settings.items()}
-        for old in names.keys() & settings.keys():
-            if names[old] in settings:
-                raise BothNamesError(_both(f"{section}.{old}", f"{section}.{names[old]}"))
-            renamed.append((f"{section}.{old}", f"{section}.{names[old]}"))
+        target = sections.setdefault(new_section, {})
+        if not isinstance(target, dict):
+            continue  # an error that is found later
+        if new_name in target:
+            raise BothNamesError(_both(old, new))
+        target[new_name] = source.pop(old_name)
+        renamed.append((old, new))
     return sections, sorted(renamed)
 
 
@@ -76,18 +75,21 @@ def rename_in_environment(
     """
     by_upper = {name.upper(): name for name in environment}
     variables, renamed = dict(environment), []
-    for section, names in RENAMED.items():
-        for old, new in names.items():
-            given = by_upper.get(f"{prefix}{section}__{old}".upper())
-            if given is None:
-                continue
-            now = f"{prefix}{section}__{new}".upper()
-            if now in by_upper:
-                raise BothNamesError(_both(given, now))
-            # In the case of the old name: pydantic-settings compares in lower case.
-            variables[now.lower() if given.islower() else now] = variables.pop(given)
-            renamed.append((given, now))
+    for old, new in RENAMED.items():
+        given = by_upper.get(_variable(prefix, old))
+        if given is None:
+            continue
+        now = _variable(prefix, new)
+        if now in by_upper:
+            raise BothNamesError(_both(given, now))
+        # In the case of the old name: pydantic-settings compares in lower case.
+        variables[now.lower() if given.islower() else now] = variables.pop(given)
+        renamed.append((given, now))
     return variables, sorted(renamed)
+
+
+def _variable(prefix: str, name: str) -> str:
+    return (prefix + name.replace(".", "__")).upper()
 
 
 def deprecation(old: str, new: str) -> str:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from api.load_settings import load_settings
 from api.renamed_settings import RENAMED
 
 CHECKOUT = Path(__file__).parents[2]
-CASES = [(section, old, new) for section, names in RENAMED.items() for old, new in names.items()]
+CASES = list(RENAMED.items())
 
 
 @pytest.fixture(autouse=True)
@@ -22,52 +24,80 @@ def own_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def changed(section: str, setting: str) -> int:
+def value_of(settings: Settings, name: str) -> Any:
+    section, setting = name.split(".")
+    return getattr(getattr(settings, section), setting)
+
+
+def changed(name: str) -> int:
     """Return a value that is not the default, and fits what else is set by default."""
-    return int(getattr(getattr(Settings(), section), setting)) + 1
+    return int(value_of(Settings(), name)) + 1
+
+
+def variable(name: str) -> str:
+    return "ACTIVITY__" + name.replace(".", "__").upper()
+
+
+def in_file(name: str, value: int) -> str:
+    section, setting = name.split(".")
+    return f"[{section}]\n{setting} = {value}\n"
 
 
 def test_no_old_name_is_in_use_and_every_new_one_is():
     """A name that came back would be two settings."""
-    for section, old, new in CASES:
-        settings = getattr(Settings(), section).model_dump()
-        assert old not in settings
-        assert new in settings
+    for old, new in CASES:
+        section, setting = old.split(".")
+        assert setting not in getattr(Settings(), section).model_dump()
+        assert value_of(Settings(), new)
 
 
-@pytest.mark.parametrize(("section", "old", "new"), CASES)
-def test_an_old_name_works_in_the_file(section, old, new):
+@pytest.mark.parametrize(("old", "new"), CASES)
+def test_an_old_name_works_in_the_file(old, new):
     """An upgrade does not require a change of the file at the same moment."""
-    value = changed(section, new)
-    Path("config.toml").write_text(f"[{section}]\n{old} = {value}\n")
+    value = changed(new)
+    Path("config.toml").write_text(in_file(old, value))
     warnings: list[tuple[str, str]] = []
     settings = load_settings(warn=lambda *names: warnings.append(names))
-    assert getattr(getattr(settings, section), new) == value
-    assert warnings == [(f"{section}.{old}", f"{section}.{new}")]
+    assert value_of(settings, new) == value
+    assert warnings == [(old, new)]
 
 
 @pytest.mark.parametrize("spelled", [str.upper, str.lower])
-@pytest.mark.parametrize(("section", "old", "new"), CASES)
-def test_an_old_name_works_in_the_environment(monkeypatch, section, old, new, spelled):
+@pytest.mark.parametrize(("old", "new"), CASES)
+def test_an_old_name_works_in_the_environment(monkeypatch, old, new, spelled):
     """Nor the unit or the container file, and names may be in small letters there."""
-    value = changed(section, new)
-    monkeypatch.setenv(spelled(f"ACTIVITY__{section}__{old}"), str(value))
+    value = changed(new)
+    monkeypatch.setenv(spelled(variable(old)), str(value))
     warnings: list[tuple[str, str]] = []
     settings = load_settings(warn=lambda *names: warnings.append(names))
-    assert getattr(getattr(settings, section), new) == value
-    names = (spelled(f"ACTIVITY__{section}__{old}"), f"ACTIVITY__{section}__{new}".upper())
-    assert warnings == [names]
+    assert value_of(settings, new) == value
+    assert warnings == [(spelled(variable(old)), variable(new))]
 
 
-@pytest.mark.parametrize(("section", "old", "new"), CASES)
-def test_both_names_at_once_are_an_error_that_names_both(monkeypatch, section, old, new):
+@pytest.mark.parametrize(("old", "new"), CASES)
+def test_both_names_at_once_are_an_error_that_names_both(monkeypatch, old, new):
     """Which of two values is meant is not guessed."""
-    Path("both.toml").write_text(f"[{section}]\n{old} = 1\n{new} = 1\n")
-    with pytest.raises(SettingsError, match=rf"{section}\.{old} and {section}\.{new} are one"):
+    section, setting = new.split(".")
+    same = old.startswith(f"{section}.")
+    both = in_file(old, 1) + (f"{setting} = 1\n" if same else in_file(new, 1))
+    Path("both.toml").write_text(both)
+    with pytest.raises(SettingsError, match=rf"{re.escape(old)} and {re.escape(new)} are one"):
         load_settings(Path("both.toml"))
-    monkeypatch.setenv(f"ACTIVITY__{section}__{old}".upper(), "1")
-    monkeypatch.setenv(f"ACTIVITY__{section}__{new}".upper(), "1")
-    with pytest.raises(SettingsError, match=rf"(?i)__{old} and \w+__{new} are one"):
+    monkeypatch.setenv(variable(old), "1")
+    monkeypatch.setenv(variable(new), "1")
+    with pytest.raises(SettingsError, match=rf"{variable(old)} and {variable(new)} are one"):
+        load_settings()
+
+
+@pytest.mark.parametrize("whole", ["600.0", "600"])
+def test_seconds_that_may_have_had_a_fraction_are_still_read(monkeypatch, whole):
+    """The old names took 600.0, and so had the file that the service came with."""
+    Path("config.toml").write_text(f"[live]\nonline_within_s = {whole}\n")
+    monkeypatch.setenv("ACTIVITY__LIVE__SILENT_AFTER_S", whole)
+    presence = load_settings().presence
+    assert (presence.idle_after_s, presence.offline_after_s) == (600, 600)
+    Path("config.toml").write_text("[live]\nonline_within_s = 2.5\n")
+    with pytest.raises(SettingsError, match=r"presence.idle_after_s = 2.5: "):
         load_settings()
 
 

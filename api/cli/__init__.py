@@ -14,6 +14,7 @@ from api.cli.common import Config, give_up_output
 from api.cli.completion import ASKED_BY, allow_completion, completion
 from api.cli.devices import devices
 from api.cli.keys import keys
+from api.cli.presence import presence
 from api.cli.service import migrate, reload, serve
 from api.cli.status import EXIT_CODES as STATUS_EXIT_CODES
 from api.cli.status import status
@@ -42,6 +43,7 @@ app.command()(reload)
 app.command()(migrate)
 app.add_typer(keys, name="keys")
 app.add_typer(devices, name="devices")
+app.add_typer(presence, name="presence")
 app.add_typer(webhooks, name="webhooks")
 app.command(epilog=_TAB)(completion)
 

@@ -14,11 +14,10 @@ from typing import Final
 import structlog
 
 from api.config import WebhookSettings
-from api.webhooks.intake import LeaseLost
 from api.webhooks.judge import MOST_EVENTS
 from api.webhooks.retries import delay_s
 from api.webhooks.sender import GONE, Outcome, Sender
-from api.webhooks.store import Batch, DeliveryStore, Expired, Summary
+from api.webhooks.store import Batch, DeliveryStore, Expired, LeaseLost, Summary
 from tracker import StoreError
 from tracker.instrumentation import LogThrottle
 

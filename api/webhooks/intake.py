@@ -14,6 +14,7 @@ import msgspec
 from api.events.log import event_of
 from api.postgres.database import Database, Records
 from api.webhooks.judge import Logged, Page, Rules, Stored, Verdict, judge
+from api.webhooks.snoozes import read_snoozes
 from api.webhooks.state import decode_device, encode_state
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ SELECT w.url, w.secret,
        CASE WHEN w.previous_secret_until > now() THEN w.previous_secret END AS previous_secret,
        w.batch_id, w.batch_body, w.batch_events, w.attempts,
        w.judged_to, w.group_id AS own_group_id, w.types, w.after_s, w.quiet, w.timezone,
-       p.last, p.removed,
+       w.rules_revision, p.last, p.removed,
        extract(epoch FROM now())::float8 AS now,
        e.*, extract(epoch FROM e.stored_at)::float8 AS stored_s
 FROM webhooks AS w CROSS JOIN event_position AS p LEFT JOIN LATERAL (
@@ -44,7 +45,7 @@ FROM webhooks AS w CROSS JOIN event_position AS p LEFT JOIN LATERAL (
 WHERE w.id = $1 AND w.leased_by = $2 AND w.paused_at IS NULL
 ORDER BY e.position
 """  # noqa: S608 - of constants
-_EVENT: Final = slice(17, 24)
+_EVENT: Final = slice(18, 25)
 """Which columns of that `event_of` reads."""
 _STATES: Final = f"""
 WITH due AS (
@@ -65,7 +66,8 @@ LEFT JOIN devices AS d ON d.device_id = wanted.device_id
 _STORE: Final = """
 WITH webhook AS (
     SELECT id FROM webhooks
-    WHERE id = $1 AND leased_by = $2 AND judged_to = $3 AND batch_id IS NULL FOR UPDATE
+    WHERE id = $1 AND leased_by = $2 AND judged_to = $3 AND batch_id IS NULL
+          AND rules_revision = $12 FOR UPDATE
 ), forgotten AS (
     DELETE FROM webhook_devices AS s USING webhook
     WHERE s.webhook_id = webhook.id AND s.device_id = ANY ($5::uuid[])
@@ -83,10 +85,6 @@ FROM webhook WHERE w.id = webhook.id RETURNING w.id
 """
 
 
-class LeaseLost(Exception):
-    """Another process delivers this webhook now, or it was paused or deleted."""
-
-
 async def take_in(
     database: Database,
     process: UUID,
@@ -94,7 +92,7 @@ async def take_in(
     rows: "Sequence[asyncpg.Record]",
     *,
     settle_s: float,
-) -> Verdict:
+) -> Verdict | None:
     """Judge the next events of a webhook and store the result, with a batch of what is to be sent.
 
     Args:
@@ -104,8 +102,8 @@ async def take_in(
         rows: what `READ` has returned.
         settle_s: how long a touch may wait until it is written, in seconds.
 
-    Raises:
-        LeaseLost: the process must not deliver this webhook any more; nothing was stored.
+    Returns:
+        What was stored; None if nothing was, because the row of the webhook has changed meanwhile.
     """
     first = rows[0]
     rules = Rules(first["own_group_id"], first["types"], first["after_s"], settle_s)
@@ -113,9 +111,17 @@ async def take_in(
     device_ids = list({one.event.device_id for one in page.events})
     states = await database.fetch(_STATES, webhook_id, page.until, device_ids)
     stored, until = _stored(states, rules, page)
+    silences = [one.event for one in page.events if one.event.type == "device.offline"]
+    silences += [state.held[0] for state in stored.devices.values() if state.held]
+    if silences:
+        since = min(event.at for event in silences).timestamp()
+        groups = {event.group_id for event in silences}
+        rules = rules._replace(snoozes=await read_snoozes(database, groups, since))
     verdict = judge(rules, stored, page._replace(until=until))
     if verdict.position > page.position or verdict.devices or verdict.send:
-        await _store(database, process, webhook_id, page.position, verdict)
+        known = (first["judged_to"], first["rules_revision"])
+        if not await _store(database, process, webhook_id, known, verdict):
+            return None
     return verdict
 
 
@@ -149,8 +155,10 @@ def _stored(rows: Records, rules: Rules, page: Page) -> tuple[Stored, float]:
 
 
 async def _store(
-    database: Database, process: UUID, webhook_id: int, position: int, verdict: Verdict
-) -> None:
+    database: Database, process: UUID, webhook_id: int, known: tuple[int, int], verdict: Verdict
+) -> bool:
+    """Store a verdict unless the webhook has changed; return whether that was done."""
+    position, rules_revision = known
     kept = {key: state for key, state in verdict.devices.items() if state is not None}
     body = msgspec.json.encode({"events": verdict.send}).decode() if verdict.send else None
     stored = await database.fetch(
@@ -163,6 +171,6 @@ async def _store(
         f"msg_{secrets.token_hex(16)}" if body else None,
         body,
         len(verdict.send),
+        rules_revision,
     )
-    if not stored:
-        raise LeaseLost
+    return bool(stored)

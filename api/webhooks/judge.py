@@ -8,9 +8,11 @@ hours later, by this process or by another one.
 from collections import defaultdict
 from collections.abc import Collection
 from heapq import heapify, heappop, heappush
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from api.events.log import Event
+from api.webhooks.snoozes import Snoozes, end_of_snooze
 from api.webhooks.state import DeviceState
 
 MOST_EVENTS: Final = 100
@@ -30,6 +32,7 @@ class Rules(NamedTuple):
     """How long a device must be offline before that is sent, in seconds."""
     settle_s: float = 0.0
     """How long after that a touch of before may still be written, in seconds."""
+    snoozes: Snoozes = MappingProxyType({})
 
 
 class Logged(NamedTuple):
@@ -195,8 +198,14 @@ class _Judge:
 
     def _due_at(self, event: Event) -> float:
         """Return when an event is sent that nothing follows."""
-        waits_s = self._rules.after_s
-        return event.at.timestamp() + (waits_s + self._rules.settle_s if waits_s else 0.0)
+        lasts_to = self._must_last_to(event)
+        is_held = lasts_to > event.at.timestamp()
+        return lasts_to + self._rules.settle_s if is_held else lasts_to
+
+    def _must_last_to(self, silence: Event) -> float:
+        """Return until when a device must be offline for that to be sent."""
+        at = silence.at.timestamp() + (self._rules.after_s or 0)
+        return end_of_snooze(self._rules.snoozes.get(silence.group_id, ()), at)
 
     def _end_hold(self, state: DeviceState, event: Event) -> bool:
         """End what an event ends: send it if it lasted long enough, or drop it; return if so."""
@@ -210,7 +219,7 @@ class _Judge:
 
     def _lasts_until(self, silence: Event, event: Event) -> bool:
         """Return whether a silence has lasted long enough when another event ends it."""
-        return event.at.timestamp() >= silence.at.timestamp() + (self._rules.after_s or 0)
+        return event.at.timestamp() >= self._must_last_to(silence)
 
     def _release(self, state: DeviceState) -> None:
         for event in state.held:

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from api.postgres.database import Database, Records
-from api.webhooks.intake import MATCHES, READ, LeaseLost, take_in
+from api.webhooks.intake import MATCHES, READ, take_in
 from api.webhooks.quiet import quiet_hours
 from api.webhooks.sender import Outcome
 from tracker.instrumentation import LogThrottle
@@ -123,6 +123,10 @@ class Summary(NamedTuple):
     """For how long the batch has been tried that has failed for the longest time, in seconds."""
 
 
+class LeaseLost(Exception):
+    """Another process delivers this webhook now, or it was paused or deleted."""
+
+
 class Batch(NamedTuple):
     """Events that are sent in one request."""
 
@@ -214,6 +218,8 @@ class DeliveryStore:
             taken = await take_in(
                 self._database, self._process, webhook_id, rows, settle_s=self._settle_s
             )
+            if taken is None:
+                continue
             self.dropped += taken.dropped
             if taken.is_end and not taken.send:
                 return None

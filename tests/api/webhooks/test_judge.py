@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.webhooks.judge import MOST_EVENTS, Rules
-from tests.support.judging import Webhook, shown
+from tests.support.judging import START, Webhook, shown
 
 HOUR = 3600
+SNOOZED = {"vans": [(START + 200, START + 500)]}
+RULES = (Rules(), Rules(after_s=100), Rules(after_s=100, snoozes=SNOOZED), Rules(snoozes=SNOOZED))
 
 
 def test_without_rules_all_is_sent_as_it_happened():
@@ -99,6 +101,35 @@ def test_a_device_that_leaves_is_not_sent_as_offline():
     assert webhook.states == {}
 
 
+def test_a_silence_within_a_snooze_is_sent_at_its_end_if_it_lasts():
+    """A group in maintenance; others are sent, and so is the end of a silence from before it."""
+    webhook = Webhook(Rules(snoozes={"vans": [(START + 100, START + 200)]}))
+    webhook.happen("offline", 1, 90)
+    webhook.happen("offline", 2, 100)
+    webhook.happen("offline", 3, 110)
+    webhook.happen("offline", 4, 110, group="bikes")
+    webhook.happen("online", 1, 120)
+    webhook.happen("online", 2, 199)
+    webhook.happen("offline", 5, 200)
+    assert webhook.judge_at(199) == ["offline 1", "offline 4", "online 1"]
+    assert sorted(webhook.judge_at(200)) == ["offline 3", "offline 5"]
+    webhook.happen("online", 3, 300)
+    assert webhook.judge_at(300) == ["online 3"]
+
+
+def test_a_snooze_and_after_add_up_to_the_later_one():
+    """What would be sent within a snooze waits for its end, and for the end of the next one."""
+    vans = [(START + 100, START + 200), (START + 180, START + 250)]
+    webhook = Webhook(Rules(after_s=60, snoozes={"vans": vans}))
+    for device, at in ((1, 39), (2, 50), (3, 150), (4, 200)):
+        webhook.happen("offline", device, at)
+    webhook.happen("online", 3, 249)
+    assert webhook.judge_at(99) == ["offline 1"]
+    assert webhook.judge_at(249) == []
+    assert webhook.judge_at(250) == ["offline 2"]
+    assert webhook.judge_at(260) == ["offline 4"]
+
+
 def test_only_types_that_were_asked_for_are_sent():
     """A return is judged by its silence all the same."""
     webhook = Webhook(Rules(types=["device.online"], after_s=HOUR))
@@ -143,10 +174,15 @@ def histories(draw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(history=histories(), times=st.lists(st.integers(0, 2000)), page=st.integers(1, 7))
-def test_it_makes_no_difference_when_and_how_often_events_are_judged(history, times, page):
+@given(
+    history=histories(),
+    times=st.lists(st.integers(0, 2000)),
+    page=st.integers(1, 7),
+    rules=st.sampled_from(RULES),
+)
+def test_it_makes_no_difference_when_and_how_often_events_are_judged(history, times, page, rules):
     """Each device's events are sent in order, once, and the same ones as when judged at once."""
-    often, once = (Webhook(Rules(after_s=100), page=size) for size in (page, 1000))
+    often, once = (Webhook(rules, page=size) for size in (page, 1000))
     for at, device, kind in history:
         data = {"from_group_id": "bikes"} if kind == "moved" else {}
         for webhook in (often, once):

@@ -6,10 +6,21 @@ A service of one process has no siblings: `Alone` stands for that.
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 MISSING_WORKERS: Final[ContextVar[Sequence[int]]] = ContextVar("missing_workers", default=())
 """The workers whose touches are missing in the response that is being made."""
+
+
+class Revision(NamedTuple):
+    """What a poll of `key_revision` has returned; see `api.access.revocations`."""
+
+    number: int
+    """Counts the changes of API keys."""
+    now: float
+    """The database's time, in epoch seconds."""
+    asked_at: float
+    """When the query was sent, by the monotonic clock, which all processes of a host share."""
 
 
 class SiblingViews(Protocol):
@@ -68,6 +79,10 @@ class Siblings(Protocol):
         """Return a source of news for one group; None if there are never siblings."""
         ...
 
+    async def revision(self) -> Revision | None:
+        """Return what the worker that polls for all has polled last; None if that is this one."""
+        ...
+
     async def exposition(self) -> bytes | None:
         """Return the metrics of the whole service as text; None if this worker's are all."""
         ...
@@ -85,6 +100,10 @@ class Alone:
         return None
 
     def live_news(self) -> LiveNewsSource | None:
+        """Return None."""
+        return None
+
+    async def revision(self) -> Revision | None:
         """Return None."""
         return None
 

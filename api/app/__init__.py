@@ -6,8 +6,18 @@ from api.app.application import (
     READINESS,
     REGISTRY,
     REQUESTS,
+    REVOCATIONS,
     TRACKER,
     create_app,
 )
 
-__all__ = ["LISTENER", "MONITOR", "READINESS", "REGISTRY", "REQUESTS", "TRACKER", "create_app"]
+__all__ = [
+    "LISTENER",
+    "MONITOR",
+    "READINESS",
+    "REGISTRY",
+    "REQUESTS",
+    "REVOCATIONS",
+    "TRACKER",
+    "create_app",
+]

@@ -21,6 +21,7 @@ from api.config import AuthSettings
 from api.fleet.known_devices import load_devices, load_devices_of_groups
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database
+from api.siblings import Siblings
 
 
 async def start_access(
@@ -30,6 +31,7 @@ async def start_access(
     database: Database,
     clock: DatabaseClock,
     *,
+    siblings: Siblings,
     on_change: Callable[[str], None],
 ) -> tuple[Access, Revocations, list[Collector]]:
     """Start what authenticates requests and finds devices.
@@ -40,6 +42,7 @@ async def start_access(
         dsn: of the database.
         database: a pool that requests do not use.
         clock: of the database.
+        siblings: the other workers.
         on_change: called with each active device that was changed by anybody.
 
     Returns:
@@ -69,7 +72,9 @@ async def start_access(
         restore=known.restore,
         on_change=on_change,
     )
-    revocations = Revocations(database, keys, clock, every_s=every_s, on_change=known.keys_changed)
+    revocations = Revocations(
+        *(database, keys, clock, siblings), every_s=every_s, on_change=known.keys_changed
+    )
     for task, name in (
         (revocations.poll(), "revocations"),
         (feed.run(), "known-devices"),

@@ -13,6 +13,7 @@ from prometheus_client import (
 
 from api.access.authentication import Access, active_keys
 from api.access.quotas import quotas_of
+from api.access.revocations import Revocations
 from api.app.access import start_access
 from api.app.databases import open_databases
 from api.app.live import add_events, add_live
@@ -68,6 +69,8 @@ REGISTRY: Final = web.AppKey("registry", CollectorRegistry)
 """The metrics of this process."""
 READINESS: Final = web.AppKey("readiness", ReadinessChecks)
 """The checks of readiness."""
+REVOCATIONS: Final = web.AppKey("revocations", Revocations)
+"""What polls for changes of API keys."""
 MONITOR: Final = web.AppKey("monitor", web.Application)
 """The application for health and metrics; absent unless `server.monitor_port` is set."""
 
@@ -134,7 +137,9 @@ async def create_app(
             stack, settings, access_database, pending, clock
         )
         access, revocations, access_metrics = await start_access(
-            stack, settings.auth, dsn, access_database, clock, on_change=watcher.look_at_soon
+            *(stack, settings.auth, dsn, access_database, clock),
+            siblings=siblings,
+            on_change=watcher.look_at_soon,
         )
         loop_lag = LoopLag()
         await stack.enter_async_context(background(loop_lag.measure(), "loop-lag"))
@@ -194,7 +199,7 @@ async def create_app(
             )
             registry.register(hub)
         add_events(app, EventHandlers(database, events, access, limits, hub), events)
-        app[REGISTRY] = registry
+        app[REGISTRY], app[REVOCATIONS] = registry, revocations
         app[READINESS] = ReadinessChecks(
             *(access_database, tracker, revocations, siblings.warnings),
             stale_limit_s=settings.auth.stale_limit_s,

@@ -8,6 +8,7 @@ from operator import gt
 from typing import Any, Final
 
 from api.live.tracker_stats import TrackerStats
+from api.siblings import Revision
 from tracker import View
 
 _KEPT_S: Final = 5.0
@@ -21,13 +22,18 @@ class SiblingAnswers:
 
     Args:
         stats: reads the tracker.
+        revision: returns what this worker has just polled, if it has.
         monotonic: monotonic clock in seconds.
     """
 
     def __init__(
-        self, stats: TrackerStats, monotonic: Callable[[], float] = time.monotonic
+        self,
+        stats: TrackerStats,
+        revision: Callable[[], Revision | None],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stats = stats
+        self._revision = revision
         self._monotonic = monotonic
         self._numbers = count(1)
         self._views: OrderedDict[int, tuple[float, View]] = OrderedDict()
@@ -41,6 +47,8 @@ class SiblingAnswers:
             return self._latest(*body)
         if what == "live":
             return self._live(*body)
+        if what == "revision":
+            return self._revision()
         raise ValueError(f"unknown question {what!r}")
 
     def _take_view(self) -> int:

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.http.responses import ApiError
-from api.siblings import MISSING_WORKERS, LiveNews
+from api.siblings import MISSING_WORKERS, LiveNews, Revision
 from api.workers.channel import Channel, ChannelError, no_answer
 from tracker.instrumentation import Family, LogThrottle, families
 
@@ -68,7 +68,12 @@ class WorkerSiblings(Collector):
 
     Args:
         parent: asks the parent.
+
+    Attributes:
+        worker: the number of this worker.
     """
+
+    worker = 0
 
     def __init__(self, parent: Channel) -> None:
         self._parent = parent
@@ -120,6 +125,17 @@ class WorkerSiblings(Collector):
     def live_news(self) -> "WorkerNews":
         """Return a source of news for one group."""
         return WorkerNews(self._living)
+
+    async def revision(self) -> Revision | None:
+        """Return what the first worker has polled last; None if that is this one, or unknown."""
+        first = min(self._living(), key=lambda one: one.worker, default=None)
+        if first is None or first.worker >= self.worker:
+            return None
+        try:
+            polled = await first.channel.ask("revision", deadline_s=DEADLINE_S)
+        except ChannelError:
+            return None
+        return None if polled is None else Revision(*polled)
 
     async def exposition(self) -> bytes:
         """Return the metrics of the whole service as text.

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from api.app import REGISTRY, TRACKER, create_app
+from api.app import REGISTRY, REVOCATIONS, TRACKER, create_app
 from api.config import Settings, SettingsError
 from api.live.tracker_stats import TrackerStats
 from api.load_settings import load_settings
@@ -174,9 +175,12 @@ class Worker:
         own = within_the_limit_of_open_files(own)
         application = self._application = await create_app(own, dsn, siblings=self._siblings)
         application[REGISTRY].register(self._siblings)
+        self._siblings.worker = options["worker"]
         path = str(Path(options["run_dir"]) / f"{os.getpid()}.sock")
         stats = TrackerStats(application.get(TRACKER), labels())
-        peers = await serve_channels(path, lambda: Channel(SiblingAnswers(stats)))
+        revocations = application[REVOCATIONS]
+        answers = partial(SiblingAnswers, stats, lambda: revocations.polled_here)
+        peers = await serve_channels(path, lambda: Channel(answers()))
         freeze_garbage_collector()
         self._prepared.set_result({"error": "", "path": path, "settings": dump_settings(settings)})
         await self._told_to_accept.wait()

@@ -16,6 +16,7 @@ from api.config import AuthSettings, DatabaseSettings
 from api.http.responses import ApiError
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, open_database
+from api.siblings import Alone
 from tests.support.command_line import run, serving
 from tests.support.key_denials import ATTEMPTS, HEARTBEAT, PROMISED_S, refused_after
 
@@ -51,7 +52,7 @@ async def test_the_look_for_revoked_keys_sets_the_clock(database, db, monkeypatc
         "keys", lambda _: asyncio.sleep(0, {}), AuthSettings()
     )
     before = await db.fetchval("SELECT extract(epoch FROM now())::float8")
-    watching = asyncio.create_task(Revocations(database, keys, clock, every_s=0.01).poll())
+    watching = asyncio.create_task(Revocations(database, keys, clock, Alone(), every_s=0.01).poll())
     async with asyncio.timeout(30):
         while clock.now() < before:
             await asyncio.sleep(0.01)

@@ -9,6 +9,7 @@ from api.config import AuthSettings
 from api.handlers.readiness_checks import ReadinessChecks
 from api.postgres.clock import DatabaseClock
 from api.postgres.revisions import HEAD
+from api.siblings import Alone
 from tests.support.stores import Clock
 from tracker import StoreMisconfigured, StoreUnavailable
 
@@ -38,7 +39,7 @@ def database() -> OneAnswer:
 @pytest.fixture
 def checks(database, clock) -> ReadinessChecks:
     lookup: CachedLookup[bytes, object] = CachedLookup("keys", None, AuthSettings())
-    revocations = Revocations(database, lookup, DatabaseClock(), every_s=1)
+    revocations = Revocations(database, lookup, DatabaseClock(), Alone(), every_s=1)
     return ReadinessChecks(database, None, revocations, stale_limit_s=900, monotonic=clock)
 
 

@@ -1,0 +1,110 @@
+"""Of several workers one polls for changes of API keys, and the others ask it."""
+
+import asyncio
+import tempfile
+from contextlib import asynccontextmanager
+
+from api.access.lookup import CachedLookup
+from api.access.revocations import Revocations
+from api.background import background
+from api.config import AuthSettings, DatabaseSettings
+from api.live.tracker_stats import TrackerStats
+from api.postgres.clock import DatabaseClock
+from api.postgres.database import open_database
+from api.siblings import Alone
+from api.workers.answers import SiblingAnswers
+from api.workers.channel import Channel, no_answer
+from api.workers.run_dir import serve_channels
+from api.workers.siblings import WorkerSiblings
+from tracker import StoreUnavailable
+
+POLL_S = 0.05
+CHANGE = "UPDATE key_revision SET revision = revision + 1"
+
+
+class Unreachable:
+    """A database that is not there."""
+
+    async def fetch(self, *_arguments, **_options):
+        raise StoreUnavailable("no server listens")
+
+
+async def none(_keys):
+    return {}
+
+
+def polling(database, clock, siblings):
+    """Return a poll, and the cache that it invalidates."""
+    keys = CachedLookup("keys", none, AuthSettings())
+    return Revocations(database, keys, clock, siblings, every_s=POLL_S), keys
+
+
+@asynccontextmanager
+async def two_workers(database):
+    """The second worker has no database, and the first one as its sibling."""
+    revocations, _ = polling(database, DatabaseClock(), Alone())
+    siblings = WorkerSiblings(Channel(no_answer))
+    siblings.worker = 2
+    stats = TrackerStats(None, {})
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/1.sock"
+        answers = SiblingAnswers(stats, lambda: revocations.polled_here)
+        server = await serve_channels(path, lambda: Channel(answers))
+        await siblings.update({path: 1}, {})
+        async with background(revocations.poll(), "first"):
+            yield siblings
+        await siblings.update({}, {})
+        siblings.close()
+        server.close()
+
+
+async def until(condition):
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_worker_hears_of_changed_keys_from_the_one_that_polls(dsn, db):
+    """And of the database's time. It polls itself as soon as nobody answers."""
+    async with (
+        open_database(dsn, DatabaseSettings(), connections=1) as database,
+        two_workers(database) as siblings,
+    ):
+        await until_first_poll(siblings)
+        clock = DatabaseClock()
+        second, keys = polling(Unreachable(), clock, siblings)
+        async with background(second.poll(), "second"):
+            await until(lambda: keys.generation == 1)
+            await db.execute(CHANGE)
+            await until(lambda: keys.generation == 2)
+            assert second.error is None
+            now = await db.fetchval("SELECT extract(epoch FROM now())::float8")
+            assert abs(clock.now() - now) < 30
+            await siblings.update({}, {})  # the first worker is gone
+            await until(lambda: second.error is not None)
+
+
+async def until_first_poll(siblings):
+    async with asyncio.timeout(30):
+        while await siblings.revision() is None:
+            await asyncio.sleep(0.01)
+
+
+async def test_what_was_polled_long_ago_is_no_answer(dsn):
+    """Otherwise a worker would not notice that the one that polls for it has no database."""
+    async with open_database(dsn, DatabaseSettings(), connections=1) as database:
+        revocations, _ = polling(database, DatabaseClock(), Alone())
+        async with background(revocations.poll(), "first"):
+            await until(lambda: revocations.polled_here is not None)
+        await until(lambda: revocations.polled_here is None)
+
+
+async def test_the_first_worker_asks_nobody(dsn):
+    """Two that ask each other would never poll."""
+    async with (
+        open_database(dsn, DatabaseSettings(), connections=1) as database,
+        two_workers(database) as siblings,
+    ):
+        await until_first_poll(siblings)
+        siblings.worker = 1
+        assert await siblings.revision() is None

@@ -13,13 +13,9 @@ from api.postgres.database import Database
 EventType = Literal[
     "device.online", "device.offline", "device.registered", "device.deactivated", "device.moved"
 ]
-_PAGE: Final = """
-SELECT e.position, e.device_id::text, e.seq, e.type, e.group_id, e.at, e.data::text
-FROM device_events AS e
-WHERE e.position > $1 AND ($2::text IS NULL OR e.group_id = $2)
-      AND ($3::uuid IS NULL OR e.device_id = $3) AND ($4::text IS NULL OR e.type = $4)
-ORDER BY e.position LIMIT $5
-"""
+Take = Literal["oldest", "newest"]
+_LEFT: Final = "e.type = 'device.moved' AND e.data ->> 'from_group_id'"
+"""SQL: the group that a device has left, which may read that as well."""
 _POSITION: Final = "SELECT last, removed FROM event_position"
 _REMOVED_AT_ONCE: Final = 1000
 _REMOVE: Final = f"""
@@ -94,11 +90,50 @@ def event_of(row: Iterable[Any]) -> Event:
     )
 
 
+def _statement(
+    *, group_id: str | None, device_id: UUID | None, type_: str | None, take: Take
+) -> tuple[str, list[Any]]:
+    """Return a statement and what it takes after the position and the limit.
+
+    It has only the conditions that are asked for, so that an index serves each, however often the
+    statement has run. `OR` between two indexes would have neither give the order, so the events of
+    devices that left a group are read by themselves.
+    """
+    arguments: list[Any] = []
+
+    def given(value: Any) -> str:
+        arguments.append(value)
+        return f"${2 + len(arguments)}"
+
+    conditions = ["e.position > $1"]
+    if device_id is not None:
+        conditions.append(f"e.device_id = {given(device_id)}")
+    if type_ is not None:
+        conditions.append(f"e.type = {given(type_)}")
+    order = "ORDER BY e.position" + (" DESC" if take == "newest" else "")
+    branches = [""]
+    if group_id is not None:
+        group = given(group_id)
+        branches = [f" AND e.group_id = {group}"]
+        if type_ in {None, "device.moved"}:
+            branches.append(f" AND {_LEFT} = {group} AND e.group_id <> {group}")
+    selected = " UNION ALL ".join(
+        f"(SELECT e.* FROM device_events AS e WHERE {' AND '.join(conditions)}{branch} "  # noqa: S608
+        f"{order} LIMIT $2)"
+        for branch in branches
+    )
+    return (
+        "SELECT e.position, e.device_id::text, e.seq, e.type, e.group_id, e.at, e.data::text "  # noqa: S608
+        f"FROM ({selected}) AS e {order} LIMIT $2"
+    ), arguments
+
+
 async def read_events(
     database: Database,
     *,
     after: int | None,
     limit: int,
+    take: Take = "oldest",
     group_id: str | None = None,
     device_id: UUID | None = None,
     type_: str | None = None,
@@ -109,7 +144,8 @@ async def read_events(
         database: where they are.
         after: the position; None begins with the oldest event that is kept.
         limit: the most events.
-        group_id: of this group alone.
+        take: which events if there are more; they are oldest first either way.
+        group_id: of this group alone, and those of devices that left it for another one.
         device_id: of this device alone.
         type_: of this type alone.
 
@@ -123,9 +159,14 @@ async def read_events(
         after = removed
     if not removed <= after <= last:
         raise CursorTooOld(removed if after < removed else last)
-    rows = await database.fetch(_PAGE, after, group_id, device_id, type_, limit)
+    statement, arguments = _statement(
+        group_id=group_id, device_id=device_id, type_=type_, take=take
+    )
+    rows = await database.fetch(statement, after, limit, *arguments)
+    if take == "newest":
+        rows = rows[::-1]
     events = [event_of(row) for row in rows if row[0] <= last]
-    is_full = len(rows) == limit and len(events) == limit
+    is_full = take == "oldest" and len(rows) == limit and len(events) == limit
     end = rows[len(events) - 1][0] if is_full else last
     return Events(events, str(end))
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from api.access.authentication import PRINCIPAL, Access
 from api.events.feed import EventFeed, TooManyWait
-from api.events.log import CursorTooOld, Events, EventType, read_events
+from api.events.log import CursorTooOld, Events, EventType, Take, read_events
 from api.fleet.devices import GroupId
 from api.handlers.event_stream import EventStream
 from api.handlers.openapi import Operation
@@ -50,6 +50,9 @@ class EventsQuery(Watched, frozen=True):
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     wait_s: Annotated[int, msgspec.Meta(ge=0, le=_MAX_WAIT_S)] = 0
+    take: Annotated[
+        Take, msgspec.Meta(description="Which events if there are more; oldest first either way.")
+    ] = "oldest"
 
 
 class EventHandlers:
@@ -88,7 +91,7 @@ class EventHandlers:
         due, after = loop.time() + wanted.wait_s, _given(wanted.after)
         while True:
             async with self._limits.reads.turn(key_id):
-                page = await self._page(wanted, group_id, after, wanted.limit)
+                page = await self._page(wanted, group_id, after, wanted.limit, wanted.take)
             left_s = due - loop.time()
             if page.events or left_s <= 0 or self._feed.is_stopping:
                 break
@@ -101,7 +104,12 @@ class EventHandlers:
         return json_body(_encode(page), share)
 
     async def _page(
-        self, wanted: Watched, group_id: str | None, after: int | None, limit: int
+        self,
+        wanted: Watched,
+        group_id: str | None,
+        after: int | None,
+        limit: int,
+        take: Take = "oldest",
     ) -> Events:
         if group_id == "":
             return Events([], str(after or 0))
@@ -112,6 +120,7 @@ class EventHandlers:
                 self._database,
                 after=after,
                 limit=limit,
+                take=take,
                 group_id=group_id,
                 device_id=device_id,
                 type_=type_,

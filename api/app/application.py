@@ -195,7 +195,10 @@ async def create_app(
             )
             stats = TrackerStats(tracker, labels())
             hub = add_live(
-                *(app, queries, stats, access, settings), recorder=recorder, siblings=siblings
+                *(app, queries, stats, access, settings),
+                events=events,
+                recorder=recorder,
+                siblings=siblings,
             )
             registry.register(hub)
         add_events(app, EventHandlers(database, events, access, limits, hub), events)

@@ -23,6 +23,7 @@ def add_live(
     access: Access,
     settings: Settings,
     *,
+    events: EventFeed,
     recorder: ActivityRecorder | None,
     siblings: Siblings,
 ) -> Hub:
@@ -32,6 +33,7 @@ def add_live(
     hub = Hub(
         *(queries, stats),
         rule=presence_rule(settings),
+        feed=events,
         max_streams=most,
         streams_per_key=settings.limits.streams_per_key,
         siblings=siblings,

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, get_args
 
 import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from api.events.log import EventType, remove_old
+from api.events.log import EventType, event_of, remove_old
+from api.events.recent import RecentEvents
 from api.events.sequencer import Sequencer
 from api.postgres.database import Database
 from tracker import StoreError
@@ -22,8 +24,9 @@ _MAX_FOLLOWED: Final = 5000
 _COMES_ONLINE: Final = ("device.online", "device.registered")
 _LAST: Final = "SELECT last FROM event_position"
 _NEW: Final = f"""
-SELECT position, uuid_send(device_id), type, group_id FROM device_events
-WHERE position > $1 ORDER BY position LIMIT {_MAX_FOLLOWED}
+SELECT position, device_id::text, seq, type, group_id, at, data::text, uuid_send(device_id),
+       data ->> 'from_group_id'
+FROM device_events WHERE position > $1 ORDER BY position LIMIT {_MAX_FOLLOWED}
 """  # noqa: S608 - a constant
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -59,6 +62,7 @@ class EventFeed(Collector):
         """Up to where this process has followed the log; None before the first time."""
         self._waiting: dict[asyncio.Future[None], tuple[str | None, int | None]] = {}
         # of each the group and the API key
+        self._followers: dict[str, set[RecentEvents]] = {}
         self.is_stopping = False
         """Whether nobody should wait any more."""
         self._failed = LogThrottle(_LOG_EVERY_S)
@@ -93,14 +97,38 @@ class EventFeed(Collector):
         rows = await self._database.fetch(_NEW, self.position)
         if not rows:
             return
-        self._on_online([row[1] for row in rows if row[2] in _COMES_ONLINE])
-        for _, _, type_, _ in rows:
-            self.counts[type_] += 1
+        self._on_online([row[7] for row in rows if row[3] in _COMES_ONLINE])
+        groups: set[str] = set()
+        for *row, _, left in rows:
+            self.counts[row[3]] += 1
+            for group_id in {row[4], left or row[4]}:  # a device that moves is news of both
+                groups.add(group_id)
+                for follower in self._followers.get(group_id, ()):
+                    follower.add(event_of(row))
         self.position = rows[-1][0]
-        groups = {row[3] for row in rows}
         for waiting, (group_id, _) in self._waiting.items():
             if (group_id is None or group_id in groups) and not waiting.done():
                 waiting.set_result(None)
+
+    @contextmanager
+    def following(self, group_id: str | None) -> Iterator[RecentEvents]:
+        """Collect the new events of a group while the block runs.
+
+        Args:
+            group_id: the group; None is an empty group.
+        """
+        recent = RecentEvents()
+        if group_id is None:
+            yield recent
+            return
+        followers = self._followers.setdefault(group_id, set())
+        followers.add(recent)
+        try:
+            yield recent
+        finally:
+            followers.discard(recent)
+            if not followers:
+                self._followers.pop(group_id, None)
 
     def stop(self) -> None:
         """Let nobody wait any longer."""

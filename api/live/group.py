@@ -16,7 +16,10 @@ from typing import Final
 
 import structlog
 
+from api.events.feed import EventFeed
+from api.events.recent import RecentEvents
 from api.fleet.presence import PresenceRule
+from api.live.events import event
 from api.live.queries import GroupQueries
 from api.live.snapshot import MAX_DEVICES, GroupSnapshot
 from api.live.ticks import Snapshot, Tick
@@ -48,6 +51,7 @@ class Group:
         queries: reads the database.
         stats: reads the tracker.
         rule: when a device is online.
+        feed: tells of new events.
         siblings: tells what other workers know of these devices; None if there are none.
     """
 
@@ -57,6 +61,8 @@ class Group:
         queries: GroupQueries,
         stats: TrackerStats,
         rule: PresenceRule,
+        *,
+        feed: EventFeed,
         siblings: LiveNewsSource | None = None,
     ) -> None:
         self.subscribers = 0
@@ -73,6 +79,8 @@ class Group:
         self._news = LiveNews()
         self._clock = queries.clock
         self._devices = GroupSnapshot(rule)
+        self._feed = feed
+        self._events = RecentEvents()
         self._members: int | None = None
         self._refreshes = 0
         self._ticks: deque[Tick] = deque()
@@ -101,10 +109,11 @@ class Group:
         """
         try:
             await self.loaded
-            async with asyncio.TaskGroup() as tasks:
-                refreshing = tasks.create_task(self._refresh_forever())
-                await self._tick_while_subscribed()
-                refreshing.cancel()
+            with self._feed.following(self._group_id) as self._events:
+                async with asyncio.TaskGroup() as tasks:
+                    refreshing = tasks.create_task(self._refresh_forever())
+                    await self._tick_while_subscribed()
+                    refreshing.cancel()
         finally:
             self.loaded.cancel()
             self.closed = True
@@ -136,6 +145,8 @@ class Group:
         for chunk in self._devices.changes(round(self._clock.now(), 3), stale=self._stale):
             chunks.append(chunk)
             await asyncio.sleep(0)
+        if new := self._events.take():
+            chunks.append(event("events", new))
         tick = Tick(b"".join(chunks), self._stats.service(self._news.targets))
         self._ticks.append(tick)
         self._ticks_bytes += len(tick)

@@ -10,6 +10,7 @@ import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from api.events.feed import EventFeed
 from api.fleet.presence import PresenceRule
 from api.live.group import Group
 from api.live.queries import GroupQueries
@@ -59,6 +60,7 @@ class Hub(Collector):
         queries: reads the database.
         stats: reads the tracker.
         rule: when a device is online.
+        feed: tells of new events.
         max_streams: limit of open streams.
         streams_per_key: limit of open streams of one API key; half of `max_streams` at most.
         siblings: the other workers, which know of touches, too.
@@ -70,12 +72,14 @@ class Hub(Collector):
         stats: TrackerStats,
         *,
         rule: PresenceRule,
+        feed: EventFeed,
         max_streams: int,
         streams_per_key: int,
         siblings: Siblings | None = None,
     ) -> None:
         self.clock = queries.clock
         self.rule = rule
+        self._feed = feed
         self.streams: set[Subscriber] = set()
         self.sent_bytes = 0
         self.stopping = False
@@ -128,7 +132,9 @@ class Hub(Collector):
         if group is None or group.closed:
             self._evict_idle()
             group = self._groups[group_id] = Group(
-                *(group_id, self._queries, self._stats, self.rule), self._siblings.live_news()
+                *(group_id, self._queries, self._stats, self.rule),
+                feed=self._feed,
+                siblings=self._siblings.live_news(),
             )
             self._tasks[group] = asyncio.create_task(
                 self._run(group_id, group), name=f"live-{group_id}", context=Context()

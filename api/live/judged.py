@@ -16,7 +16,7 @@ from api.fleet.presence import Presence, PresenceRule
 STORED: Final = """
     CASE WHEN is_online IS NULL THEN 0 ELSE
         4 * coalesce(CASE WHEN isfinite(presence_since)
-                     THEN extract(epoch FROM presence_since)::bigint END, 0)
+                     THEN date_part('epoch', presence_since)::bigint END, 0)
         + CASE WHEN is_online THEN 1 ELSE 2 END
     END
 """

@@ -22,6 +22,8 @@ class Live:
     hello: dict[str, Any] = field(default_factory=dict)
     devices: dict[int, dict[str, Any]] = field(default_factory=dict)
     service: dict[str, Any] | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
     ready: bool = False
     hellos: int = 0
     ticks: int = 0
@@ -77,6 +79,10 @@ class Live:
                     self.devices[n]["location"] = location
                 for n in data.get("gone", []):
                     del self.devices[n]
+            case "events":
+                self.events += data["events"]
+                for type_, count in data["counts"].items():
+                    self.counts[type_] = self.counts.get(type_, 0) + count
             case "service":
                 self.service = {one["name"]: one for one in data["targets"]}
             case "bye":

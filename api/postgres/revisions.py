@@ -17,6 +17,7 @@ REVISIONS: Final = (
     "0009",
     "0010",
     "0011",
+    "0012",
 )
 """In order; a test compares them with migrations/versions."""
 HEAD: Final = REVISIONS[-1]

@@ -86,7 +86,11 @@ WITH d AS (
         display_name = excluded.display_name, group_id = excluded.group_id,
         platform = excluded.platform, fcm_token = excluded.fcm_token, is_active = true,
         last_seen_at = greatest(stored.last_seen_at, excluded.last_seen_at),
-        deactivated_at = NULL, offline_after_s = excluded.offline_after_s
+        deactivated_at = NULL, offline_after_s = excluded.offline_after_s,
+        -- The trigger does the same, but later than RETURNING reads the row.
+        is_online = stored.is_online OR NOT stored.is_active,
+        presence_since = CASE WHEN stored.is_active THEN stored.presence_since
+                              ELSE excluded.last_seen_at END
     WHERE $6::text IS NULL OR stored.group_id = $6
     RETURNING *
 )

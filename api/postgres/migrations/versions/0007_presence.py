@@ -3,9 +3,10 @@
 The state of a device is in its row: whether it is online, since when, and the number of its last
 event. No index covers these columns nor the time that a touch writes, so touches stay HOT updates.
 One trigger changes the state of a device that comes back, is moved or (de)activated, in the
-transaction that does so; its condition keeps it from being called for other
-touches. `is_online` is null until the state of a device is known: it is for rows from before this
-revision.
+transaction that does so; its condition keeps it from being called for other touches. It runs after
+the update and changes the row once more: where a trigger runs before an update, Postgres locks each
+row first, which costs all touches a fifth of their time and half of their WAL. `is_online` is null
+until the state of a device is known: it is for rows from before this revision.
 
 An event is written to `event_outbox` in the transaction of its change. It is then moved to
 `device_events` and gets its position there, one transaction at a time. So positions become visible
@@ -89,7 +90,7 @@ _UP = (
     CREATE FUNCTION note_presence() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
     DECLARE
-        after_s integer;
+        is_back boolean;
     BEGIN
         IF TG_OP = 'INSERT' THEN
             INSERT INTO event_outbox (device_id, seq, type, group_id, at)
@@ -97,6 +98,7 @@ _UP = (
                     NEW.last_seen_at);
             RETURN NULL;
         END IF;
+        -- What is assigned to NEW is written by the UPDATE at the end.
         IF OLD.is_active AND NOT NEW.is_active THEN
             NEW.is_online := false;
             NEW.presence_since := date_trunc('second', now());
@@ -104,50 +106,52 @@ _UP = (
             INSERT INTO event_outbox (device_id, seq, type, group_id, at)
             VALUES (NEW.device_id, NEW.event_seq, 'device.deactivated', NEW.group_id,
                     NEW.presence_since);
-            RETURN NEW;
-        END IF;
-        IF NOT NEW.is_active THEN
-            RETURN NEW;
-        END IF;
-        IF NOT OLD.is_active THEN
+        ELSIF NEW.is_active AND NOT OLD.is_active THEN
             NEW.is_online := true;
             NEW.presence_since := NEW.last_seen_at;
             NEW.event_seq := NEW.event_seq + 1;
             INSERT INTO event_outbox (device_id, seq, type, group_id, at)
             VALUES (NEW.device_id, NEW.event_seq, 'device.registered', NEW.group_id,
                     coalesce(NEW.last_seen_at, now()));
-            RETURN NEW;
+        ELSIF NEW.is_active THEN
+            IF NEW.group_id <> OLD.group_id THEN
+                NEW.event_seq := NEW.event_seq + 1;
+                INSERT INTO event_outbox (device_id, seq, type, group_id, at, data)
+                VALUES (NEW.device_id, NEW.event_seq, 'device.moved', NEW.group_id,
+                        date_trunc('second', now()),
+                        jsonb_build_object('from_group_id', OLD.group_id));
+            END IF;
+            is_back := OLD.is_online IS NOT TRUE
+                       AND NEW.last_seen_at IS DISTINCT FROM OLD.last_seen_at;
+            -- A touch that is written late, as from a journal, may be as old as the silence. The
+            -- others are younger than the shortest timeout: the lookup costs more than the rest.
+            IF is_back AND NEW.last_seen_at <= now() - interval '30 s' THEN
+                is_back := NEW.last_seen_at + make_interval(secs => coalesce(
+                    NEW.offline_after_s,
+                    (SELECT offline_after_s FROM group_settings WHERE group_id = NEW.group_id),
+                    (SELECT offline_after_s FROM presence_clock)
+                )) > now();
+            END IF;
+            IF is_back THEN
+                NEW.is_online := true;
+                NEW.presence_since := NEW.last_seen_at;
+                -- Whether a device was offline before this revision is not known.
+                IF OLD.is_online IS FALSE OR OLD.last_seen_at IS NULL THEN
+                    NEW.event_seq := NEW.event_seq + 1;
+                    INSERT INTO event_outbox (device_id, seq, type, group_id, at, data)
+                    VALUES (NEW.device_id, NEW.event_seq, 'device.online', NEW.group_id,
+                            NEW.last_seen_at,
+                            jsonb_build_object('offline_for_s', greatest(0, extract(
+                                epoch FROM NEW.last_seen_at - OLD.presence_since)::bigint)));
+                END IF;
+            END IF;
         END IF;
-        IF NEW.group_id <> OLD.group_id THEN
-            NEW.event_seq := NEW.event_seq + 1;
-            INSERT INTO event_outbox (device_id, seq, type, group_id, at, data)
-            VALUES (NEW.device_id, NEW.event_seq, 'device.moved', NEW.group_id,
-                    date_trunc('second', now()),
-                    jsonb_build_object('from_group_id', OLD.group_id));
-        END IF;
-        IF OLD.is_online IS TRUE OR NEW.last_seen_at IS NOT DISTINCT FROM OLD.last_seen_at THEN
-            RETURN NEW;
-        END IF;
-        after_s := coalesce(
-            NEW.offline_after_s,
-            (SELECT offline_after_s FROM group_settings WHERE group_id = NEW.group_id),
-            (SELECT offline_after_s FROM presence_clock)
-        );
-        -- A touch that is written late, as from a journal, may be as old as the silence.
-        IF NEW.last_seen_at + make_interval(secs => after_s) <= now() THEN
-            RETURN NEW;
-        END IF;
-        NEW.is_online := true;
-        NEW.presence_since := NEW.last_seen_at;
-        -- Whether a device was offline before this revision is not known.
-        IF OLD.is_online IS FALSE OR OLD.last_seen_at IS NULL THEN
-            NEW.event_seq := NEW.event_seq + 1;
-            INSERT INTO event_outbox (device_id, seq, type, group_id, at, data)
-            VALUES (NEW.device_id, NEW.event_seq, 'device.online', NEW.group_id, NEW.last_seen_at,
-                    jsonb_build_object('offline_for_s', greatest(0,
-                        extract(epoch FROM NEW.last_seen_at - OLD.presence_since)::bigint)));
-        END IF;
-        RETURN NEW;
+        -- None of these columns is a trigger's, so Postgres parses no condition for this UPDATE.
+        UPDATE devices SET is_online = NEW.is_online, presence_since = NEW.presence_since,
+            event_seq = NEW.event_seq
+        WHERE device_id = NEW.device_id AND (is_online, presence_since, event_seq)
+            IS DISTINCT FROM (NEW.is_online, NEW.presence_since, NEW.event_seq);
+        RETURN NULL;
     END
     $$
     """,
@@ -170,7 +174,8 @@ _UP = (
     WHEN (NEW.is_active AND NEW.last_seen_at IS NOT NULL) EXECUTE FUNCTION note_presence()
     """,
     """
-    CREATE TRIGGER presence_changes BEFORE UPDATE ON devices FOR EACH ROW
+    CREATE TRIGGER presence_changes
+    AFTER UPDATE OF last_seen_at, is_active, group_id ON devices FOR EACH ROW
     WHEN ((OLD.is_online IS NOT TRUE AND NEW.last_seen_at IS DISTINCT FROM OLD.last_seen_at)
           OR OLD.is_active <> NEW.is_active OR OLD.group_id <> NEW.group_id)
     EXECUTE FUNCTION note_presence()

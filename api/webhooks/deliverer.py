@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from api.config import WebhookSettings
-from api.webhooks.judge import MOST_EVENTS
+from api.webhooks.outgoing import MOST_EVENTS
 from api.webhooks.retries import delay_s
 from api.webhooks.sender import GONE, Outcome, Sender
 from api.webhooks.store import Batch, DeliveryStore, Expired, LeaseLost, Summary

@@ -4,24 +4,19 @@ One statement moves the webhook's position on and stores the batch to send with 
 devices. So an event is judged once, whichever process does so and whenever that one is killed.
 """
 
-import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import msgspec
-
 from api.events.log import event_of
-from api.postgres.database import Database, Records
-from api.webhooks.judge import Logged, Page, Rules, Stored, Verdict, judge
-from api.webhooks.snoozes import read_snoozes
-from api.webhooks.state import decode_device, encode_state
+from api.postgres.database import Database
+from api.webhooks.judge import Logged, Page, Verdict, judge
+from api.webhooks.rules import Rules
+from api.webhooks.stored import PAGE, read_stored, store
 
 if TYPE_CHECKING:
     import asyncpg
 
-_PAGE: Final = 1000
-"""How many events, and how many timers, are judged at once."""
 MATCHES: Final = """
 (w.group_id IS NULL OR e.group_id = w.group_id)
 AND (w.types IS NULL OR e.type = ANY (w.types)
@@ -40,49 +35,13 @@ FROM webhooks AS w CROSS JOIN event_position AS p LEFT JOIN LATERAL (
     SELECT e.stored_at, e.position, e.device_id::text, e.seq, e.type, e.group_id, e.at, e.data::text
     FROM device_events AS e
     WHERE w.batch_id IS NULL AND e.position > w.judged_to AND e.position <= p.last AND {MATCHES}
-    ORDER BY e.position LIMIT {_PAGE}
+    ORDER BY e.position LIMIT {PAGE}
 ) AS e ON true
 WHERE w.id = $1 AND w.leased_by = $2 AND w.paused_at IS NULL
 ORDER BY e.position
 """  # noqa: S608 - of constants
 _EVENT: Final = slice(18, 25)
 """Which columns of that `event_of` reads."""
-_STATES: Final = f"""
-WITH due AS (
-    SELECT device_id FROM webhook_devices
-    WHERE webhook_id = $1 AND look_at <= to_timestamp($2) ORDER BY look_at LIMIT {_PAGE}
-), wanted AS (
-    SELECT device_id, true AS is_due FROM due
-    UNION ALL
-    SELECT device_id, false FROM unnest($3::uuid[]) AS device_id
-    WHERE device_id NOT IN (SELECT device_id FROM due)
-)
-SELECT wanted.device_id::text, wanted.is_due, s.state::text,
-       extract(epoch FROM s.look_at)::float8 AS look_at, d.event_seq, d.group_id
-FROM wanted
-LEFT JOIN webhook_devices AS s ON s.webhook_id = $1 AND s.device_id = wanted.device_id
-LEFT JOIN devices AS d ON d.device_id = wanted.device_id
-"""  # noqa: S608 - of constants
-_STORE: Final = """
-WITH webhook AS (
-    SELECT id FROM webhooks
-    WHERE id = $1 AND leased_by = $2 AND judged_to = $3 AND batch_id IS NULL
-          AND rules_revision = $12 FOR UPDATE
-), forgotten AS (
-    DELETE FROM webhook_devices AS s USING webhook
-    WHERE s.webhook_id = webhook.id AND s.device_id = ANY ($5::uuid[])
-), kept AS (
-    INSERT INTO webhook_devices AS s (webhook_id, device_id, look_at, state)
-    SELECT webhook.id, new.device_id, to_timestamp(new.look_at), new.state::jsonb
-    FROM webhook, unnest($6::uuid[], $7::float8[], $8::text[]) AS new (device_id, look_at, state)
-    ON CONFLICT (webhook_id, device_id) DO UPDATE
-    SET look_at = excluded.look_at, state = excluded.state
-)
-UPDATE webhooks AS w SET judged_to = $4, batch_id = $9, batch_body = $10, batch_events = $11,
-       batch_started_at = CASE WHEN $9::text IS NOT NULL THEN now() END, attempts = 0,
-       retry_at = NULL
-FROM webhook WHERE w.id = webhook.id RETURNING w.id
-"""
 
 
 async def take_in(
@@ -103,26 +62,20 @@ async def take_in(
         settle_s: how long a touch may wait until it is written, in seconds.
 
     Returns:
-        What was stored; None if nothing was, because the row of the webhook has changed meanwhile.
+        What was stored, and whether that is all there is for now; None if nothing was stored,
+        because the row of the webhook has changed meanwhile.
     """
     first = rows[0]
     rules = Rules(first["own_group_id"], first["types"], first["after_s"], settle_s)
-    page = _page(rows)
-    device_ids = list({one.event.device_id for one in page.events})
-    states = await database.fetch(_STATES, webhook_id, page.until, device_ids)
-    stored, until = _stored(states, rules, page)
-    silences = [one.event for one in page.events if one.event.type == "device.offline"]
-    silences += [state.held[0] for state in stored.devices.values() if state.held]
-    if silences:
-        since = min(event.at for event in silences).timestamp()
-        groups = {event.group_id for event in silences}
-        rules = rules._replace(snoozes=await read_snoozes(database, groups, since))
-    verdict = judge(rules, stored, page._replace(until=until))
-    if verdict.position > page.position or verdict.devices or verdict.send:
+    found = _page(rows)
+    rules, stored, page = await read_stored(database, webhook_id, rules, found)
+    verdict = judge(rules, stored, page)
+    if verdict.position > page.position or verdict.devices or verdict.groups or verdict.send:
         known = (first["judged_to"], first["rules_revision"])
-        if not await _store(database, process, webhook_id, known, verdict):
+        if not await store(database, process, webhook_id, known, verdict):
             return None
-    return verdict
+    is_last = len(page.events) < PAGE and page.until == found.until
+    return verdict._replace(is_end=verdict.is_end and is_last)
 
 
 def _page(rows: "Sequence[asyncpg.Record]") -> Page:
@@ -132,45 +85,6 @@ def _page(rows: "Sequence[asyncpg.Record]") -> Page:
         for row in rows
         if row["position"] is not None
     ]
-    if len(events) < _PAGE:
+    if len(events) < PAGE:
         return Page(first["judged_to"], events, first["last"], first["now"])
     return Page(first["judged_to"], events, events[-1].position, events[-1].stored_at)
-
-
-def _stored(rows: Records, rules: Rules, page: Page) -> tuple[Stored, float]:
-    """Return what is stored, and until when all timers are known."""
-    stored = Stored({}, {}, set())
-    timers: list[float] = []
-    for device_id, is_due, state, look_at, newest_seq, group_id in rows:
-        if state is not None:
-            device = stored.devices[device_id] = decode_device(state)
-            device.look_at = look_at
-        if is_due:
-            timers.append(look_at)
-        if len(page.events) < _PAGE and newest_seq is not None:
-            stored.newest_seq[device_id] = newest_seq
-        if rules.group_id is not None and group_id not in (None, rules.group_id):
-            stored.elsewhere.add(device_id)
-    return stored, min(page.until, max(timers)) if len(timers) == _PAGE else page.until
-
-
-async def _store(
-    database: Database, process: UUID, webhook_id: int, known: tuple[int, int], verdict: Verdict
-) -> bool:
-    """Store a verdict unless the webhook has changed; return whether that was done."""
-    position, rules_revision = known
-    kept = {key: state for key, state in verdict.devices.items() if state is not None}
-    body = msgspec.json.encode({"events": verdict.send}).decode() if verdict.send else None
-    stored = await database.fetch(
-        _STORE,
-        *(webhook_id, process, position, verdict.position),
-        [key for key, state in verdict.devices.items() if state is None],
-        list(kept),
-        [state.look_at for state in kept.values()],
-        [encode_state(state).decode() for state in kept.values()],
-        f"msg_{secrets.token_hex(16)}" if body else None,
-        body,
-        len(verdict.send),
-        rules_revision,
-    )
-    return bool(stored)

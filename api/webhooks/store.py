@@ -41,7 +41,9 @@ WITH due AS (
                OR EXISTS (SELECT FROM device_events AS e WHERE e.position > w.judged_to
                           AND e.position <= p.last AND {MATCHES})
                OR EXISTS (SELECT FROM webhook_devices AS d
-                          WHERE d.webhook_id = w.id AND d.look_at <= now()))
+                          WHERE d.webhook_id = w.id AND d.look_at <= now())
+               OR EXISTS (SELECT FROM webhook_groups AS g
+                          WHERE g.webhook_id = w.id AND g.look_at <= now()))
     ORDER BY w.leased_until LIMIT $3 FOR UPDATE OF w SKIP LOCKED
 )
 UPDATE webhooks AS w SET leased_by = $1, leased_until = now() + make_interval(secs => $2)
@@ -75,8 +77,10 @@ WITH behind AS (
     SELECT id FROM webhooks WHERE id = $1 AND leased_by = $2 FOR UPDATE
 ), moved AS (
     UPDATE webhooks AS w SET judged_to = $3, last_error = $5 FROM behind WHERE w.id = behind.id
-), forgotten AS (  -- what became of devices meanwhile is not known
+), forgotten_devices AS (  -- what became of them meanwhile is not known
     DELETE FROM webhook_devices AS d USING behind WHERE d.webhook_id = behind.id
+), forgotten_groups AS (
+    DELETE FROM webhook_groups AS g USING behind WHERE g.webhook_id = behind.id
 )
 INSERT INTO webhook_deliveries (webhook_id, message_id, outcome, events, attempts, error)
 SELECT id, '', 'expired', $4, 0, $5 FROM behind

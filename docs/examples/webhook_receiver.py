@@ -39,7 +39,8 @@ async def receive(request: web.Request) -> web.Response:
     for event in json.loads(body)["events"]:
         if event["event_id"] not in seen:
             seen.add(event["event_id"])
-            print(event["type"], event["device_id"], event["at"], flush=True)
+            of = event.get("device_id") or event["group_id"]  # a summary is of a group
+            print(event["type"], of, event["at"], flush=True)
     return web.Response(status=204)
 
 

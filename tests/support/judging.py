@@ -7,8 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from api.events.log import Event, EventType
-from api.webhooks.judge import Logged, Page, Rules, Stored, Verdict, judge
-from api.webhooks.state import decode_device, encode_state
+from api.webhooks.judge import Logged, Page, Stored, Verdict, judge
+from api.webhooks.outgoing import GroupSummary, Outgoing
+from api.webhooks.rules import Rules
+from api.webhooks.state import decode_device, decode_group, encode_state
 
 START = 1_800_000_000
 
@@ -21,8 +23,9 @@ class Webhook:
     log: list[Logged] = field(default_factory=list)
     position: int = 0
     states: dict[str, bytes] = field(default_factory=dict)
-    look_at: dict[str, float | None] = field(default_factory=dict)
-    sent: list[Event] = field(default_factory=list)
+    groups: dict[str, bytes] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    sent: list[Outgoing] = field(default_factory=list)
     dropped: int = 0
     elsewhere: set[str] = field(default_factory=set)
     page: int = 1000
@@ -67,17 +70,20 @@ class Webhook:
         is_full = len(events) == self.page
         until = events[-1].stored_at if is_full else now
         end = events[-1].position if events else self.position
-        devices = {key: decode_device(state) for key, state in self.states.items()}
-        for key, state in devices.items():
-            state.look_at = self.look_at[key]
-        newest = {} if is_full else dict(self.seqs)
-        stored = Stored(devices, newest, self.elsewhere)
+        stored = Stored(
+            {key: decode_device(state) for key, state in self.states.items()},
+            {key: decode_group(state) for key, state in self.groups.items()},
+            {} if is_full else dict(self.seqs),
+            self.elsewhere,
+            self.sizes,
+        )
         verdict = judge(self.rules, stored, Page(self.position, events, end, until))
-        for key, state in verdict.devices.items():
-            if state is None:
-                del self.states[key]
-            else:
-                self.states[key], self.look_at[key] = encode_state(state), state.look_at
+        for states, changed in ((self.states, verdict.devices), (self.groups, verdict.groups)):
+            for key, state in changed.items():
+                if state is None:
+                    del states[key]
+                else:
+                    states[key] = encode_state(state)
         self.position = verdict.position
         self.sent += verdict.send
         self.dropped += verdict.dropped
@@ -85,8 +91,11 @@ class Webhook:
         return verdict._replace(is_end=verdict.is_end and not is_full)
 
 
-def shown(event: Event) -> str:
-    return f"{event.type.partition('.')[2]} {UUID(event.device_id).int}"
+def shown(event: Outgoing) -> str:
+    if isinstance(event, GroupSummary):
+        return f"{event.type} {event.offline}/{event.devices}"
+    kind = event.type if isinstance(event, Event) else "device.flapping"
+    return f"{kind.partition('.')[2]} {UUID(event.device_id).int}"
 
 
 def _type(kind: str) -> EventType:

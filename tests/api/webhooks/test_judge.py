@@ -5,7 +5,10 @@ from collections import defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.webhooks.judge import MOST_EVENTS, Rules
+from api.events.log import Event
+from api.webhooks.outgoing import MOST_EVENTS
+from api.webhooks.rules import Rules
+from api.webhooks.state import decode_device
 from tests.support.judging import START, Webhook, shown
 
 HOUR = 3600
@@ -21,7 +24,8 @@ def test_without_rules_all_is_sent_as_it_happened():
     webhook.happen("online", 1, 20)
     webhook.happen("online", 2, 20)
     assert webhook.judge_at(20) == ["registered 1", "offline 1", "online 1", "online 2"]
-    assert (webhook.states, webhook.dropped) == ({}, 0)
+    webhook.judge_at(2 * HOUR)
+    assert (webhook.states, webhook.groups, webhook.dropped) == ({}, {}, 0)
 
 
 def test_a_silence_that_does_not_last_is_not_sent_nor_is_its_end():
@@ -36,6 +40,7 @@ def test_a_silence_that_does_not_last_is_not_sent_nor_is_its_end():
     assert webhook.sent[0].at == webhook.log[1].event.at
     webhook.happen("online", 2, 3 * HOUR)
     assert webhook.judge_at(3 * HOUR) == ["online 2"]
+    webhook.judge_at(5 * HOUR)
     assert (webhook.states, webhook.dropped) == ({}, 2)
 
 
@@ -98,6 +103,7 @@ def test_a_device_that_leaves_is_not_sent_as_offline():
     webhook.happen("moved", 3, 60, from_group_id="bikes")
     webhook.elsewhere.add(webhook.log[3].event.device_id)
     assert webhook.judge_at(2 * HOUR) == ["deactivated 1", "registered 2", "moved 3"]
+    webhook.judge_at(4 * HOUR)
     assert webhook.states == {}
 
 
@@ -161,7 +167,7 @@ def histories(draw):
     for device in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, 50))
         kind = "offline"
-        for gap in draw(st.lists(st.integers(1, 200), max_size=8)):
+        for gap in draw(st.lists(st.integers(1, 200) | st.just(4000), max_size=16)):
             other = draw(st.sampled_from([None] * 8 + ["moved", "deactivated"]))
             events.append((at, device, other or kind))
             if other is None:
@@ -173,7 +179,7 @@ def histories(draw):
     return sorted(events)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     history=histories(),
     times=st.lists(st.integers(0, 2000)),
@@ -191,11 +197,13 @@ def test_it_makes_no_difference_when_and_how_often_events_are_judged(history, ti
         often.judge_at(now)
     by_device = []
     for webhook in (often, once):
-        webhook.judge_at(10_000)
+        webhook.judge_at(100_000)
         sent = defaultdict(list)
         for event in webhook.sent:
-            sent[event.device_id].append((event.seq, shown(event)))
+            sent[event.device_id].append((int(event.event_id.split("-")[0]), shown(event)))
         by_device.append(sent)
         assert all(events == sorted(set(events)) for events in sent.values())
-        assert len(webhook.sent) + webhook.dropped == len(history)
+        of_devices = sum(isinstance(event, Event) for event in webhook.sent)
+        assert of_devices + webhook.dropped == len(history)
+        assert all(decode_device(state).is_offline_sent for state in webhook.states.values())
     assert by_device[0] == by_device[1]

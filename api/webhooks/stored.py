@@ -1,0 +1,177 @@
+"""The states of devices and groups of a webhook: read before events are judged, stored after."""
+
+import secrets
+from collections import Counter
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from api.postgres.database import Database, Records
+from api.webhooks.judge import Page, Stored, Verdict
+from api.webhooks.outages import FEW
+from api.webhooks.rules import Rules
+from api.webhooks.snoozes import read_snoozes
+from api.webhooks.state import (
+    DeviceState,
+    GroupState,
+    decode_device,
+    decode_group,
+    encode_state,
+)
+
+PAGE: Final = 1000
+"""How many events, and how many timers, are judged at once."""
+_DEVICES: Final = f"""
+WITH due AS (
+    SELECT device_id FROM webhook_devices
+    WHERE webhook_id = $1 AND look_at <= to_timestamp($2) ORDER BY look_at LIMIT {PAGE}
+), wanted AS (
+    SELECT device_id, true AS is_due FROM due
+    UNION ALL
+    SELECT device_id, false FROM unnest($3::uuid[]) AS device_id
+    WHERE device_id NOT IN (SELECT device_id FROM due)
+)
+SELECT wanted.device_id::text, wanted.is_due, s.state::text,
+       extract(epoch FROM s.look_at)::float8 AS look_at, d.event_seq, d.group_id
+FROM wanted
+LEFT JOIN webhook_devices AS s ON s.webhook_id = $1 AND s.device_id = wanted.device_id
+LEFT JOIN devices AS d ON d.device_id = wanted.device_id
+"""  # noqa: S608 - of constants
+_GROUPS: Final = """
+SELECT group_id, state::text, extract(epoch FROM look_at)::float8 FROM webhook_groups
+WHERE webhook_id = $1 AND (group_id = ANY ($2::text[]) OR look_at <= to_timestamp($3))
+"""
+_SIZES: Final = """
+SELECT group_id, count(*) FROM devices WHERE group_id = ANY ($1::text[]) AND is_active
+GROUP BY group_id
+"""
+_STORE: Final = """
+WITH webhook AS (
+    SELECT id FROM webhooks
+    WHERE id = $1 AND leased_by = $2 AND judged_to = $3 AND batch_id IS NULL
+          AND rules_revision = $4 FOR UPDATE
+), forgotten_devices AS (
+    DELETE FROM webhook_devices AS s USING webhook
+    WHERE s.webhook_id = webhook.id AND s.device_id = ANY ($9::uuid[])
+), devices AS (
+    INSERT INTO webhook_devices AS s (webhook_id, device_id, look_at, state)
+    SELECT webhook.id, new.device_id, to_timestamp(new.look_at), new.state::jsonb
+    FROM webhook, unnest($10::uuid[], $11::float8[], $12::text[]) AS new (device_id, look_at, state)
+    ON CONFLICT (webhook_id, device_id) DO UPDATE
+    SET look_at = excluded.look_at, state = excluded.state
+), forgotten_groups AS (
+    DELETE FROM webhook_groups AS s USING webhook
+    WHERE s.webhook_id = webhook.id AND s.group_id = ANY ($13::text[])
+), groups AS (
+    INSERT INTO webhook_groups AS s (webhook_id, group_id, look_at, state)
+    SELECT webhook.id, new.group_id, to_timestamp(new.look_at), new.state::jsonb
+    FROM webhook, unnest($14::text[], $15::float8[], $16::text[]) AS new (group_id, look_at, state)
+    ON CONFLICT (webhook_id, group_id) DO UPDATE
+    SET look_at = excluded.look_at, state = excluded.state
+)
+UPDATE webhooks AS w SET judged_to = $5, batch_id = $6, batch_body = $7, batch_events = $8,
+       batch_started_at = CASE WHEN $6::text IS NOT NULL THEN now() END, attempts = 0,
+       retry_at = NULL
+FROM webhook WHERE w.id = webhook.id RETURNING w.id
+"""
+
+
+async def read_stored(
+    database: Database, webhook_id: int, rules: Rules, page: Page
+) -> tuple[Rules, Stored, Page]:
+    """Return what is stored that a page is judged by.
+
+    Args:
+        database: where it is.
+        webhook_id: of the webhook.
+        rules: of the webhook.
+        page: the events that follow.
+
+    Returns:
+        The rules with snoozes, the states, and the page; it ends earlier if there are too many
+        timers.
+    """
+    device_ids = list({one.event.device_id for one in page.events})
+    rows = await database.fetch(_DEVICES, webhook_id, page.until, device_ids)
+    due = [row["look_at"] for row in rows if row["is_due"]]
+    if len(due) == PAGE:
+        page = page._replace(until=min(page.until, max(due)))
+    devices = _devices(rows)
+    held = [state.held[0] for state in devices.values() if state.held]
+    silences = [one.event for one in page.events if one.event.type == "device.offline"] + held
+    if silences:
+        since = min(event.at for event in silences).timestamp()
+        groups = {event.group_id for event in silences}
+        rules = rules._replace(snoozes=await read_snoozes(database, groups, since))
+    group_ids = {one.event.group_id for one in page.events} | {one.group_id for one in held}
+    rows_of_groups = await database.fetch(_GROUPS, webhook_id, list(group_ids), page.until)
+    states: dict[str, GroupState] = {}
+    for group_id, state, look_at in rows_of_groups:
+        states[group_id] = decode_group(state)
+        states[group_id].look_at = look_at
+    changes = Counter(event.group_id for event in silences)
+    for group_id, group in states.items():
+        changes[group_id] += sum(count for _, count in group.recent) + FEW * bool(group.outage)
+    busy = [group_id for group_id, count in changes.items() if count >= FEW]
+    sizes = {row[0]: row[1] for row in await database.fetch(_SIZES, busy)} if busy else {}
+    # With more events to come, the next one of a device may be among those.
+    is_all = len(page.events) < PAGE
+    newest = {row["device_id"]: row["event_seq"] or 0 for row in rows} if is_all else {}
+    elsewhere = {
+        row["device_id"]
+        for row in rows
+        if rules.group_id is not None and row["group_id"] not in (None, rules.group_id)
+    }
+    return rules, Stored(devices, states, newest, elsewhere, sizes), page
+
+
+def _devices(rows: Records) -> dict[str, DeviceState]:
+    devices: dict[str, DeviceState] = {}
+    for row in rows:
+        if row["state"] is not None:
+            devices[row["device_id"]] = decode_device(row["state"])
+            devices[row["device_id"]].look_at = row["look_at"]
+    return devices
+
+
+async def store(
+    database: Database,
+    process: UUID,
+    webhook_id: int,
+    known: tuple[int, int],
+    verdict: Verdict,
+) -> bool:
+    """Store a verdict unless the webhook has changed; return whether that was done.
+
+    Args:
+        database: where it is.
+        process: must have the lease of the webhook.
+        webhook_id: of the webhook, which must have no batch.
+        known: its position and the revision of its rules, as they were when it was read.
+        verdict: what is to be stored.
+    """
+    body = msgspec.json.encode({"events": verdict.send}).decode() if verdict.send else None
+    stored = await database.fetch(
+        _STORE,
+        *(webhook_id, process, *known, verdict.position),
+        f"msg_{secrets.token_hex(16)}" if body else None,
+        body,
+        len(verdict.send),
+        *_columns(verdict.devices),
+        *_columns(verdict.groups),
+    )
+    return bool(stored)
+
+
+def _columns(
+    states: "dict[str, DeviceState | None] | dict[str, GroupState | None]",
+) -> tuple[list[str], list[str], list[float | None], list[str]]:
+    """Return the keys to forget, then the keys, times and states to keep."""
+    kept = {key: state for key, state in states.items() if state is not None}
+    return (
+        [key for key, state in states.items() if state is None],
+        list(kept),
+        [state.look_at for state in kept.values()],
+        [encode_state(state).decode() for state in kept.values()],
+    )

@@ -1,0 +1,49 @@
+"""A fleet that vanishes and returns is a few requests to a receiver, and nothing is lost."""
+
+from collections import Counter
+
+from tests.support.webhooks import delivering, emit, make, receiving, until, until_column
+
+DEVICES = """
+INSERT INTO devices (device_id, display_name, group_id, platform)
+SELECT lpad(to_hex(n), 32, '0')::uuid, 'van ' || n, 'vans', 'android'
+FROM generate_series(0, $1::integer - 1) AS n
+"""
+A_MINUTE_LATER = """
+UPDATE webhook_groups SET look_at = now(), state = state || '{"recent": []}'
+WHERE state ? 'outage'
+"""
+ONE_BY_ONE = 500 // 20
+
+
+async def test_a_group_of_500_devices_that_vanishes_and_returns(dsn, db):
+    """Even if half of it was judged by a process that has ended; the other group is not held up."""
+    async with receiving() as receiver:
+        await make(dsn, receiver.url)
+        await db.execute(DEVICES, 500)
+        await emit(db, 200, devices=500)
+        async with delivering(dsn):
+            await until_column(db, "judged_to = 200 AND batch_id IS NULL")
+        await emit(db, 300, devices=500)
+        await emit(db, 1, group="bikes")
+        async with delivering(dsn) as deliverer:
+            await until_column(db, "judged_to = 501 AND batch_id IS NULL")
+            await db.execute("UPDATE event_position SET last = last + 499")
+            await emit(db, 500, devices=500, kind="device.online")
+            await until_column(db, "judged_to = 1500 AND batch_id IS NULL")
+            await db.execute(A_MINUTE_LATER)
+            await until(lambda: receiver.delivered[-1]["type"] == "group.online")
+            await until_column(db, "batch_id IS NULL")
+            dropped = deliverer.events["dropped"]
+    kinds = Counter(event["type"] for event in receiver.delivered)
+    assert kinds == {
+        "device.offline": ONE_BY_ONE + 1,
+        "group.offline": 1,
+        "device.online": ONE_BY_ONE,
+        "group.online": 1,
+    }
+    (outage,) = (event for event in receiver.delivered if event["type"] == "group.offline")
+    assert (outage["group_id"], outage["devices"], outage["offline"]) == ("vans", 500, 500)
+    assert receiver.delivered[-1]["offline"] == 0
+    assert dropped == 1000 - 2 * ONE_BY_ONE
+    assert len(receiver.requests) <= 6

@@ -19,13 +19,13 @@ from prometheus_client.registry import Collector
 from api.fleet.pending import Pending
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, Records
-from api.presence.listening import IS_LISTENING, Listening
+from api.presence.listening import Listening
+from api.presence.statements import CHANGED_GROUPS, LOAD, LOAD_GROUP, READ, SILENCE, SLICE
 from api.presence.wheel import Wheel
 from tracker import StoreError
 from tracker.instrumentation import Family, Histogram, LogThrottle, families
 
 _TICK_S: Final = 0.5
-_SLICE: Final = 5000
 _AT_ONCE: Final = 1000
 """How many rows one statement reads again."""
 _AGAIN_S: Final = 1
@@ -33,70 +33,8 @@ _AGAIN_S: Final = 1
 _DEADLINE_S: Final = 5.0
 _LOAD_DEADLINE_S: Final = 30.0
 _LOG_EVERY_S: Final = 60.0
-_GROUPS_LAG_S: Final = 10
-"""How late a change of a group may commit and still be seen, in seconds."""
 _NIL: Final = "00000000-0000-0000-0000-000000000000"
 _DELAYS_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-
-_OFFLINE_AT: Final = """
-to_timestamp(ceil(extract(epoch FROM
-    d.last_seen_at
-    + make_interval(secs => coalesce(
-        d.offline_after_s,
-        (SELECT s.offline_after_s FROM group_settings AS s WHERE s.group_id = d.group_id),
-        $1::integer))
-    + coalesce((SELECT sum(least(g.ended_at, now()) - greatest(g.began_at, d.last_seen_at))
-                FROM listening_gaps AS g
-                WHERE g.ended_at > d.last_seen_at AND g.began_at < now()), interval '0')
-)))
-"""
-"""SQL: when device d is offline unless it is seen again; times of no listening do not count."""
-_MAY_FALL_SILENT: Final = "d.is_active AND d.is_online IS NOT FALSE AND isfinite(d.last_seen_at)"
-_LOAD: Final = f"""
-SELECT uuid_send(d.device_id), extract(epoch FROM {_OFFLINE_AT})::bigint FROM devices AS d
-WHERE {_MAY_FALL_SILENT} AND d.device_id > $2 ORDER BY d.device_id LIMIT {_SLICE}
-"""
-_LOAD_GROUP: Final = f"""
-SELECT uuid_send(d.device_id), extract(epoch FROM {_OFFLINE_AT})::bigint FROM devices AS d
-WHERE {_MAY_FALL_SILENT} AND d.group_id = $3 AND d.device_id > $2
-ORDER BY d.device_id LIMIT {_SLICE}
-"""
-_READ: Final = f"""
-SELECT uuid_send(d.device_id), d.device_id::text, extract(epoch FROM {_OFFLINE_AT})::bigint,
-       extract(epoch FROM d.last_seen_at)::bigint, extract(epoch FROM now())::float8
-FROM devices AS d WHERE d.device_id = ANY($2::uuid[]) AND {_MAY_FALL_SILENT}
-"""
-_SILENCE: Final = f"""
-WITH due AS (
-    SELECT d.device_id, d.is_online, {_OFFLINE_AT} AS at FROM devices AS d
-    WHERE d.device_id = ANY($2::uuid[]) AND {_MAY_FALL_SILENT} AND {_OFFLINE_AT} <= now()
-          AND {IS_LISTENING}
-    ORDER BY d.device_id FOR UPDATE OF d SKIP LOCKED
-), changed AS (
-    UPDATE devices AS d SET
-        is_online = false, presence_since = due.at,
-        -- Whether it was online before presence was watched is not known.
-        event_seq = d.event_seq + due.is_online::boolean::integer
-    FROM due WHERE d.device_id = due.device_id AND due.is_online
-    RETURNING d.device_id, d.event_seq, d.group_id, d.last_seen_at, due.at
-), unknown AS (
-    UPDATE devices AS d SET is_online = false, presence_since = due.at
-    FROM due WHERE d.device_id = due.device_id AND due.is_online IS NULL
-    RETURNING d.device_id, NULL::bigint, NULL::text, NULL::timestamptz, due.at
-), written AS (
-    INSERT INTO event_outbox (device_id, seq, type, group_id, at, data)
-    SELECT device_id, event_seq, 'device.offline', group_id, at,
-           jsonb_build_object('last_seen_at', to_char(last_seen_at AT TIME ZONE 'UTC',
-                                                      'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
-    FROM changed
-)
-SELECT device_id::text, extract(epoch FROM now() - at)::float8, group_id IS NOT NULL
-FROM (SELECT * FROM changed UNION ALL SELECT * FROM unknown) AS both_kinds
-"""
-_CHANGED_GROUPS: Final = f"""
-SELECT group_id, changed_at FROM group_settings
-WHERE changed_at > now() - interval '{_GROUPS_LAG_S} s'
-"""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -159,7 +97,7 @@ class Watcher(Collector):
             try:
                 await self._listening.note()
                 if not self._loaded:
-                    await self._load(_LOAD)
+                    await self._load(LOAD)
                     self._loaded = True
                 await self._follow_groups()
                 await self._look_at_due()
@@ -180,7 +118,7 @@ class Watcher(Collector):
             )
             for device_id, second in rows:
                 self._wheel.add(second, device_id)
-            if len(rows) < _SLICE:
+            if len(rows) < SLICE:
                 return
             after = _text(rows[-1][0])
             if time.monotonic() - noted_at > 1.0:  # it may take longer than a gap
@@ -188,11 +126,11 @@ class Watcher(Collector):
                 noted_at = time.monotonic()
 
     async def _follow_groups(self) -> None:
-        rows = await self._database.fetch(_CHANGED_GROUPS, deadline_s=_DEADLINE_S)
+        rows = await self._database.fetch(CHANGED_GROUPS, deadline_s=_DEADLINE_S)
         changed: dict[str, object] = {row[0]: row[1] for row in rows}
         for group_id, at in changed.items():
             if self._groups.get(group_id) != at:
-                await self._load(_LOAD_GROUP, group_id)
+                await self._load(LOAD_GROUP, group_id)
         self._groups = changed
 
     async def _look_at_due(self) -> None:
@@ -212,7 +150,7 @@ class Watcher(Collector):
         """Read devices again: silence those that are offline, set the timers of the others."""
         pending = await self._pending.view()
         rows = await self._database.fetch(
-            _READ, self._offline_after_s, list(map(_text, device_ids)), deadline_s=_DEADLINE_S
+            READ, self._offline_after_s, _array(map(bytes.hex, device_ids)), deadline_s=_DEADLINE_S
         )
         view = await pending.of([row[1] for row in rows])
         silent: dict[str, bytes] = {}
@@ -226,7 +164,7 @@ class Watcher(Collector):
                 self._wheel.add(max(offline_at, int(now) + _AGAIN_S), device_id)
         if silent:
             found = await self._database.fetch(
-                _SILENCE, self._offline_after_s, list(silent), deadline_s=_DEADLINE_S
+                SILENCE, self._offline_after_s, _array(silent), deadline_s=_DEADLINE_S
             )
             self._count(found)
             again = int(self._clock.now()) + _AGAIN_S
@@ -257,6 +195,11 @@ class Watcher(Collector):
 
 def _text(device_id: bytes) -> str:
     return str(UUID(bytes=device_id))
+
+
+def _array(device_ids: Iterable[str]) -> str:
+    """Return an array literal: the driver takes longer for an array of uuids."""
+    return f"{{{','.join(device_ids)}}}"
 
 
 _FAMILIES: Final[tuple[Family[Watcher], ...]] = (

@@ -23,7 +23,7 @@ from benchmarks.faults.scenario import Outcome, run_scenario
 IN_A_ROW = 6
 QUICK = Settings(
     database={"statement_timeout_s": 0.5},
-    auth={"lookup_timeout_s": 0.5, "refresh_s": 2.0},
+    auth={"refresh_s": 2.0},
     tracker={
         "flush_interval_s": 0.5,
         "statement_timeout_s": 0.5,

@@ -52,7 +52,7 @@ bench: $(STAMP) ## Run every benchmark in under ten minutes; COMPARE=results.jso
 
 packages: ## Install the system packages that some tests and benchmarks like to have (Debian, as root)
 	@# As command:package if these differ. RUNLEVEL=1 keeps packages from starting their servers.
-	@for name in curl wrk pgbouncer haproxy nginx chromium zsh fish shellcheck systemd-analyze:systemd; do \
+	@for name in curl wrk pgbouncer haproxy nginx chromium-headless-shell zsh fish shellcheck systemd-analyze:systemd; do \
 	  PATH="$$PATH:/usr/sbin" command -v $${name%:*} >/dev/null || { apt-get update -qq && \
 	    RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $${name#*:}; } || \
 	  echo "not installed: $$name; tests that need it are skipped, and benchmarks do without it"; \

@@ -8,7 +8,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -105,9 +105,9 @@ def template_dsn(server_dsn: str) -> Iterator[str]:
     execute(server_dsn, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.fixture
-async def dsn(server_dsn: str, template_dsn: str) -> AsyncIterator[str]:
-    """Create a database for the test alone, with the service's schema."""
+@asynccontextmanager
+async def new_database(server_dsn: str, template_dsn: str) -> AsyncIterator[str]:
+    """Create a database with the service's schema while the block runs."""
     name = f"activity_{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(server_dsn)
     try:
@@ -117,6 +117,13 @@ async def dsn(server_dsn: str, template_dsn: str) -> AsyncIterator[str]:
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await admin.close()
+
+
+@pytest.fixture
+async def dsn(server_dsn: str, template_dsn: str) -> AsyncIterator[str]:
+    """Create a database for the test alone, with the service's schema."""
+    async with new_database(server_dsn, template_dsn) as dsn:
+        yield dsn
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ time of its last report. The last minutes are replayed at their original pace.
 
 import asyncio
 import itertools
-import shutil
 import socket
 import tempfile
 import time
@@ -27,6 +26,7 @@ from api.postgres.database import open_database
 from api.postgres.embedded import embedded_server
 from api.postgres.migrate import migrate
 from benchmarks.demo.sample_fleet import GROUP, read_fleet
+from benchmarks.harness.chromium import chromium_path
 from benchmarks.harness.metrics import scrape
 from benchmarks.harness.service import running_service
 
@@ -104,7 +104,7 @@ async def screenshots(console: Console, *, seconds: int) -> None:
 
 @asynccontextmanager
 async def _chromium() -> AsyncIterator[Browser]:
-    path = shutil.which("chromium")
+    path = chromium_path()
     if path is None:
         raise NoBrowserError("chromium is not installed: `make packages` does it")
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]

@@ -3,14 +3,12 @@
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import asyncpg
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from tests.conftest import with_database
+from tests.conftest import new_database
 from tests.support.browser import Visitor, chromium, visiting
 from tests.support.page_service import Host, hosting
 
@@ -27,15 +25,9 @@ async def host(
     browser: Browser, server_dsn: str, template_dsn: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Host]:
     """Run one service for all tests of the folder; each test uses a group of its own."""
-    name = f"activity_{uuid.uuid4().hex[:12]}"
-    admin = await asyncpg.connect(server_dsn)
-    template = urlsplit(template_dsn).path.lstrip("/")
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     folder: Path = tmp_path_factory.mktemp("page")
-    async with hosting(with_database(server_dsn, name), folder) as host:
+    async with new_database(server_dsn, template_dsn) as dsn, hosting(dsn, folder) as host:
         yield host
-    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await admin.close()
 
 
 @pytest_asyncio.fixture(loop_scope="package")

@@ -1,6 +1,5 @@
 """Opens the live page in a real browser, and records every problem in it."""
 
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,7 +10,9 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+from benchmarks.harness.chromium import chromium_path
+
+CHROMIUM = chromium_path()
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",

@@ -1,5 +1,6 @@
 """The project's pages, as a parser of Markdown sees them: snippets, headings, links."""
 
+import logging
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,6 +8,9 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+# The parser logs each of its steps, which takes longer than parsing where logs are captured.
+logging.getLogger("markdown_it").setLevel(logging.WARNING)
 
 ROOT = Path(__file__).parents[2]
 _PARSER = MarkdownIt().enable("table")

@@ -2,18 +2,27 @@
 
 import asyncio
 import os
+import random
 import signal
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
-from tests.support.command_line import CHECKOUT
-from tests.support.workers import PATIENCE_S, serving_with_workers
+from tests.conftest import new_database
+from tests.support.command_line import assert_one_line, run
+from tests.support.workers import PATIENCE_S, Workers, serving_with_workers
 
 STARTED = "process_start_time_seconds"
 RELOADS = 3
 KEPT = 32
 FRESH = 4
+PAUSE_S = 0.1
+"""The longest pause of a client, so that some connections are idle and some are not."""
 
 
 async def test_no_request_fails_while_workers_are_replaced(dsn, tmp_path):
@@ -30,6 +39,7 @@ async def test_no_request_fails_while_workers_are_replaced(dsn, tmp_path):
                 async with session.post(f"/api/v1/devices/{device_id}/heartbeat") as answer:
                     assert answer.status == 204
                 answered[kept] += 1
+                await asyncio.sleep(random.uniform(0, PAUSE_S))
 
         async with service.kept() as kept, service.fresh() as fresh, asyncio.TaskGroup() as group:
             for number, device_id in enumerate(service.device_ids):
@@ -52,39 +62,63 @@ async def test_no_request_fails_while_workers_are_replaced(dsn, tmp_path):
         assert "worker.died" not in service.log()
 
 
-@pytest.fixture
-def config(tmp_path):
-    """A file with settings that a test may change."""
-    file = tmp_path / "config.toml"
-    file.write_text((CHECKOUT / "config.toml").read_text())
-    return file
+class Configured(NamedTuple):
+    """A service with workers, and the file of its settings."""
+
+    service: Workers
+    file: Path
+
+    def write(self, text: str) -> None:
+        """Write other settings into the file."""
+        journal = f'[journal]\ndir = "{self.file.parent / "journal"}"\n'
+        self.file.write_text(text if "[journal]" in text else text + journal)
+
+    async def reload(self, text: str) -> subprocess.CompletedProcess[str]:
+        """Reload the service with other settings in its file."""
+        self.write(text)
+        return await asyncio.to_thread(self.service.command, "reload")
 
 
-async def test_new_settings_are_used_after_a_reload(dsn, tmp_path, config):
-    """SIGHUP to the parent reads the file again."""
-    config.write_text("[server]\nmax_body_bytes = 100\n")
-    async with serving_with_workers(
-        dsn, tmp_path, command=("-m", "api", "serve", "--config", str(config))
-    ) as service:
-        await service.register(0)
-        body = {"device_id": "x" * 200}
-
-        async def status() -> int:
-            async with (
-                service.fresh() as session,
-                session.post("/api/v1/devices/register", json=body) as answer,
-            ):
-                return answer.status
-
-        assert await status() == 413
-        config.write_text("[server]\nmax_body_bytes = 10000\n")
-        os.kill(service.process.pid, signal.SIGHUP)
-        async with asyncio.timeout(PATIENCE_S):
-            while "server.reloaded" not in service.log():
-                await asyncio.sleep(0.02)
-        assert await status() == 400
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def configured(
+    server_dsn: str, template_dsn: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Configured]:
+    """Run one service for all tests of its settings, as each start takes seconds."""
+    folder = tmp_path_factory.mktemp("reload")
+    file = folder / "config.toml"
+    command = ("-m", "api", "serve", "--config", str(file))
+    environment = {"ACTIVITY__AUTH__KNOWN_FILE": str(folder / "known")}
+    async with new_database(server_dsn, template_dsn) as dsn:
+        Configured(None, file).write("")
+        async with serving_with_workers(dsn, folder, command=command, **environment) as service:
+            yield Configured(service, file)
 
 
+async def body_is_answered(service: Workers) -> int:
+    """Return the status of a request with a body of 200 bytes."""
+    async with (
+        service.fresh() as session,
+        session.post("/api/v1/devices/register", json={"device_id": "x" * 200}) as answer,
+    ):
+        return answer.status
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_new_settings_are_used_after_a_reload(configured):
+    """SIGHUP to the parent reads the file again, as the command does."""
+    service = configured.service
+    assert (await configured.reload("[server]\nmax_body_bytes = 100\n")).returncode == 0
+    assert await body_is_answered(service) == 413
+    reloads = service.log().count("server.reloaded")
+    configured.write("[server]\nmax_body_bytes = 10000\n")
+    os.kill(service.process.pid, signal.SIGHUP)
+    async with asyncio.timeout(PATIENCE_S):
+        while service.log().count("server.reloaded") == reloads:
+            await asyncio.sleep(0.02)
+    assert await body_is_answered(service) == 400
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -92,45 +126,27 @@ async def test_new_settings_are_used_after_a_reload(dsn, tmp_path, config):
         ("[server]\nno_such = 1\n", "no_such"),
         ("this is no TOML", "cannot read the settings"),
         ('[journal]\ndir = "/proc/nowhere"\n', "journal"),
+        ("[server]\nmonitor_port = 1\n", "server.monitor_port has changed"),
     ],
 )
-async def test_a_reload_with_wrong_settings_changes_nothing(
-    dsn, tmp_path, config, monkeypatch, wrong, said
-):
-    """The command says what is wrong and fails; the same workers go on."""
-    monkeypatch.delenv("ACTIVITY__JOURNAL__DIR")
-    config.write_text(f'[journal]\ndir = "{tmp_path / "journal"}"\n')
-    async with serving_with_workers(
-        dsn, tmp_path, command=("-m", "api", "serve", "--config", str(config))
-    ) as service:
-        before = service.pids()
-        config.write_text(wrong)
-        done = await asyncio.to_thread(service.command, "reload")
-        assert done.returncode == 1
-        (line,) = done.stderr.splitlines()
-        assert line.startswith("error: ")
-        assert said in line
-        assert service.pids() == before
-        await service.ready(2)
-        assert "server.reload_failed" in service.log()
+async def test_a_reload_with_wrong_settings_changes_nothing(configured, wrong, said):
+    """The command says what is wrong and fails; the same workers go on.
 
-
-async def test_a_reload_cannot_change_what_the_parent_has_used(dsn, tmp_path, config):
-    """Such a setting is named, and takes a restart."""
-    config.write_text("")
-    async with serving_with_workers(
-        dsn, tmp_path, command=("-m", "api", "serve", "--config", str(config))
-    ) as service:
-        config.write_text("[server]\nmonitor_port = 1\n")
-        done = await asyncio.to_thread(service.command, "reload")
-        assert done.returncode == 1
-        assert "server.monitor_port has changed, which takes a restart" in done.stderr
-        await service.ready(2)
+    Settings that the parent has used already are among them: they take a restart.
+    """
+    service = configured.service
+    before, failed = service.pids(), service.log().count("server.reload_failed")
+    done = await configured.reload(wrong)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+    assert service.pids() == before
+    await service.ready(2)
+    assert service.log().count("server.reload_failed") == failed + 1
 
 
 def test_reload_without_a_service_says_so(tmp_path):
     """Exit code 1, and where it has looked."""
-    from tests.support.command_line import assert_one_line, run  # noqa: PLC0415
-
     done = run("reload", ACTIVITY__SERVER__RUN_DIR=str(tmp_path))
     assert_one_line(done, 1, "no service with workers runs here", "commands-8080.sock")

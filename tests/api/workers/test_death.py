@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tests.support.command_line import assert_one_line, free_port, run
 from tests.support.workers import PATIENCE_S, serving_with_workers
 
 KILLS = 6
+PAUSE_S = 0.1
+"""The longest pause of a client, so that some connections are idle and some are not."""
 CLIENTS = 16
 COUNTERS = (
     "activity_touches_total",
@@ -45,6 +48,7 @@ async def test_a_killed_worker_is_replaced_and_no_answered_touch_is_lost(dsn, tm
                     failed += 1
                 else:
                     acknowledged[device_id] = since
+                await asyncio.sleep(random.uniform(0, PAUSE_S))
 
         async with service.kept() as session, asyncio.TaskGroup() as group:
             for device_id in service.device_ids:
@@ -156,19 +160,22 @@ async def test_sigterm_drains_first_and_then_writes_what_is_pending(dsn, tmp_pat
     assert await db.fetchval("SELECT count(*) FROM devices WHERE last_seen_at < '2021-01-01'") == 0
 
 
-async def test_a_port_that_is_taken_ends_the_start(dsn, tmp_path):
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_is_taken_ends_the_start(dsn, tmp_path, workers):
     """A second service does not share the port of the first by accident."""
-    async with serving_with_workers(dsn, tmp_path) as service:
-        port = service.environment["ACTIVITY__SERVER__PORT"]
-        for workers in ("1", "2"):
-            environment = {
-                "ACTIVITY__SERVER__WORKERS": workers,
-                "ACTIVITY__SERVER__PORT": port,
-                "ACTIVITY__SERVER__RUN_DIR": str(tmp_path),
-            }
-            done = await asyncio.to_thread(run, "serve", dsn=dsn, **environment)
-            assert done.returncode == 1
-            assert f"server.port is {port}, which another process listens on" in done.stderr
+    with socket.socket() as first:
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as those of a service
+        first.bind(("127.0.0.1", 0))
+        first.listen()
+        port = str(first.getsockname()[1])
+        environment = {
+            "ACTIVITY__SERVER__WORKERS": workers,
+            "ACTIVITY__SERVER__PORT": port,
+            "ACTIVITY__SERVER__RUN_DIR": str(tmp_path),
+        }
+        done = run("serve", dsn=dsn, **environment)
+    assert done.returncode == 1
+    assert f"server.port is {port}, which another process listens on" in done.stderr
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -226,8 +226,9 @@ for _name, _documentation in {
     "scrape": "The cost of a scrape, with a million keys pending.",
     "slow": "The effect of an abusive API key on other clients.",
     "workers": "The cost of a request with several workers, and how evenly they share them.",
+    "presence": "The cost of presence, and how soon a silent device and its events are known.",
     "peers": "Comparison with other systems that track activity in batches.",
-    "all": "Every benchmark, in under ten minutes.",
+    "all": "Every benchmark but cost and presence, in under ten minutes.",
 }.items():
     _command(_name, _documentation)
 

@@ -45,12 +45,24 @@ class Clock:
     def touches(self, devices: Sequence[str], count: int) -> Touches:
         """Return touches of some devices, in random order, within five seconds."""
         self.at += 10
-        chosen = random.sample(devices, count)
-        # Each touch has a string object of its own, as in requests.
-        touches = [(f"{one[:8]}{one[8:]}", self.at + random.randrange(5)) for one in chosen]
-        gc.collect()
-        gc.freeze()  # the garbage collector must not scan these touches during a flush
-        return touches
+        return touches_at(devices, count, self.at, within_s=5)
+
+
+def touches_at(devices: Sequence[str], count: int, at: int, *, within_s: int = 1) -> Touches:
+    """Return touches of some devices, in random order.
+
+    Args:
+        devices: their ids.
+        count: how many of them are touched.
+        at: the second of the first touch.
+        within_s: over how many seconds the touches are spread.
+    """
+    chosen = random.sample(devices, count)
+    # Each touch has a string object of its own, as in requests.
+    touches = [(f"{one[:8]}{one[8:]}", at + random.randrange(within_s)) for one in chosen]
+    gc.collect()
+    gc.freeze()  # the garbage collector must not scan these touches during a flush
+    return touches
 
 
 def our_flusher(pool: Pool, touches: Touches) -> Flusher:

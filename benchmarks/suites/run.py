@@ -30,6 +30,7 @@ from benchmarks.suites import (
     ingest,
     live,
     peers,
+    presence,
     scale,
     scrape,
     slow,
@@ -55,8 +56,12 @@ BENCHMARKS: Final[Mapping[str, tuple[Suite, int]]] = {
     "peers": (peers.peers, peers.STEPS),
 }
 """Each suite by its name, with the number of steps that its progress has."""
-PARTS: Final[Mapping[str, tuple[Suite, int]]] = {"cost": (http_cost.cost, http_cost.STEPS)}
-"""Parts of suites that may be run alone: `cost` is the first part of `http`."""
+PARTS: Final[Mapping[str, tuple[Suite, int]]] = {
+    "cost": (http_cost.cost, http_cost.STEPS),
+    "presence": (presence.presence, presence.STEPS),
+}
+"""Suites that `all` leaves out: `cost` is the first part of `http`; with `presence`, it would take
+longer than ten minutes."""
 
 
 def run(

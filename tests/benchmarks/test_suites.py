@@ -22,6 +22,7 @@ from benchmarks.harness.report import (
     write_results,
 )
 from benchmarks.harness.testbed import Testbed, connected, updates_seen
+from benchmarks.suites import presence_watch
 from benchmarks.suites.run import BENCHMARKS
 from benchmarks.suites.scrape import scraping
 from tests.support.service import REPORT
@@ -181,3 +182,21 @@ async def test_a_contender_stores_uploads_as_it_says(name, rows, server_dsn, aio
             async with connected(fleet.dsn) as connection:
                 assert await connection.fetchval("SELECT count(*) FROM locations") == rows
             await client.close()
+
+
+async def test_presence_is_measured_until_each_silent_device_is_found(server_dsn, monkeypatch):
+    """With few devices: each has its event, and none of the others has one."""
+    for name, value in (("_LOADED_WITHIN_S", 2), ("_QUIET_S", 0.05), ("_MARGIN_S", 1)):
+        monkeypatch.setattr(presence_watch, name, value)
+    monkeypatch.setattr(presence_watch, "_SILENT_FOR_S", 2)
+    report, steps = Report(), []
+    await presence_watch.watch(
+        *(Testbed(server_dsn), report, lambda: steps.append(1)), devices=2000, per_s=50
+    )
+    assert len(steps) == presence_watch.STEPS
+    found = {one.what: one for one in report.results.findings}
+    delays = found[
+        "offline found after its deadline, 2,000 devices, 50 a second, p99 of each second"
+    ]
+    assert (delays.rounds, delays.goal) == (2, 2)
+    assert found["CPU of watching 2,000 quiet devices, of a core"].value > 0

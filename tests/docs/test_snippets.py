@@ -34,6 +34,7 @@ NOT_RUN = {
     "make audit": "it asks a database of vulnerabilities",
     "pip install .": "it downloads packages; tests/tracker/test_public_surface.py does that",
     ".venv/bin/python -m benchmarks touch": "a minute",
+    ".venv/bin/python -m benchmarks presence": "minutes: test_suites.py has its shortest part",
     ".venv/bin/python -m benchmarks flush --dsn postgresql://...": "minutes, on a server",
     ".venv/bin/python -m benchmarks fuzz --requests 100000": "minutes: test_fuzz.py has some",
     ".venv/bin/python -m benchmarks simulate --flushes 1000000": "see test_simulation.py",

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import IO
 
 import aiohttp
+from typer.testing import CliRunner
+
+from api.cli import app
 
 DEVICE = "00000000-0000-4000-8000-000000000001"
 CHECKOUT = Path(__file__).parents[2]
@@ -28,6 +31,18 @@ def run(
         text=True,
         timeout=100,
         check=False,
+    )
+
+
+def invoke(*arguments: str, dsn: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as `run` does, but in this process: a tenth of a second in place of one."""
+    result = CliRunner().invoke(
+        app, arguments, env={"ACTIVITY__DATABASE__URL": dsn, **environment}, prog_name="api"
+    )
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return subprocess.CompletedProcess(
+        arguments, result.exit_code, stdout=result.stdout, stderr=result.stderr
     )
 
 

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -84,13 +85,17 @@ def status(code: int, **headers: str) -> Answer:
 
 
 @asynccontextmanager
-async def receiving(*answers: Answer) -> AsyncIterator[Receiver]:
+async def receiving(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
     receiver = Receiver(list(answers))
     app = web.Application()
     app.router.add_post("/hook", receiver.receive)
-    async with TestServer(app) as server:
+    server = TestServer(app)
+    await server.start_server(ssl=tls)
+    try:
         receiver.url = str(server.make_url("/hook"))
         yield receiver
+    finally:
+        await server.close()
 
 
 @asynccontextmanager

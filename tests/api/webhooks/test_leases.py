@@ -1,6 +1,7 @@
 """No two processes send the same batch at the same time; one that dies is replaced."""
 
 import asyncio
+import sys
 import time
 
 import pytest
@@ -9,9 +10,11 @@ from aiohttp import web
 from api.webhooks import deliverer
 from api.webhooks.sender import Outcome
 from api.webhooks.store import DeliveryStore, LeaseLost
+from tests.support.command_line import CHECKOUT
 from tests.support.webhooks import (
     a_database,
     a_store,
+    column,
     delivering,
     emit,
     make,
@@ -40,19 +43,26 @@ async def test_three_deliverers_send_each_batch_once_and_one_at_a_time(dsn, db):
     assert [int(event["event_id"]) for event in receiver.delivered] == list(range(1, 601))
 
 
-async def test_a_process_that_dies_is_replaced_within_ten_seconds(dsn, db):
-    """Its lease is never released; the other sends the batch with the same id."""
-    async with receiving() as receiver, a_database(dsn) as database:
+async def test_a_process_that_pauses_is_replaced_when_its_lease_ends(dsn, db, monkeypatch):
+    """The other one sends the batch with the same id, and the first one changes nothing more."""
+    monkeypatch.setattr(deliverer, "LEASE_S", 1.5)
+    sent_at = []
+
+    async def note_time(_request):
+        sent_at.extend((await database.fetch("SELECT clock_timestamp()"))[0])
+        return web.Response()
+
+    async with receiving(note_time) as receiver, a_database(dsn) as database:
         webhook_id, _ = await make(dsn, receiver.url)
         await emit(db, 3)
         dead = a_store(database)
         assert await dead.claim(10, failing=False) == [webhook_id]
         batch = await dead.next_batch(webhook_id)
-        died_at = time.monotonic()
+        lease_ends_at = await column(db, "leased_until")
         async with delivering(dsn):
             await until(lambda: len(receiver.delivered) == 3)
-            assert 4 < time.monotonic() - died_at < 10
             await until_column(db, "batch_id IS NULL")
+        assert sent_at[0] >= lease_ends_at
         assert receiver.requests[0].id == batch.message_id
         # It was only paused: what it writes now changes nothing.
         with pytest.raises(LeaseLost):
@@ -60,6 +70,46 @@ async def test_a_process_that_dies_is_replaced_within_ten_seconds(dsn, db):
         with pytest.raises(LeaseLost):
             await dead.retry(batch, Outcome(500, "late"), 1, pause=True)
     assert await db.fetchval("SELECT count(*) FROM webhook_deliveries") == 1
+
+
+async def test_a_process_that_is_killed_is_replaced_within_ten_seconds(dsn, db):
+    """While its request is under way: the batch is sent again, as it was, and not beside it."""
+    killed = asyncio.Event()
+
+    async def while_connected(request):
+        try:
+            while request.transport is not None and not request.transport.is_closing():
+                await asyncio.sleep(0.01)
+        finally:
+            killed.set()
+        return web.Response(status=500)
+
+    async with receiving(while_connected) as receiver:
+        await make(dsn, receiver.url)
+        await emit(db, 3)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.support.deliver", dsn, cwd=CHECKOUT
+        )
+        try:
+            await until(lambda: len(receiver.requests) == 1)
+            async with delivering(dsn), delivering(dsn):
+                await until_column(db, "leased_until > now() + interval '5 s'")  # it was renewed
+                assert len(receiver.requests) == 1
+                process.kill()
+                died_at = time.monotonic()
+                await asyncio.wait_for(killed.wait(), 5)
+                await emit(db, 1)
+                await until(lambda: len(receiver.delivered) == 4)
+                assert time.monotonic() - died_at < 10
+                await until_column(db, "batch_id IS NULL")
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+    assert receiver.most_active == 1
+    first, again, *_ = receiver.requests
+    assert (first.id, first.body) == (again.id, again.body)
+    assert [one["event_id"] for one in receiver.delivered] == ["1", "2", "3", "4"]
 
 
 async def test_a_request_that_takes_longer_than_a_lease_stays_alone(dsn, db, monkeypatch):

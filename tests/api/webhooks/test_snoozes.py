@@ -6,7 +6,7 @@ import pytest
 
 from api.webhooks import stored
 from api.webhooks.snoozes import begin_snooze, end_of_snooze, end_snooze
-from tests.support.command_line import assert_one_line, run
+from tests.support.command_line import assert_one_line, invoke
 from tests.support.webhooks import (
     a_database,
     delivering,
@@ -74,15 +74,15 @@ def test_snoozes_that_overlap_or_follow_each_other_are_one(at, end):
 
 def test_a_group_is_snoozed_listed_and_ended(dsn):
     """With errors in one line."""
-    done = run("presence", "snooze", "--group", "vans", "--for", "2h", dsn=dsn)
+    done = invoke("presence", "snooze", "--group", "vans", "--for", "2h", dsn=dsn)
     assert (done.returncode, done.stdout) == (0, "")
     assert "vans until" in done.stderr
-    (one,) = json.loads(run("presence", "snoozes", "--json", dsn=dsn).stdout)
+    (one,) = json.loads(invoke("presence", "snoozes", "--json", dsn=dsn).stdout)
     assert (one["group_id"], set(one)) == ("vans", {"group_id", "began_at", "ends_at"})
-    assert "vans" in run("presence", "snoozes", dsn=dsn).stdout
-    assert run("presence", "unsnooze", "--group", "vans", dsn=dsn).returncode == 0
-    assert_one_line(run("presence", "unsnooze", "--group", "vans", dsn=dsn), 1, "not snoozed")
-    assert json.loads(run("presence", "snoozes", "--json", dsn=dsn).stdout) == []
+    assert "vans" in invoke("presence", "snoozes", dsn=dsn).stdout
+    assert invoke("presence", "unsnooze", "--group", "vans", dsn=dsn).returncode == 0
+    assert_one_line(invoke("presence", "unsnooze", "--group", "vans", dsn=dsn), 1, "not snoozed")
+    assert json.loads(invoke("presence", "snoozes", "--json", dsn=dsn).stdout) == []
     wrong = ("presence", "snooze", "--group")
-    assert_one_line(run(*wrong, "a b", "--for", "2h", dsn=dsn), 2, "--group")
-    assert_one_line(run(*wrong, "vans", "--for", "31d", dsn=dsn), 2, "--for")
+    assert_one_line(invoke(*wrong, "a b", "--for", "2h", dsn=dsn), 2, "--group")
+    assert_one_line(invoke(*wrong, "vans", "--for", "31d", dsn=dsn), 2, "--for")

@@ -3,7 +3,7 @@
 import { html, render } from "./vendor/lit-html/lit-html.js";
 import { deviceView, reportTable } from "./device-view.js";
 import { focusRow, focusTitle, focusView } from "./focus.js";
-import { groupView } from "./group-view.js";
+import { groupView, loadingView } from "./group-view.js";
 import { GroupSnapshot } from "./group-snapshot.js";
 import { groupsView } from "./groups-view.js";
 import { headerView } from "./header-view.js";
@@ -19,9 +19,11 @@ import { canBeKey, forgetKey, keepKey, readKey } from "./session.js";
 import { follow } from "./stream.js";
 import { showTooltip } from "./tooltip.js";
 import { drawTrack } from "./track-canvas.js";
-import { countText, countedText } from "./formatting.js";
+import { countedText } from "./formatting.js";
+import { WatchedEvents } from "./watched-events.js";
 
 const REFRESH_GROUPS_EVERY_MS = 15_000;
+const POLL_HIDDEN_EVERY_MS = 60_000;
 const ANNOUNCE_SEARCH_AFTER_MS = 800;
 const root = document.getElementById("app");
 const announcer = document.getElementById("announcer");
@@ -38,6 +40,7 @@ const INITIAL = {
   loading: null,
   selected: null,
   track: null,
+  events: null,
 };
 const state = { ...INITIAL, key: readKey(), busy: false, route: parseRoute(location.hash) };
 state.status = { state: "connecting" };
@@ -60,7 +63,7 @@ function refresh() {
 
 function draw() {
   const { key, route, snapshot } = state;
-  document.title = key ? titleOf(route, shown()) : "Fleet, live";
+  showTitle();
   if (!key) return render(loginView(state.problem, state.busy, signIn), root);
   const row = document.activeElement?.closest("tbody a")?.getAttribute("href");
   render(html`${headerView(state, signOut)} ${bodyView()}`, root);
@@ -77,9 +80,11 @@ function draw() {
   }
 }
 
-function titleOf(route, snapshot) {
-  const device = route.view === "device" && snapshot?.find(route.device)?.name;
-  return [device, route.group, "Fleet, live"].filter(Boolean).join(" · ");
+/** Show the title; while the tab is hidden, it is all that is drawn. */
+function showTitle() {
+  const { view, group, device } = state.route;
+  const names = state.key ? [view === "device" && shown()?.find(device)?.name, group] : [];
+  document.title = (state.events?.mark ?? "") + [...names, "Fleet, live"].filter(Boolean).join(" · ");
 }
 
 function shown() {
@@ -87,7 +92,7 @@ function shown() {
 }
 
 function bodyView() {
-  const { route, track } = state;
+  const { route, track, events } = state;
   if (route.view === "groups" || route.view === "start") {
     const search = (text) => {
       state.search = text;
@@ -96,18 +101,11 @@ function bodyView() {
     return groupsView(state.groups, state.problem, state.search, search);
   }
   const snapshot = shown();
-  if (!snapshot) {
-    const { size = 0, expected = 0 } = state.loading ?? {};
-    const progress = expected ? ` ${countText(size)} of ${countText(expected)} devices` : "";
-    const { reason } = state.status;
-    return html`<main class="loading"><h1 tabindex="-1">${route.group}</h1>
-      <p class="hint waiting">${reason ? `${reason} No data yet.` : `Loading${progress} …`}</p>
-    </main>`;
-  }
-  if (route.view === "device") return deviceView(snapshot, route, track);
+  if (!snapshot) return loadingView(route.group, state.loading, state.status.reason);
+  if (route.view === "device") return deviceView(snapshot, route, { track, events });
   state.selected = selection.of(snapshot, route, hold.isActive);
   const on = { onSearch: search, onRowEvent: handleReader, onPin: pin };
-  return groupView({ snapshot, route, stats, selected: state.selected, hold }, on);
+  return groupView({ snapshot, route, stats, selected: state.selected, hold, events }, on);
 }
 
 function handleReader(event) {
@@ -193,6 +191,7 @@ function applyRoute() {
     state.track = new Track(state.key, device, refresh);
   }
   if (view !== "device") state.track = null;
+  state.events?.show(view === "device" ? device : null);
   if (before.view !== view) hold.release();
   draw();
   const turned = before.page !== state.route.page && document.activeElement?.matches(".pager a");
@@ -225,12 +224,13 @@ function unsubscribe() {
   map.forget();
   drawnReports = null;
   state.status = { state: "connecting" };
-  Object.assign(state, { snapshot: null, loading: null, track: null, selected: null });
+  Object.assign(state, { snapshot: null, loading: null, track: null, selected: null, events: null });
 }
 
 function subscribe(group) {
   unsubscribe();
   subscribedGroup = group;
+  state.events = new WatchedEvents(state.key, group, refresh);
   stop = follow({ group, key: state.key, onEvent: onStreamEvent, onStatus: onStatusChange });
 }
 
@@ -242,13 +242,16 @@ function onStreamEvent(event, data) {
   if (event === "tick") {
     stats.tick(data.now, snapshot.tick(data));
     state.track?.moved(snapshot.find(state.track.deviceId)?.location);
+    state.events.tick(snapshot);
   }
+  if (event === "events") state.events.add(data, showTitle);
   if (event === "service") stats.serve(data);
   if (event === "ready") {
     const isFirst = !state.snapshot;
     Object.assign(state, { snapshot: state.loading, loading: null });
     draw();
     if (isFirst) focusTitle(root);
+    else state.events.reload();
   }
   refresh();
 }
@@ -282,5 +285,12 @@ function refreshGroups() {
   if (state.key && (view === "groups" || view === "start") && !document.hidden) loadGroups();
 }
 setInterval(refreshGroups, REFRESH_GROUPS_EVERY_MS);
-document.addEventListener("visibilitychange", refreshGroups);
+setInterval(() => {
+  if (state.status.state === "hidden") state.events?.poll().then(showTitle);
+}, POLL_HIDDEN_EVERY_MS);
+document.addEventListener("visibilitychange", () => {
+  refreshGroups();
+  if (!document.hidden) state.events?.seen();
+  showTitle();
+});
 applyRoute();

@@ -2,8 +2,12 @@
 
 import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { formatRoute } from "./route.js";
+import { newsLine } from "./group-view.js";
+import { deviceHistoryView } from "./history-view.js";
 import { ageMark, stateMark } from "./table-view.js";
 import { countText, isoText, positionText, timeText } from "./formatting.js";
+
+const SINCE = { online: "Online", idle: "Idle", offline: "Offline" };
 
 /** Columns that are shown when any report has them. */
 const OPTIONAL = {
@@ -19,9 +23,9 @@ const OPTIONAL = {
  * Return the page.
  * @param {GroupSnapshot} snapshot
  * @param {object} route
- * @param {Track} track
+ * @param {{track: Track, events: WatchedEvents}} state
  */
-export function deviceView(snapshot, route, track) {
+export function deviceView(snapshot, route, { track, events }) {
   const device = snapshot.find(route.device);
   const back = html`<a class="back" href=${formatRoute({ ...route, view: "group" })}
     >← All devices of ${snapshot.group}</a>`;
@@ -36,14 +40,19 @@ export function deviceView(snapshot, route, track) {
     <div class="title">
       <h1 tabindex="-1"><bdi>${device.name}</bdi></h1>
       ${stateMark(device)}
+      ${newsLine(events)}
     </div>
     <dl class="facts panel">
+      ${device.since === null || device.presence === "never"
+        ? nothing
+        : fact(`${SINCE[device.presence]} since`, instant(1000 * device.since))}
       ${fact("Last activity", html`${ageMark(snapshot, device)}${device.seen === null ? "" : " ago"}`)}
       ${fact("Last position", device.location ? positionText(...device.location) : "none")}
       ${device.location ? fact("Captured", instant(device.location[3])) : nothing}
       ${fact("Platform", html`<bdi>${device.platform}</bdi>`)}
       ${fact("Id", html`<code class="long">${device.id}</code>`)}
     </dl>
+    ${deviceHistoryView(snapshot, device, events.device)}
     ${trackView(track)}
   </main>`;
 }

@@ -28,6 +28,15 @@ export function ageText(seconds) {
   return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3600)} h`;
 }
 
+/** Return a length of time (seconds) in whole minutes, or in days and hours. */
+export function spanText(seconds) {
+  if (seconds < 60) return "less than a minute";
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min`;
+  if (minutes < 1440) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return `${Math.floor(minutes / 1440)} d ${Math.floor((minutes % 1440) / 60)} h`;
+}
+
 /** Return an instant (epoch seconds) in the user's time zone. */
 export function timeText(epochS) {
   return instants.format(epochS * 1000);

@@ -4,12 +4,14 @@ import { nameOf, searchable } from "./formatting.js";
 
 export const STATES = ["online", "idle", "offline", "never"];
 
+const MAX_NAMES = 1000;
 const collator = new Intl.Collator(undefined, { numeric: true });
 
 /** The devices of one group, from one `hello` to the next. */
 export class GroupSnapshot {
   #byNumber = new Map();
   #byId = new Map();
+  #names = new Map(); // of devices that are gone, as events still name them
   #ranked = true;
 
   /** @param {object} hello the stream's first event. */
@@ -78,10 +80,23 @@ export class GroupSnapshot {
       if (device) device.location = location;
     }
     for (const n of gone) {
-      this.#byId.delete(this.#byNumber.get(n)?.id);
+      const device = this.#byNumber.get(n);
+      if (device) this.#remember(device);
+      this.#byId.delete(device?.id);
       this.#byNumber.delete(n);
     }
     return active.size;
+  }
+
+  /** Return the name of an event's device, or the beginning of its id. */
+  nameOfEvent({ device_id: id }) {
+    return this.#byId.get(id)?.name ?? this.#names.get(id) ?? `device ${id.slice(0, 8)}`;
+  }
+
+  #remember({ id, name }) {
+    this.#names.delete(id);
+    this.#names.set(id, name);
+    if (this.#names.size > MAX_NAMES) this.#names.delete(this.#names.keys().next().value);
   }
 
   /** Return how long ago a device was seen, in seconds; null if it never was. */

@@ -4,12 +4,33 @@ import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import { trackerStatsView } from "./tracker-stats-view.js";
 import { STATES } from "./group-snapshot.js";
 import { formatRoute } from "./route.js";
+import { groupEventsView } from "./history-view.js";
 import { tableView } from "./table-view.js";
 import { countText } from "./formatting.js";
 
+/** Return the line about new events, which screen readers read out when it changes. */
+export function newsLine({ line }) {
+  return html`<p class="news hint" aria-live="polite">${line}</p>`;
+}
+
+/**
+ * Return the view of a group whose first snapshot is not complete.
+ * @param {string} group
+ * @param {?GroupSnapshot} loading what there is of it.
+ * @param {string} [reason] why there is no stream.
+ */
+export function loadingView(group, loading, reason) {
+  const { size = 0, expected = 0 } = loading ?? {};
+  const progress = expected ? ` ${countText(size)} of ${countText(expected)} devices` : "";
+  return html`<main class="loading"><h1 tabindex="-1">${group}</h1>
+    <p class="hint waiting">${reason ? `${reason} No data yet.` : `Loading${progress} …`}</p>
+  </main>`;
+}
+
 /**
  * Return the view of a group whose first snapshot is complete.
- * @param {{snapshot: GroupSnapshot, route: object, stats: TrackerStats, selected: object, hold: OrderHold}} state
+ * @param {{snapshot: GroupSnapshot, route: object, stats: TrackerStats, selected: object, hold: OrderHold,
+ *   events: WatchedEvents}} state
  * @param {{onSearch: function, onRowEvent: function, onPin: function}} on
  */
 export function groupView(state, on) {
@@ -21,13 +42,16 @@ export function groupView(state, on) {
         ? html`<p class="hint">The first ${countText(snapshot.size)} by name of
             ${countText(snapshot.of)} devices.</p>`
         : nothing}
+      ${newsLine(state.events)}
     </div>
     <div class="columns">
       <section class="devices" aria-label="Devices">
         ${snapshot.size ? listView(state, on) : noDevices(snapshot)}
       </section>
       <div class="aside">
-        ${snapshot.size ? mapView(state.selected.devices) : nothing} ${trackerStatsView(stats, snapshot)}
+        ${snapshot.size ? mapView(state.selected.devices) : nothing}
+        ${groupEventsView(snapshot, route, state.events.group)}
+        ${trackerStatsView(stats, snapshot)}
       </div>
     </div>
   </main>`;

@@ -25,7 +25,7 @@ function connection({ status, snapshot }) {
           and shows only the activity that it receives itself.</p>`
       : html`<p class="connection live"><i></i>Live</p>`;
   }
-  if (status.state === "connecting") return html`<p class="connection"><i></i>Connecting …</p>`;
+  if (status.state !== "waiting") return html`<p class="connection"><i></i>Connecting …</p>`;
   const seconds = status.retryAt === null ? 0 : Math.ceil((status.retryAt - performance.now()) / 1000);
   return html`<p class="connection away"><i></i>
     <span>${status.reason} ${seconds > 0 ? `Reconnecting in ${seconds} s.` : "Reconnecting …"}

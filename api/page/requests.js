@@ -1,4 +1,4 @@
-/** Requests of the JSON API: the groups, and the reports of a device. */
+/** Requests of the JSON API: the groups, events, and the reports of a device. */
 
 export const UNAVAILABLE = "The service is unavailable; it may not reach its database.";
 const TIMEOUT_MS = 10_000;
@@ -56,6 +56,15 @@ export async function listGroups(key) {
     cursor = page.next_cursor;
   } while (cursor !== null && groups.length < MAX_GROUPS);
   return groups;
+}
+
+/**
+ * Return a page of stored events, oldest first.
+ * @param {object} query parameters of the route.
+ * @returns {Promise<{events: object[], next_cursor: string}>}
+ */
+export async function listEvents(key, query) {
+  return ask(`api/v1/events?${new URLSearchParams(query)}`, key);
 }
 
 /**

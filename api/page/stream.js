@@ -24,7 +24,7 @@ class HiddenError extends Error {}
  * Read a group's events until stopped. Reconnect when the stream ends, and when a hidden tab becomes
  * visible again.
  * @param {{group: string, key: string, onEvent: function(string, object): void,
- *   onStatus: function({state: "connecting"|"live"|"waiting"|"unauthorized", reason?: string,
+ *   onStatus: function({state: "connecting"|"live"|"waiting"|"hidden"|"unauthorized", reason?: string,
  *   retryAt?: number}): void}} options `retryAt` is in milliseconds of `performance.now()`.
  * @returns {function(): void} stops it.
  */
@@ -41,7 +41,10 @@ export function follow({ group, key, onEvent, onStatus }) {
       };
       const ended = await read(group, key, onEvent, live, stopped.signal).catch((error) => error);
       if (stopped.signal.aborted) return;
-      if (ended instanceof HiddenError) continue;
+      if (ended instanceof HiddenError) {
+        onStatus({ state: "hidden" });
+        continue;
+      }
       if (ended.unauthorized) return onStatus({ state: "unauthorized" });
       const waitMs = Math.max(backoffMs(failures++), ended.retryAfterMs ?? 0);
       const retryAt = performance.now() + waitMs;

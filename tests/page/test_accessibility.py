@@ -47,8 +47,10 @@ async def test_every_view_is_accessible_and_as_narrow_as_the_screen(browser, hos
         await expect(page.get_by_role("heading", name="No device matches")).to_be_visible()
         await visitor.check_accessible()
         await page.get_by_role("link", name="Show all devices").click()
-        await page.get_by_role("link", name="W" * 50).click()
+        await expect(page.get_by_role("list", name="Latest events")).to_contain_text("W" * 50)
+        await page.get_by_role("link", name="W" * 50).first.click()
         await expect(page.get_by_role("region", name="Reports", exact=True)).to_be_visible()
+        await expect(page.get_by_role("img", name=re.compile("^Timeline: online"))).to_be_visible()
         await visitor.check_accessible()
         visitor.check_well()
 

@@ -1,5 +1,6 @@
 """Runs the service in a process of its own for the page's tests, and fills its tables."""
 
+import asyncio
 import random
 import string
 import time
@@ -16,7 +17,7 @@ from api.access.keys import hash_key
 from api.config import PREFIX
 from benchmarks.harness.metrics import scrape
 from benchmarks.harness.service import running_service
-from tests.support.presence import LISTENED
+from tests.support.presence import LISTENED, PATIENCE_S
 from tests.support.raw_client import free_port
 
 IDLE_AFTER_S, OFFLINE_AFTER_S = 200, 2000
@@ -104,6 +105,13 @@ class Host:
             *(group_id, OFFLINE_AFTER_S),
         )
         return ids
+
+    async def until_events(self, group_id: str, count: int) -> None:
+        """Wait until so many events of a group are in the log."""
+        stored = "SELECT count(*) FROM device_events WHERE group_id = $1"
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.db.fetchval(stored, group_id) < count:
+                await asyncio.sleep(0.05)
 
     async def move(self, device_id: str, *places: tuple[float, float]) -> None:
         """Store a device's positions, one second apart; the last one is captured now."""

@@ -30,12 +30,13 @@ server_round_robin = 1
 
 
 @contextmanager
-def pooling(server_dsn: str, folder: Path) -> Iterator[str]:
+def pooling(server_dsn: str, folder: Path, more: str = "") -> Iterator[str]:
     """Run a pooler while the block runs, and give the part of its DSNs before the database.
 
     Args:
         server_dsn: any database of the server.
         folder: for its settings.
+        more: further lines of its settings.
     """
     server = urlsplit(server_dsn)
     with socket.socket() as listener:
@@ -50,7 +51,7 @@ def pooling(server_dsn: str, folder: Path) -> Iterator[str]:
         listen_port=listen_port,
     )
     folder.chmod(0o755)
-    (folder / "pgbouncer.ini").write_text(settings)
+    (folder / "pgbouncer.ini").write_text(settings + more)
     command = [PGBOUNCER, "--quiet", folder / "pgbouncer.ini"]
     if os.geteuid() == 0:  # as whom it refuses to run
         owner = Path(host).owner() if host.startswith("/") else "nobody"

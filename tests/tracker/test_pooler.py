@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,9 +13,9 @@ import pytest
 
 from api.config import PREFIX
 from tests.support.pooler import PGBOUNCER, pooling
-from tests.support.sample_table import locking
+from tests.support.sample_table import THINGS, locking
 from tests.support.service import REPORT, T0_MS, Service, running
-from tracker import FlushError
+from tracker import FlushError, Tracker
 
 pytestmark = pytest.mark.skipif(
     PGBOUNCER is None, reason="pgbouncer is not installed: 'make packages' does it"
@@ -145,6 +145,26 @@ async def test_a_revoked_key_is_refused_by_both_within_a_second(services, db):
                     break
                 assert answer.status == 200
                 await asyncio.sleep(0.05)
+
+
+async def test_a_chunk_that_the_pooler_ends_is_written_in_parts(server_dsn, dsn, tmp_path, things):
+    """Its query_timeout cuts the connection: like an outage, but only of large chunks."""
+    await things.execute(
+        "INSERT INTO things SELECT n, 'thing' FROM generate_series(11, 100) n;"
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$;"
+        "CREATE TRIGGER slowly BEFORE UPDATE ON things FOR EACH ROW EXECUTE FUNCTION slowly()"
+    )
+    with pooling(server_dsn, tmp_path, "query_timeout = 0.3\n") as pooler:
+        tracker = Tracker([THINGS], dsn=f"{pooler}{urlsplit(dsn).path}", flush_interval_s=3600)
+        async with tracker.running():
+            for key in range(1, 101):
+                tracker.touch("things", key)
+            async with asyncio.timeout(60):
+                while tracker.pending("things"):
+                    with suppress(FlushError):
+                        await tracker.flush()
+    assert await things.fetchval("SELECT count(*) FROM things WHERE seen_at IS NULL") == 0
 
 
 async def test_migrations_run_through_it_and_may_be_repeated(pooled_dsn, db):

@@ -140,18 +140,31 @@ async def _upload(session: aiohttp.ClientSession, reports: Reports) -> None:
 async def _backdate(
     session: aiohttp.ClientSession, dsn: str, reports: Reports, now_ms: int
 ) -> None:
-    """Set each device's activity to the time of its last report, when no touch is pending."""
+    """Set each device's activity to the time of its last report, when no touch is pending.
+
+    The service has listened since the first report, as far as it knows then, so it finds which
+    devices are offline.
+    """
     while (await scrape(session, "")).total("activity_buffer_keys", target="devices"):
         await asyncio.sleep(0.2)
-    last: dict[str, int] = {}
+    seen: dict[str, list[int]] = defaultdict(list)
     for report in reports:
-        device_id = report["device_id"]
-        last[device_id] = max(last.get(device_id, 0), report["timestamp"])
+        seen[report["device_id"]].append(report["timestamp"])
     connection = await asyncpg.connect(dsn)
+    await connection.execute("DELETE FROM listening_gaps")
     await connection.executemany(
-        "UPDATE devices SET last_seen_at = date_trunc('second', now() - make_interval(secs => $2)) "
+        "UPDATE device_events SET at = date_trunc('second', now() - make_interval(secs => $2)) "
         "WHERE device_id = $1",
-        [(device_id, (now_ms - at) / 1000) for device_id, at in last.items()],
+        [(device_id, (now_ms - min(times)) / 1000) for device_id, times in seen.items()],
+    )
+    await connection.executemany(
+        # A device whose settings change is looked at again.
+        "UPDATE devices SET last_seen_at = date_trunc('second', now() - make_interval(secs => $2)),"
+        " offline_after_s = $3 WHERE device_id = $1",
+        [
+            (device_id, (now_ms - max(times)) / 1000, Settings().presence.offline_after_s)
+            for device_id, times in seen.items()
+        ],
     )
     await connection.close()
 

@@ -131,13 +131,3 @@ def rebind(monkeypatch, addresses):
             pass
 
     monkeypatch.setattr("aiohttp.connector.DefaultResolver", Resolver)
-
-
-async def test_a_receiver_without_a_valid_certificate_gets_nothing(tmp_path):
-    """Nor one that does not speak TLS at all."""
-    async with receiving() as receiver:
-        url = receiver.url.replace("http://", "https://") + "?token=hidden"
-        async with open_sender(WebhookSettings(allow_private=True), lambda: NOW) as sender:
-            outcome = await sender.send(url, ["whsec_AAAA"], "msg_1", b'{"events":[]}')
-    assert outcome == (None, "no TLS connection can be made", None)
-    assert receiver.requests == []

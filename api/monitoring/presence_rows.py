@@ -72,7 +72,8 @@ def presence() -> list[Panel]:
         ),
         graph(
             "Events sent to webhooks",
-            "A second. Failed: given up. Expired: removed before they were sent.",
+            "A second. Failed: given up. Expired: removed before they were sent. Dropped: not to be"
+            " sent, as silences that were too short, or that a summary stands for.",
             rate("webhooks_events_total{P}", "outcome", "{{outcome}}"),
             unit="ops",
             alert="ActivityWebhookEventsLost",

@@ -80,8 +80,8 @@ async def take_in(
 
 def _page(rows: "Sequence[asyncpg.Record]") -> Page:
     first = rows[0]
-    events = [
-        Logged(row["position"], row["stored_s"], event_of(row[_EVENT]))
+    events = [  # if the clock has gone back since, an event is not to wait for its time
+        Logged(row["position"], min(row["stored_s"], first["now"]), event_of(row[_EVENT]))
         for row in rows
         if row["position"] is not None
     ]

@@ -27,7 +27,7 @@ class Logged(NamedTuple):
 
     position: int
     stored_at: float
-    """In seconds since the epoch; it never decreases with the position."""
+    """In seconds since the epoch; it does not decrease with the position unless a clock does."""
     event: Event
 
 

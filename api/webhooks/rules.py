@@ -35,7 +35,8 @@ class Rules(NamedTuple):
         return max(lasts_to, at + HOUR_S) if state.is_flapping else lasts_to
 
     def due_at(self, state: DeviceState) -> float:
-        """Return when the change that is held is sent if nothing follows it."""
+        """Return when the change that is held is sent if nothing follows it; 0 is at once."""
         lasts_to = self.lasts_to(state)
         is_held = lasts_to > state.held[0].at.timestamp()
-        return lasts_to + self.settle_s if is_held else lasts_to
+        # At once even if the event is of the future, because the clock has gone back since.
+        return lasts_to + self.settle_s if is_held else 0.0

@@ -148,6 +148,16 @@ async def test_a_batch_is_given_up_in_the_end_and_the_next_one_follows(dsn, db):
     assert tuple(row) == ("failed", 2, 1, 500, "an error: 500")
 
 
+async def test_events_of_a_clock_that_has_gone_back_are_sent(dsn, db):
+    """They do not wait until it is that time again."""
+    async with receiving() as receiver:
+        await make(dsn, receiver.url)
+        await emit(db, 2, ago_s=-3600)
+        await db.execute("UPDATE device_events SET stored_at = at")
+        async with delivering(dsn):
+            await until(lambda: len(receiver.delivered) == 2)
+
+
 async def test_events_that_were_removed_before_are_noted(dsn, db):
     """A webhook that was paused for too long says so, and goes on with what there is."""
     async with receiving() as receiver:

@@ -64,9 +64,10 @@ class JudgedPresence:
             stored: `STORED` of the row.
             offline_after_s: the device's own or its group's time; None for the default.
         """
-        self._stored[n] = stored
-        self._offline_after_s[n] = offline_after_s
-        self._to_judge.add(n)
+        if (self._stored[n], self._offline_after_s[n]) != (stored, offline_after_s):
+            self._stored[n] = stored
+            self._offline_after_s[n] = offline_after_s
+            self._to_judge.add(n)
 
     def store_all(self, order: Sequence[int], stored: Sequence[int]) -> None:
         """Take what all rows say; the times until devices are offline are the same as before.

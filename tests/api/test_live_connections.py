@@ -58,10 +58,13 @@ async def watching(service: ListeningService, group_id: str = "family") -> Async
 
 
 async def stuffed(service: ListeningService, seen: Live, db) -> None:
-    """Let so much be told that a subscriber who does not read is not written to any more."""
+    """Let so much be told that a subscriber who does not read is not written to any more.
+
+    On a busy machine it may have been disconnected for that before it is noticed here.
+    """
     async with asyncio.timeout(PATIENCE_S):
         name = 0
-        while seen.guest not in service.listener.waiting:
+        while seen.guest in service.listener.open - service.listener.waiting.keys():
             name += 1
             await db.execute(RENAME, str(name))
             await asyncio.sleep(0.1)

@@ -72,7 +72,8 @@ COLUMNS: Final = """
     CASE WHEN isfinite(d.last_seen_at) THEN floor(extract(epoch FROM d.last_seen_at))::bigint END,
     floor(extract(epoch FROM now()))::bigint,
     newest.latitude, newest.longitude, newest.accuracy, newest.captured_at,
-    d.is_online, extract(epoch FROM d.presence_since)::bigint,
+    d.is_online,
+    CASE WHEN isfinite(d.presence_since) THEN extract(epoch FROM d.presence_since)::bigint END,
     coalesce(d.offline_after_s, (
         SELECT s.offline_after_s FROM group_settings AS s WHERE s.group_id = d.group_id
     ))

@@ -108,7 +108,7 @@ def presence_sql(*, idle_after_s: str, offline_after_s: str, is_watched: str) ->
         ), {offline_after_s}::integer))"""  # noqa: S608 - placeholders
     second = "date_trunc('second', now())"
     return f"""
-    CASE WHEN last_seen_at IS NULL OR last_seen_at = '-infinity' THEN 'never'
+    CASE WHEN last_seen_at IS NULL OR NOT isfinite(last_seen_at) THEN 'never'
          WHEN is_online IS FALSE AND {is_watched} AND last_seen_at <= presence_since THEN 'offline'
          WHEN NOT (is_online IS TRUE AND {is_watched})
               AND last_seen_at <= {second} - make_interval(secs => {after_s}) THEN 'offline'

@@ -13,6 +13,7 @@ from tests.support.presence import (
     until_event,
 )
 from tests.support.service import running
+from tests.support.sse import live
 from tests.support.stored_presence import any_presence
 
 
@@ -76,6 +77,23 @@ async def test_touches_of_devices_that_stay_online_are_hot(service, db):
             await asyncio.sleep(0.1)  # the server counts with a delay
     made, hot = (now - then for now, then in zip(after, before, strict=True))
     assert hot >= 0.99 * made
+
+
+@pytest.mark.parametrize("seen", ["-infinity", "infinity"])
+async def test_a_device_that_was_stored_with_an_infinite_time_was_never_seen(service, db, seen):
+    """Another program wrote it; its group is listed and watched all the same."""
+    await db.execute(
+        "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
+        "VALUES (gen_random_uuid(), 'odd', 'family', 'android', $1::text::timestamptz)",
+        seen,
+    )
+    (listed,) = await service.listing("family")
+    assert (listed["presence"], listed["presence_since"]) == ("never", None)
+    async with await service.call("GET", "/api/v1/groups") as answer:
+        assert (await answer.json())["groups"][0]["presence"]["never"] == 1
+    async with live(service.client, service.key) as stream:
+        (shown,) = stream.devices.values()
+        assert (shown["presence"], shown["presence_since"]) == ("never", None)
 
 
 async def test_groups_and_listings_judge_alike(dsn, db):

@@ -21,9 +21,12 @@ _COUNT_STATEMENTS: Final = """
 CREATE SEQUENCE updates_seen;
 CREATE FUNCTION count_update() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN PERFORM nextval('updates_seen'); RETURN NULL; END $$;
-CREATE TRIGGER seen AFTER UPDATE ON devices EXECUTE FUNCTION count_update();
-CREATE TRIGGER seen AFTER UPDATE ON api_keys EXECUTE FUNCTION count_update();
+CREATE TRIGGER seen AFTER UPDATE ON devices WHEN (pg_trigger_depth() = 0)
+    EXECUTE FUNCTION count_update();
+CREATE TRIGGER seen AFTER UPDATE ON api_keys WHEN (pg_trigger_depth() = 0)
+    EXECUTE FUNCTION count_update();
 """
+"""Those of clients alone: a trigger updates a device that has come online."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import pytest
 
 from api.access.keys import hash_key
 from api.access.revocations import Revocations
+from api.siblings import Revision
 from benchmarks.harness.server import BreakableServer
 from tests.support.outage import GENEROUS_S, new_database, stoppable_server
 from tests.support.sample_table import locking
@@ -161,11 +162,11 @@ async def test_with_the_server_paused_heartbeats_go_on_and_nothing_is_lost(serve
 async def test_a_new_key_right_before_an_outage_turns_no_device_away(server, service, monkeypatch):
     """Changed keys are doubted, but not when the database cannot be asked."""
     polled: asyncio.Queue[int] = asyncio.Queue()
-    look = Revocations._revision
+    look = Revocations._query
 
-    async def noting(self: Revocations, patience_s: float) -> int:
+    async def noting(self: Revocations, patience_s: float) -> Revision:
         revision = await look(self, patience_s)
-        polled.put_nowait(revision)
+        polled.put_nowait(revision.number)
         return revision
 
     device_id = await service.register()
@@ -173,7 +174,7 @@ async def test_a_new_key_right_before_an_outage_turns_no_device_away(server, ser
     connection = await asyncpg.connect(service.dsn)
     revision = await connection.fetchval("SELECT revision FROM key_revision")
     await connection.close()
-    monkeypatch.setattr(Revocations, "_revision", noting)
+    monkeypatch.setattr(Revocations, "_query", noting)
     async with asyncio.timeout(30):
         while await polled.get() != revision:
             pass

@@ -7,7 +7,7 @@ import aiohttp
 import asyncpg
 import pytest
 
-from api import app
+from api.app import metrics as metrics_of_app
 from api.config import SettingsError
 from api.handlers.exposition import Exposition
 from api.load_settings import load_settings
@@ -99,13 +99,13 @@ async def status(service, target: str, *, host: str = "here", version: str = "1.
 async def test_scrapes_share_one_text_a_second(dsn, monkeypatch):
     """However many clients ask, at once or again and again."""
     made = []
-    original = app.exposition
+    original = metrics_of_app.exposition
 
     async def counting(registry):
         made.append(registry)
         return await original(registry)
 
-    monkeypatch.setattr(app, "exposition", counting)
+    monkeypatch.setattr(metrics_of_app, "exposition", counting)
     async with running(dsn, server={"metrics_max_age_s": 60}) as service:
 
         async def scrape() -> str:
@@ -137,7 +137,7 @@ async def test_metrics_that_are_not_read_have_a_budget(dsn, monkeypatch):
     async def large(_registry):
         return bytes(LARGE_BYTES)
 
-    monkeypatch.setattr(app, "exposition", large)
+    monkeypatch.setattr(metrics_of_app, "exposition", large)
     limits = {"unsent_bytes_per_key": 2 * LARGE_BYTES, "wait_s": 0.1}
     async with running(dsn, limits=limits) as service:
         port = service.client.port

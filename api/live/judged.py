@@ -8,7 +8,8 @@ time alone changes it.
 
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
-from itertools import islice
+from itertools import compress, count, islice
+from operator import ne
 from typing import Final, TypeAlias
 
 from api.fleet.presence import Presence, PresenceRule
@@ -43,7 +44,8 @@ class JudgedPresence:
         self._changed: set[int] = set()
         self._stored: list[int] = []
         self._offline_after_s: list[int | None] = []
-        self._is_steady: list[bool] = []  # it stays what it is when it is seen
+        self.is_steady: list[bool] = []
+        """By number: whether a device stays what it is when it is seen."""
         self._due_at: list[int] = []  # the second of its timer; 0 for none
         self._timers: list[tuple[int, int]] = []  # a heap
         self._to_judge: set[int] = set()
@@ -53,7 +55,7 @@ class JudgedPresence:
         self.judged.append(("never", None))
         self._stored.append(0)
         self._offline_after_s.append(None)
-        self._is_steady.append(False)
+        self.is_steady.append(False)
         self._due_at.append(0)
 
     def store(self, n: int, stored: int, offline_after_s: int | None) -> None:
@@ -76,15 +78,14 @@ class JudgedPresence:
             order: the numbers of the devices.
             stored: `STORED` of each.
         """
-        for n, one in zip(order, stored, strict=False):
-            if self._stored[n] != one:
-                self._stored[n] = one
-                self._to_judge.add(n)
+        known = map(self._stored.__getitem__, order)
+        for i in list(compress(count(), map(ne, stored, known))):
+            self._stored[order[i]] = stored[i]
+            self._to_judge.add(order[i])
 
     def saw(self, n: int) -> None:
-        """Note that a device was seen later than before."""
-        if not self._is_steady[n]:
-            self._to_judge.add(n)
+        """Note that a device that is not steady was seen later than before."""
+        self._to_judge.add(n)
 
     def judge(self, seen: Sequence[int], now: int) -> Iterator[None]:
         """Judge the devices that may have changed, and yield now and then.
@@ -114,7 +115,7 @@ class JudgedPresence:
             self.judged[n] = judged
             self._changed.add(n)
         is_stored = self._rule.is_watched and is_online is True and since > 0
-        self._is_steady[n] = is_stored and judged[0] == "online"
+        self.is_steady[n] = is_stored and judged[0] == "online"
         at = self._rule.changes_at(seen, judged[0], is_online=is_online, offline_after_s=after_s)
         if at is not None and not 0 < self._due_at[n] <= at:
             self._due_at[n] = at

@@ -55,6 +55,7 @@ class GroupSnapshot:
         self._ids: list[str] = []  # by number; empty for a device that left, so that lookups miss
         self._seen: list[int] = []  # by number; 0 for never
         self._presence = JudgedPresence(rule)
+        self._is_steady = self._presence.is_steady  # as a call for each device would take long
         self._order: list[int] = []
         self._device_ids: list[str] | None = None  # made when it is needed
         self._advanced: set[int] = set()
@@ -173,7 +174,8 @@ class GroupSnapshot:
 
     def _advance(self, n: int, second: int) -> None:
         self._seen[n] = second
-        self._presence.saw(n)
+        if not self._is_steady[n]:
+            self._presence.saw(n)
         self._advanced.add(n)
         self.to_locate[n] = None
 

@@ -35,9 +35,11 @@ async def test_both_groups_of_a_device_that_moves_read_of_it(service):
     old, new, third = [await service.make_key(f"{one}-group") for one in ("old", "new", "third")]
     await until_position(service, 2)
     waiting = asyncio.create_task(page(service, old, after="2", wait_s=30))
-    await asyncio.sleep(0)
-    await move(service, device_id, "new-group")
     async with asyncio.timeout(PATIENCE_S):
+        while (await service.metrics()).total("http_requests_in_flight") < 2:  # beside the scrape
+            await asyncio.sleep(0.01)
+    await move(service, device_id, "new-group")
+    async with asyncio.timeout(PATIENCE_S / 2):  # well before it would end by itself
         ((moved,), cursor) = await waiting
     assert (moved["type"], moved["device_id"], moved["seq"]) == ("device.moved", device_id, 2)
     assert (moved["group_id"], moved["from_group_id"]) == ("new-group", "old-group")

@@ -14,10 +14,11 @@ from typing import Final
 import structlog
 
 from api.config import WebhookSettings
+from api.webhooks.batch import Batch, Expired, LeaseLost
 from api.webhooks.outgoing import MOST_EVENTS
 from api.webhooks.retries import delay_s
 from api.webhooks.sender import GONE, Outcome, Sender
-from api.webhooks.store import Batch, DeliveryStore, Expired, LeaseLost, Summary
+from api.webhooks.store import DeliveryStore, Summary
 from tracker import StoreError
 from tracker.instrumentation import LogThrottle
 

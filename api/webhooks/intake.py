@@ -5,14 +5,14 @@ devices. So an event is judged once, whichever process does so and whenever that
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from api.events.log import event_of
 from api.postgres.database import Database
-from api.webhooks.judge import Logged, Page, Verdict, judge
+from api.webhooks.judge import Logged, Page, judge
 from api.webhooks.rules import Rules
-from api.webhooks.stored import PAGE, read_stored, store
+from api.webhooks.stored import NewBatch, read_stored, store
 
 if TYPE_CHECKING:
     import asyncpg
@@ -35,7 +35,7 @@ FROM webhooks AS w CROSS JOIN event_position AS p LEFT JOIN LATERAL (
     SELECT e.stored_at, e.position, e.device_id::text, e.seq, e.type, e.group_id, e.at, e.data::text
     FROM device_events AS e
     WHERE w.batch_id IS NULL AND e.position > w.judged_to AND e.position <= p.last AND {MATCHES}
-    ORDER BY e.position LIMIT {PAGE}
+    ORDER BY e.position LIMIT $3
 ) AS e ON true
 WHERE w.id = $1 AND w.leased_by = $2 AND w.paused_at IS NULL
 ORDER BY e.position
@@ -44,14 +44,26 @@ _EVENT: Final = slice(18, 25)
 """Which columns of that `event_of` reads."""
 
 
+class Taken(NamedTuple):
+    """What was stored."""
+
+    batch: NewBatch
+    events: int
+    """How many are in the batch."""
+    dropped: int
+    is_end: bool
+    """Whether that is all there is for now."""
+
+
 async def take_in(
     database: Database,
     process: UUID,
     webhook_id: int,
     rows: "Sequence[asyncpg.Record]",
     *,
+    limit: int,
     settle_s: float,
-) -> Verdict | None:
+) -> Taken | None:
     """Judge the next events of a webhook and store the result, with a batch of what is to be sent.
 
     Args:
@@ -59,32 +71,36 @@ async def take_in(
         process: must have the lease of the webhook.
         webhook_id: of the webhook, which has no batch just now.
         rows: what `READ` has returned.
+        limit: how many events it was asked for.
         settle_s: how long a touch may wait until it is written, in seconds.
 
     Returns:
-        What was stored, and whether that is all there is for now; None if nothing was stored,
-        because the row of the webhook has changed meanwhile.
+        None if nothing was stored, because the row of the webhook has changed meanwhile.
     """
     first = rows[0]
     rules = Rules(first["own_group_id"], first["types"], first["after_s"], settle_s)
-    found = _page(rows)
+    found = _page(rows, limit)
     rules, stored, page = await read_stored(database, webhook_id, rules, found)
     verdict = judge(rules, stored, page)
+    batch = NewBatch("", "")
     if verdict.position > page.position or verdict.devices or verdict.groups or verdict.send:
         known = (first["judged_to"], first["rules_revision"])
-        if not await store(database, process, webhook_id, known, verdict):
+        new = await store(database, process, webhook_id, known, verdict)
+        if new is None:
             return None
-    is_last = len(page.events) < PAGE and page.until == found.until
-    return verdict._replace(is_end=verdict.is_end and is_last)
+        batch = new
+    is_end = verdict.is_end and not page.is_full and page.until == found.until
+    return Taken(batch, len(verdict.send), verdict.dropped, is_end)
 
 
-def _page(rows: "Sequence[asyncpg.Record]") -> Page:
+def _page(rows: "Sequence[asyncpg.Record]", limit: int) -> Page:
     first = rows[0]
     events = [  # if the clock has gone back since, an event is not to wait for its time
         Logged(row["position"], min(row["stored_s"], first["now"]), event_of(row[_EVENT]))
         for row in rows
         if row["position"] is not None
     ]
-    if len(events) < PAGE:
+    if len(events) < limit:
         return Page(first["judged_to"], events, first["last"], first["now"])
-    return Page(first["judged_to"], events, events[-1].position, events[-1].stored_at)
+    last = events[-1]
+    return Page(first["judged_to"], events, last.position, last.stored_at, is_full=True)

@@ -41,6 +41,8 @@ class Page(NamedTuple):
     """The position up to which there is no other event."""
     until: float
     """All events of before are known, in seconds since the epoch."""
+    is_full: bool = False
+    """Whether there may be more events: those of a page have a limit."""
 
 
 class Stored(NamedTuple):

@@ -5,7 +5,7 @@ transaction mode and ends by itself when the process does. Each write names the 
 that has lost it changes nothing any more.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
@@ -13,9 +13,12 @@ from uuid import UUID
 import structlog
 
 from api.postgres.database import Database, Records
+from api.webhooks.batch import Batch, Expired, LeaseLost, new_batch
 from api.webhooks.intake import MATCHES, READ, take_in
+from api.webhooks.outgoing import MOST_EVENTS
 from api.webhooks.quiet import quiet_hours
 from api.webhooks.sender import Outcome
+from api.webhooks.stored import NewBatch
 from tracker.instrumentation import LogThrottle
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ _SKIPPED: Final = 1000
 own events stays short."""
 _KEEP_DELIVERIES_DAYS: Final = 30
 _LOG_EVERY_S: Final = 60.0
+_SHORT_PAGE: Final = 2 * MOST_EVENTS
+_LONG_PAGE: Final = 1000
+"""How many events are judged at once; so many when none of the page before was to be sent."""
 _STEPS: Final = 20
 """After so many pages without an event to send, other webhooks have their turn."""
 _CLAIM: Final = f"""
@@ -127,31 +133,6 @@ class Summary(NamedTuple):
     """For how long the batch has been tried that has failed for the longest time, in seconds."""
 
 
-class LeaseLost(Exception):
-    """Another process delivers this webhook now, or it was paused or deleted."""
-
-
-class Batch(NamedTuple):
-    """Events that are sent in one request."""
-
-    webhook_id: int
-    url: str
-    secrets: Sequence[str]
-    message_id: str
-    attempts: int
-    """How many tries have failed."""
-    events: int
-    body: bytes
-
-
-class Expired(NamedTuple):
-    """Events were removed before they were sent."""
-
-    positions: int
-    """How many events of all devices; which of them the webhook would have got is not known."""
-    end: int
-
-
 class DeliveryStore:
     """Leases, batches and outcomes of the deliveries of one process.
 
@@ -199,8 +180,9 @@ class DeliveryStore:
         Raises:
             LeaseLost: this process must not deliver this webhook any more.
         """
+        limit = _SHORT_PAGE
         for _ in range(_STEPS):
-            rows = await self._database.fetch(READ, webhook_id, self._process)
+            rows = await self._database.fetch(READ, webhook_id, self._process, limit)
             if not rows:
                 raise LeaseLost
             first = rows[0]
@@ -208,25 +190,28 @@ class DeliveryStore:
                 await self._write(_REST, webhook_id, end)
                 return None
             if first["batch_id"]:
-                return Batch(
-                    webhook_id,
-                    first["url"],
-                    [one for one in (first["secret"], first["previous_secret"]) if one],
-                    first["batch_id"],
-                    first["attempts"],
-                    first["batch_events"],
-                    first["batch_body"].encode(),
+                stored = NewBatch(first["batch_id"], first["batch_body"])
+                return new_batch(
+                    webhook_id, first, stored, first["batch_events"], first["attempts"]
                 )
             if first["removed"] > first["judged_to"]:
                 return Expired(first["removed"] - first["judged_to"], first["removed"])
             taken = await take_in(
-                self._database, self._process, webhook_id, rows, settle_s=self._settle_s
+                self._database,
+                self._process,
+                webhook_id,
+                rows,
+                limit=limit,
+                settle_s=self._settle_s,
             )
             if taken is None:
                 continue
             self.dropped += taken.dropped
-            if taken.is_end and not taken.send:
+            if taken.events:
+                return new_batch(webhook_id, first, taken.batch, taken.events, attempts=0)
+            if taken.is_end:
                 return None
+            limit = _LONG_PAGE
         return None
 
     async def delivered(self, batch: Batch, outcome: Outcome) -> None:

@@ -2,7 +2,7 @@
 
 import secrets
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -20,12 +20,12 @@ from api.webhooks.state import (
     encode_state,
 )
 
-PAGE: Final = 1000
-"""How many events, and how many timers, are judged at once."""
+_TIMERS: Final = 1000
+"""How many timers are judged at once."""
 _DEVICES: Final = f"""
 WITH due AS (
     SELECT device_id FROM webhook_devices
-    WHERE webhook_id = $1 AND look_at <= to_timestamp($2) ORDER BY look_at LIMIT {PAGE}
+    WHERE webhook_id = $1 AND look_at <= to_timestamp($2) ORDER BY look_at LIMIT {_TIMERS}
 ), wanted AS (
     SELECT device_id, true AS is_due FROM due
     UNION ALL
@@ -77,6 +77,13 @@ FROM webhook WHERE w.id = webhook.id RETURNING w.id
 """
 
 
+class NewBatch(NamedTuple):
+    """What is sent in one request; there is none if both are empty."""
+
+    message_id: str
+    body: str
+
+
 async def read_stored(
     database: Database, webhook_id: int, rules: Rules, page: Page
 ) -> tuple[Rules, Stored, Page]:
@@ -95,7 +102,7 @@ async def read_stored(
     device_ids = list({one.event.device_id for one in page.events})
     rows = await database.fetch(_DEVICES, webhook_id, page.until, device_ids)
     due = [row["look_at"] for row in rows if row["is_due"]]
-    if len(due) == PAGE:
+    if len(due) == _TIMERS:
         page = page._replace(until=min(page.until, max(due)))
     devices = _devices(rows)
     held = [state.held[0] for state in devices.values() if state.held]
@@ -116,8 +123,7 @@ async def read_stored(
     busy = [group_id for group_id, count in changes.items() if count >= FEW]
     sizes = {row[0]: row[1] for row in await database.fetch(_SIZES, busy)} if busy else {}
     # With more events to come, the next one of a device may be among those.
-    is_all = len(page.events) < PAGE
-    newest = {row["device_id"]: row["event_seq"] or 0 for row in rows} if is_all else {}
+    newest = {} if page.is_full else {row["device_id"]: row["event_seq"] or 0 for row in rows}
     elsewhere = {
         row["device_id"]
         for row in rows
@@ -141,8 +147,8 @@ async def store(
     webhook_id: int,
     known: tuple[int, int],
     verdict: Verdict,
-) -> bool:
-    """Store a verdict unless the webhook has changed; return whether that was done.
+) -> NewBatch | None:
+    """Store a verdict, with a batch of what is to be sent.
 
     Args:
         database: where it is.
@@ -150,18 +156,22 @@ async def store(
         webhook_id: of the webhook, which must have no batch.
         known: its position and the revision of its rules, as they were when it was read.
         verdict: what is to be stored.
+
+    Returns:
+        The batch; None if the webhook has changed, so nothing was stored.
     """
+    message_id = f"msg_{secrets.token_hex(16)}" if verdict.send else None
     body = msgspec.json.encode({"events": verdict.send}).decode() if verdict.send else None
     stored = await database.fetch(
         _STORE,
         *(webhook_id, process, *known, verdict.position),
-        f"msg_{secrets.token_hex(16)}" if body else None,
+        message_id,
         body,
         len(verdict.send),
         *_columns(verdict.devices),
         *_columns(verdict.groups),
     )
-    return bool(stored)
+    return NewBatch(message_id or "", body or "") if stored else None
 
 
 def _columns(

@@ -30,6 +30,7 @@ class Webhook:
     elsewhere: set[str] = field(default_factory=set)
     page: int = 1000
     seqs: Counter[str] = field(default_factory=Counter)
+    written: list[tuple[float, str, int]] = field(default_factory=list)
 
     def happen(
         self,
@@ -37,11 +38,16 @@ class Webhook:
         device: int,
         at: float,
         *,
+        written_at: float | None = None,
         stored_at: float | None = None,
         group="vans",
         **data: Any,
     ) -> None:
-        """Store an event of a device; it is in the log when it happens, or at `stored_at`."""
+        """Store an event of a device.
+
+        It is in the log when it happens, or at `stored_at`; the row of its device has its number
+        since then, or since `written_at`.
+        """
         device_id = str(UUID(int=device))
         self.seqs[device_id] += 1
         position = len(self.log) + 1
@@ -56,6 +62,8 @@ class Webhook:
         )
         stored = START + (at if stored_at is None else stored_at)
         self.log.append(Logged(position, stored, event))
+        written = stored if written_at is None else START + written_at
+        self.written.append((written, device_id, self.seqs[device_id]))
 
     def judge_at(self, now: float) -> list[str]:
         """Judge all that happened until a time; return what is sent, as `offline 1`."""
@@ -73,7 +81,7 @@ class Webhook:
         stored = Stored(
             {key: decode_device(state) for key, state in self.states.items()},
             {key: decode_group(state) for key, state in self.groups.items()},
-            {} if is_full else dict(self.seqs),
+            {} if is_full else {key: seq for at, key, seq in self.written if at <= now},
             self.elsewhere,
             self.sizes,
         )

@@ -43,7 +43,8 @@ async def test_a_group_of_500_devices_that_vanishes_and_returns(dsn, db):
         "group.online": 1,
     }
     (outage,) = (event for event in receiver.delivered if event["type"] == "group.offline")
-    assert (outage["group_id"], outage["devices"], outage["offline"]) == ("vans", 500, 500)
+    assert (outage["group_id"], outage["devices"]) == ("vans", 500)
+    assert 250 < outage["offline"] <= 500  # there were more when it was sent
     assert receiver.delivered[-1]["offline"] == 0
     assert dropped == 1000 - 2 * ONE_BY_ONE
     assert len(receiver.requests) <= 6

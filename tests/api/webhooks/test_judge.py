@@ -70,7 +70,7 @@ def test_a_return_that_is_not_in_the_log_yet_is_waited_for():
     """The row of the device says that there is another event."""
     webhook = Webhook(Rules(after_s=HOUR))
     webhook.happen("offline", 1, 0)
-    webhook.happen("online", 1, HOUR - 1, stored_at=HOUR + 60)
+    webhook.happen("online", 1, HOUR - 1, written_at=HOUR + 10, stored_at=HOUR + 60)
     assert webhook.judge_at(HOUR + 30) == []
     assert webhook.judge_at(HOUR + 60) == []
     assert webhook.dropped == 2

@@ -8,8 +8,9 @@ import pytest
 from aiohttp import web
 
 from api.webhooks import deliverer
+from api.webhooks.batch import LeaseLost
 from api.webhooks.sender import Outcome
-from api.webhooks.store import DeliveryStore, LeaseLost
+from api.webhooks.store import DeliveryStore
 from tests.support.command_line import CHECKOUT
 from tests.support.webhooks import (
     a_database,

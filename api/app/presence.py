@@ -48,5 +48,14 @@ async def start_presence(
     counts = DeviceCounts(database, presence_rule(settings))
     await stack.enter_async_context(background(counts.run(), "device-counts"))
     if settings.presence.enabled:
-        await stack.enter_async_context(background(watcher.run(), "presence"))
+        await stack.enter_async_context(background(_watch(watcher, feed), "presence"))
     return feed, watcher, [feed, watcher, counts]
+
+
+async def _watch(watcher: Watcher, feed: EventFeed) -> None:
+    """Watch for silent devices, but not before no device that comes online is missed.
+
+    The watcher reads all devices once, and learns from events which ones are online later.
+    """
+    await feed.is_following.wait()
+    await watcher.run()

@@ -60,6 +60,8 @@ class EventFeed(Collector):
         self._keep_days = keep_days
         self.position: int | None = None
         """Up to where this process has followed the log; None before the first time."""
+        self.is_following = asyncio.Event()
+        """Set as soon as no event is missed any more."""
         self._waiting: dict[asyncio.Future[None], tuple[str | None, int | None]] = {}
         # of each the group and the API key
         self._followers: dict[str, set[RecentEvents]] = {}
@@ -75,8 +77,7 @@ class EventFeed(Collector):
         remove_at = loop.time() + _REMOVE_EVERY_S
         while True:
             try:
-                await self._sequencer.run_once()
-                await self._follow()
+                await self.run_once()
                 if loop.time() >= remove_at:
                     remove_at = loop.time() + _REMOVE_EVERY_S
                     # In small batches: the next one in the next round if there was one.
@@ -90,10 +91,19 @@ class EventFeed(Collector):
                     log.exception("events.crashed", times=times)
             await asyncio.sleep(_POLL_S)
 
-    async def _follow(self) -> None:
+    async def run_once(self) -> None:
+        """Number the events that are there, and follow the log.
+
+        Raises:
+            StoreError: the database is unavailable.
+        """
         if self.position is None:
             ((self.position,),) = await self._database.fetch(_LAST)
-            return
+            self.is_following.set()
+        await self._sequencer.run_once()
+        await self._follow()
+
+    async def _follow(self) -> None:
         rows = await self._database.fetch(_NEW, self.position)
         if not rows:
             return

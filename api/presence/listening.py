@@ -22,9 +22,17 @@ WITH before AS (
     WHERE listened_until < now() - interval '0.9 s' OR listened_until > now() + interval '1 s'
           OR offline_after_s <> $1
     FOR UPDATE
+), future AS (
+    -- The clock was ahead, and has been set back: no time that is to come has been a gap.
+    DELETE FROM listening_gaps USING before
+    WHERE ended_at > now() AND listened_until > now() + interval '1 s'
+    RETURNING began_at
 ), gap AS (
-    INSERT INTO listening_gaps SELECT listened_until, now() FROM before
-    WHERE listened_until < now() - interval '{GAP_S} s' ON CONFLICT DO NOTHING
+    INSERT INTO listening_gaps
+    SELECT listened_until, now() FROM before
+    WHERE listened_until < now() - interval '{GAP_S} s'
+    UNION ALL SELECT began_at, now() FROM future WHERE began_at < now()
+    ON CONFLICT DO NOTHING
     RETURNING began_at, ended_at
 ), moved AS (
     UPDATE presence_clock SET listened_until = now(), offline_after_s = $1 FROM before
@@ -32,7 +40,7 @@ WITH before AS (
     DELETE FROM listening_gaps WHERE ended_at < now() - interval '{_KEPT_DAYS} days'
 )
 SELECT CASE WHEN isfinite(began_at) THEN extract(epoch FROM ended_at - began_at)::float8 END
-FROM gap
+FROM gap, before WHERE listened_until < now()
 """  # noqa: S608 - of constants
 IS_LISTENING: Final = f"(SELECT listened_until > now() - interval '{GAP_S} s' FROM presence_clock)"  # noqa: S608
 """SQL: whether the last gap, if there was one, is stored."""

@@ -12,25 +12,34 @@ SLICE: Final = 5000
 GROUPS_LAG_S: Final = 10
 """How late a change of a group may commit and still be seen, in seconds."""
 
-_OFFLINE_AT: Final = """
+
+def _offline_at(seen: str) -> str:
+    """Return SQL: when device d is offline unless it is seen again.
+
+    Times of no listening do not count. What most devices have no use for is looked up once for all:
+    for each row it would take as long as the rest.
+
+    Args:
+        seen: SQL of the time when it was last seen.
+    """
+    return f"""
 to_timestamp(ceil(date_part('epoch',
-    d.last_seen_at
+    {seen}
     + make_interval(secs => coalesce(
         d.offline_after_s,
         CASE WHEN (SELECT EXISTS (SELECT FROM group_settings WHERE offline_after_s IS NOT NULL))
         THEN (SELECT s.offline_after_s FROM group_settings AS s WHERE s.group_id = d.group_id) END,
         $1::integer))
-    + CASE WHEN d.last_seen_at < (SELECT max(ended_at) FROM listening_gaps) THEN coalesce(
-        (SELECT sum(least(g.ended_at, now()) - greatest(g.began_at, d.last_seen_at))
+    + CASE WHEN {seen} < (SELECT max(ended_at) FROM listening_gaps) THEN coalesce(
+        (SELECT sum(least(g.ended_at, now()) - greatest(g.began_at, {seen}))
          FROM listening_gaps AS g
-         WHERE g.ended_at > d.last_seen_at AND g.began_at < now()), interval '0')
+         WHERE g.ended_at > {seen} AND g.began_at < now()), interval '0')
       ELSE interval '0' END
 )))
 """
-"""SQL: when device d is offline unless it is seen again; times of no listening do not count.
 
-What most devices have no use for is looked up once for all: for each row it would take as long as
-the rest."""
+
+_OFFLINE_AT: Final = _offline_at("d.last_seen_at")
 _MAY_FALL_SILENT: Final = "d.is_active AND d.is_online IS NOT FALSE AND isfinite(d.last_seen_at)"
 LOAD: Final = f"""
 SELECT uuid_send(d.device_id), date_part('epoch', {_OFFLINE_AT})::bigint FROM devices AS d
@@ -46,6 +55,12 @@ SELECT uuid_send(d.device_id), d.device_id::text, date_part('epoch', {_OFFLINE_A
        date_part('epoch', d.last_seen_at)::bigint, date_part('epoch', now())
 FROM devices AS d WHERE d.device_id = ANY((SELECT $2::text)::uuid[]) AND {_MAY_FALL_SILENT}
 """
+READ_TOUCHED: Final = f"""
+SELECT d.device_id::text, date_part('epoch', {_offline_at("to_timestamp(t.at)")})::bigint
+FROM unnest((SELECT $2::text)::uuid[], (SELECT $3::text)::bigint[]) AS t(device_id, at)
+JOIN devices AS d USING (device_id)
+"""
+"""When devices are offline that have touches which are not written yet."""
 SILENCE: Final = f"""
 WITH due AS (
     SELECT d.device_id, d.is_online, {_OFFLINE_AT} AS at FROM devices AS d

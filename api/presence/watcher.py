@@ -1,8 +1,9 @@
 """Finds devices that have fallen silent, in time and not before their row was read again."""
 
 import asyncio
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 from uuid import UUID
@@ -19,8 +20,16 @@ from prometheus_client.registry import Collector
 from api.fleet.pending import Pending
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, Records
-from api.presence.listening import Listening
-from api.presence.statements import CHANGED_GROUPS, LOAD, LOAD_GROUP, READ, SILENCE, SLICE
+from api.presence.listening import GAP_S, Listening
+from api.presence.statements import (
+    CHANGED_GROUPS,
+    LOAD,
+    LOAD_GROUP,
+    READ,
+    READ_TOUCHED,
+    SILENCE,
+    SLICE,
+)
 from api.presence.wheel import Wheel
 from tracker import StoreError
 from tracker.instrumentation import Family, Histogram, LogThrottle, families
@@ -67,6 +76,7 @@ class Watcher(Collector):
         self._wheel = Wheel()
         self._groups: dict[str, object] = {}  # when each was changed, as far as that is recent
         self._loaded = False
+        self._looked_at = -math.inf  # by the database's clock
         self._failed = LogThrottle(_LOG_EVERY_S)
         self.silenced = 0
         """How many devices this process has found to be offline."""
@@ -95,12 +105,7 @@ class Watcher(Collector):
         while True:
             started = time.monotonic()
             try:
-                await self._listening.note()
-                if not self._loaded:
-                    await self._load(LOAD)
-                    self._loaded = True
-                await self._follow_groups()
-                await self._look_at_due()
+                await self.run_once()
             except StoreError as error:
                 if times := self._failed.due():
                     log.warning("presence.failed", error=str(error), times=times)
@@ -108,6 +113,24 @@ class Watcher(Collector):
                 if times := self._failed.due():
                     log.exception("presence.crashed", times=times)
             await asyncio.sleep(max(0.05, _TICK_S - (time.monotonic() - started)))
+
+    async def run_once(self) -> None:
+        """Note that this process listens, and find the devices that are offline by now.
+
+        Raises:
+            StoreError: the database is unavailable; what was not done is done the next time.
+        """
+        await self._listening.note()
+        now = self._clock.now()
+        if now < self._looked_at - GAP_S:
+            self._loaded = False  # the clock was set back: devices may be due earlier
+        self._looked_at = now
+        if not self._loaded:
+            self._wheel = Wheel()
+            await self._load(LOAD)
+            self._loaded = True
+        await self._follow_groups()
+        await self._look_at_due()
 
     async def _load(self, statement: str, *more: str) -> None:
         """Watch all devices that a statement finds, slice by slice."""
@@ -153,11 +176,15 @@ class Watcher(Collector):
             READ, self._offline_after_s, _array(map(bytes.hex, device_ids)), deadline_s=_DEADLINE_S
         )
         view = await pending.of([row[1] for row in rows])
+        touched: dict[str, int] = {}
+        for _, text, _, seen, _ in rows:
+            second = view.get(text)
+            if second is not None and second > seen:
+                touched[text] = second
+        deadlines = await self._deadlines_of(touched)
         silent: dict[str, bytes] = {}
-        for device_id, text, offline_at, seen, now in rows:
-            touched = view.get(text)
-            if touched is not None and touched > seen:
-                offline_at += touched - seen  # noqa: PLW2901 - as it will be once that is written
+        for device_id, text, of_row, _, now in rows:
+            offline_at = deadlines.get(text, of_row)
             if offline_at <= now:
                 silent[text] = device_id
             else:
@@ -171,6 +198,17 @@ class Watcher(Collector):
             for text in silent.keys() - {row[0] for row in found}:
                 # Its row was locked, or it was seen or silenced just now.
                 self._wheel.add(again, silent[text])
+
+    async def _deadlines_of(self, touched: Mapping[str, int]) -> dict[str, int]:
+        """Return when devices are offline by touches that are not written yet."""
+        if not touched:
+            return {}
+        rows = await self._database.fetch(
+            *(READ_TOUCHED, self._offline_after_s, _array(touched)),
+            _array(map(str, touched.values())),
+            deadline_s=_DEADLINE_S,
+        )
+        return {row[0]: row[1] for row in rows}
 
     def _count(self, found: Records) -> None:
         for _, delay_s, was_known in found:
@@ -197,9 +235,9 @@ def _text(device_id: bytes) -> str:
     return str(UUID(bytes=device_id))
 
 
-def _array(device_ids: Iterable[str]) -> str:
+def _array(values: Iterable[str]) -> str:
     """Return an array literal: the driver takes longer for an array of uuids."""
-    return f"{{{','.join(device_ids)}}}"
+    return f"{{{','.join(values)}}}"
 
 
 _FAMILIES: Final[tuple[Family[Watcher], ...]] = (

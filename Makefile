@@ -52,14 +52,15 @@ bench: $(STAMP) ## Run every benchmark in under ten minutes; COMPARE=results.jso
 
 packages: ## Install the system packages that some tests and benchmarks like to have (Debian, as root)
 	@# As command:package if these differ. RUNLEVEL=1 keeps packages from starting their servers.
-	@for name in curl wrk pgbouncer haproxy nginx chromium-headless-shell zsh fish shellcheck systemd-analyze:systemd; do \
-	  PATH="$$PATH:/usr/sbin" command -v $${name%:*} >/dev/null || { apt-get update -qq && \
+	@# Of prometheus the binaries alone: the package as a whole would start a server.
+	@update() { [ -n "$$updated" ] || apt-get update -qq && updated=yes; }; \
+	for name in curl wrk pgbouncer haproxy nginx chromium-headless-shell zsh fish shellcheck systemd-analyze:systemd; do \
+	  PATH="$$PATH:/usr/sbin" command -v $${name%:*} >/dev/null || { update && \
 	    RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $${name#*:}; } || \
 	  echo "not installed: $$name; tests that need it are skipped, and benchmarks do without it"; \
-	done
-	@# The binaries alone: the package as a whole would start a server.
-	@{ command -v promtool && command -v prometheus; } >/dev/null || { \
-	  apt-get update -qq && unpacked=$$(mktemp -d) && cd $$unpacked && \
+	done; \
+	{ command -v promtool && command -v prometheus; } >/dev/null || { \
+	  update && unpacked=$$(mktemp -d) && cd $$unpacked && \
 	  apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg -x prometheus_*.deb . && \
 	  install usr/bin/promtool usr/bin/prometheus /usr/local/bin/ && rm -r $$unpacked; } || \
 	  echo "not installed: prometheus and promtool; tests that need them are skipped"

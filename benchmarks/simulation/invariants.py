@@ -130,6 +130,8 @@ class CheckedStore:
             if key not in self.ledger.missing:
                 self.ledger.violated(f"key {key} is reported as missing, and never was")
             self.ledger.allow_loss(key, entries[key], "missing")
+        for key in entries:  # rejected before, perhaps: the last answer of a flush counts
+            self._rejected_keys.pop(key, None)
         self._rejected_keys.update((int(key), entries[int(key)]) for key in written.rejected)
         left = len(written.missing) + len(written.rejected) + len(written.locked)
         self._advanced |= len(chunk) > left + written.unchanged

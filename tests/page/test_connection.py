@@ -87,7 +87,7 @@ async def test_the_page_reconnects_after_a_restart_of_the_service(visitor, host,
 
 async def test_the_page_works_below_a_path_prefix_of_a_proxy(browser, host, group, tmp_path):
     """Files, requests and the live stream have addresses relative to the page."""
-    await host.add(group, {"Van 1": 0})
+    await host.add(group, {"Van 1": 5})
     key = await host.make_key(group)
     port = int(host.url.rpartition(":")[2])
     async with (

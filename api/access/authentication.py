@@ -4,7 +4,6 @@ The layer runs inside the outermost one, whose recorder calls `active_keys` when
 ready. A request that was not authenticated has no active keys.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Final, TypeVar
@@ -12,7 +11,7 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 from multidict import istr
 
-from api.access.directory import DeviceDirectory
+from api.access.devices import ReachableDevices
 from api.access.keys import Principal, hash_key
 from api.access.lookup import CachedLookup
 from api.access.rate_limit import RateLimiter
@@ -30,8 +29,6 @@ ACTIVE: Final = web.RequestKey("active", list[tuple[str, object]])
 
 _API_KEY: Final = istr("X-API-Key")
 _DEVICE_ID: Final = istr("X-Device-ID")
-_AT_ONCE: Final = 500
-"""After so many devices of one request, other requests have their turn."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -52,24 +49,19 @@ class Access:
 
     Args:
         keys: principals by the hash of their API key.
-        devices: active devices by their id.
-        devices_of_group: active devices by group and id, for API keys of one group.
-        directory: all active devices, used while it is current; else the caches are used.
+        devices: active devices, by what an API key reaches.
         clock: decides which API keys have expired.
     """
 
     def __init__(
         self,
         keys: CachedLookup[bytes, Principal],
-        devices: CachedLookup[str, KnownDevice],
-        devices_of_group: CachedLookup[tuple[str, str], KnownDevice],
-        directory: DeviceDirectory,
+        devices: ReachableDevices,
         clock: DatabaseClock,
     ) -> None:
-        self._directory = directory
+        self.devices = devices
+        """What requests reach; handlers that change devices tell it."""
         self._keys = keys
-        self._devices = devices
-        self._devices_of_group = devices_of_group
         self._clock = clock
         self._denials = RateLimiter()
         self._keys_of_principal = keys_of_principal()
@@ -154,7 +146,8 @@ class Access:
             ApiError: as `find`.
             StoreError: it is not cached, and the database is unavailable.
         """
-        device = self._known(request, device_id) or await self._find_unknown(request, device_id)
+        device_id, group_id = _canonical(device_id), request[PRINCIPAL].group_id
+        device = self.devices.known(device_id, group_id) or await self._find(device_id, group_id)
         note_active(request, device.device_id)
         return device
 
@@ -170,118 +163,14 @@ class Access:
                 may not access: both get the same response, so that it discloses nothing.
             StoreError: it is not cached, and the database is unavailable.
         """
-        return self._known(request, device_id) or await self._find_unknown(request, device_id)
+        device_id, group_id = _canonical(device_id), request[PRINCIPAL].group_id
+        return self.devices.known(device_id, group_id) or await self._find(device_id, group_id)
 
-    async def _find_unknown(self, request: web.Request, device_id: str) -> KnownDevice:
-        """Return a device that the directory does not have in reach of the API key."""
-        device = await self._look_up(uuid_key(device_id), request[PRINCIPAL].group_id)
+    async def _find(self, device_id: str, group_id: str | None) -> KnownDevice:
+        device = await self.devices.find(device_id, group_id)
         if device is None:
             raise device_not_found()
         return device
-
-    def _known(self, request: web.Request, device_id: str) -> KnownDevice | None:
-        """Return a device that the directory has in reach of the API key; None otherwise.
-
-        Raises:
-            ApiError: 400 if the id is not a uuid.
-        """
-        try:
-            device_id = uuid_key(device_id)
-        except ValueError as error:
-            raise ApiError(400, "invalid_device_id", "the device id is not a uuid") from error
-        known_group = self._directory.group_of(device_id)
-        if known_group is None or request[PRINCIPAL].group_id not in (None, known_group):
-            return None
-        return KnownDevice(device_id, known_group)
-
-    async def find_many(self, request: web.Request, device_ids: Sequence[str]) -> set[str]:
-        """Return those of some devices that the API key may access, without a touch.
-
-        Args:
-            request: an authenticated request.
-            device_ids: in canonical form.
-
-        Raises:
-            StoreError: one is not cached, and the database is unavailable.
-        """
-        group_id = request[PRINCIPAL].group_id
-        found: set[str] = set()
-        others: dict[str, None] = {}
-        for place, device_id in enumerate(device_ids, start=1):
-            known_group = self._directory.group_of(device_id)
-            if known_group is not None and group_id in (None, known_group):
-                found.add(device_id)
-            else:
-                others[device_id] = None
-            if not place % _AT_ONCE:
-                await asyncio.sleep(0)
-
-        left = list(others)
-        for start in range(0, len(left), _AT_ONCE):
-            devices = await asyncio.gather(
-                *(self._look_up(one, group_id) for one in left[start : start + _AT_ONCE])
-            )
-            found.update(device.device_id for device in devices if device is not None)
-        return found
-
-    async def _look_up(self, device_id: str, group_id: str | None) -> KnownDevice | None:
-        """Return a device that the directory does not have as current; None if there is none.
-
-        Args:
-            device_id: in canonical form.
-            group_id: the group of the API key; None for all.
-
-        Raises:
-            StoreError: it is not cached, the database is unavailable, and the directory does not
-                have it either.
-        """
-        try:
-            device = self._devices.cached(device_id)
-            if group_id is None:
-                return device or await self._devices.get(device_id)
-            if device is not None and device.group_id == group_id:
-                return device
-            return await self._find_in_group(device_id, group_id)
-        except StoreError:
-            last_group = self._directory.last_group_of(device_id)
-            if last_group is None or group_id not in (None, last_group):
-                raise
-            return KnownDevice(device_id, last_group)
-
-    async def _find_in_group(self, device_id: str, group_id: str) -> KnownDevice | None:
-        """Look up a device that the cache does not have in a group.
-
-        A device of another group takes the same path as a device that does not exist, so neither
-        the response time nor an outage of the database discloses which it is.
-        """
-        known = self._devices.peek(device_id)
-        if known is not None and known.group_id == group_id:
-            known = await self._devices.get(device_id)
-            if known is not None and known.group_id == group_id:
-                return known
-        found = await self._devices_of_group.get((group_id, device_id))
-        if found is not None:
-            # From here on the cache by id has it, which `remember` and `forget` keep up to date.
-            self._devices_of_group.discard((group_id, device_id))
-            self._devices.put(device_id, found)
-        return found
-
-    def knows(self, device_id: str, group_id: str) -> bool:
-        """Return whether the cache has a device in a group; it sends no query."""
-        known = self._devices.peek(device_id)
-        known_group = self._directory.group_of(device_id) or (known and known.group_id)
-        return known_group == group_id
-
-    def remember(self, device: KnownDevice) -> None:
-        """Cache a device that has just been registered."""
-        self._directory.put(device.device_id, device.group_id)
-        self._devices.put(device.device_id, device)
-        self._devices_of_group.discard((device.group_id, device.device_id))
-
-    def forget(self, device_id: str) -> None:
-        """Remove a device that has just been deactivated from directory and cache."""
-        self._directory.discard(device_id)
-        self._devices.discard(device_id)
 
 
 def note_active(request: web.Request, device_id: str) -> None:
@@ -300,3 +189,10 @@ def active_keys(request: web.Request) -> Sequence[tuple[str, object]]:
     """Return the API key and the devices that a request touches, as (target, key)."""
     active: Sequence[tuple[str, object]] = request.get(ACTIVE, ())
     return active
+
+
+def _canonical(device_id: str) -> str:
+    try:
+        return uuid_key(device_id)
+    except ValueError as error:
+        raise ApiError(400, "invalid_device_id", "the device id is not a uuid") from error

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from api.access.authentication import Access
 from api.access.cache_metrics import CacheMetrics
 from api.access.device_feed import DeviceFeed
+from api.access.devices import ReachableDevices
 from api.access.directory import DeviceDirectory
 from api.access.keys import load_principals
 from api.access.known import Known
@@ -82,6 +83,6 @@ async def start_access(
         (known.save_regularly(), "known-file"),
     ):
         await stack.enter_async_context(background(task, name))
-    access = Access(keys, devices, devices_of_group, directory, clock)
+    access = Access(keys, ReachableDevices(devices, devices_of_group, directory), clock)
     caches = CacheMetrics([keys, devices, devices_of_group, directory])
     return access, revocations, [caches, revocations, directory]

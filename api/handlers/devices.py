@@ -68,12 +68,12 @@ class DeviceHandlers:
         if own_group is not None and registration.group_id != own_group:
             raise ApiError(403, "forbidden", "this API key may not register into another group")
         self._quotas.rate.take(request[PRINCIPAL].key_id)
-        if not self._access.knows(str(registration.device_id), registration.group_id):
+        if not self._access.devices.knows(str(registration.device_id), registration.group_id):
             await self._quotas.room.take(registration.group_id)
         device = await self._devices.register(registration, own_group)
         if device is None:
             raise device_not_found()
-        self._access.remember(KnownDevice(device.device_id, registration.group_id))
+        self._access.devices.remember(KnownDevice(device.device_id, registration.group_id))
         note_active(request, device.device_id)
         return json_response(device)
 
@@ -103,7 +103,7 @@ class DeviceHandlers:
         reached = await self._access.find(request, request.match_info["device_id"])
         device = await self._devices.one(reached.device_id)
         if device is None:
-            self._access.forget(reached.device_id)
+            self._access.devices.forget(reached.device_id)
             raise device_not_found()
         return json_response(device)
 
@@ -112,7 +112,7 @@ class DeviceHandlers:
         """Take a device out of listings and access until it registers again."""
         reached = await self._access.find(request, request.match_info["device_id"])
         was_active = await self._devices.deactivate(reached.device_id)
-        self._access.forget(reached.device_id)
+        self._access.devices.forget(reached.device_id)
         if not was_active:
             raise device_not_found()
         return web.Response(status=204)

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Protocol
 import msgspec
 from aiohttp import web
 
-from api.access.authentication import Access
+from api.access.authentication import PRINCIPAL, Access
 from api.fleet.locations import END_OF_9999_MS, YEAR_2000_MS, NoSuchDevice, Report, Upload
 from api.handlers.bodies import expect_later, read_body
 from api.handlers.openapi import Operation
@@ -117,7 +117,7 @@ class GatewayHandlers:
         """Record touches of up to 10,000 devices, each at its own time."""
         touches = (await read_body(request, _TOUCHES, self._access)).touches
         device_ids = await _canonical([one.device_id for one in touches])
-        known = await self._access.find_many(request, device_ids)
+        known = await self._access.devices.find_many(device_ids, request[PRINCIPAL].group_id)
         now, touched = self._now(), 0
         unknown: dict[str, None] = {}
         for place, (device_id, one) in enumerate(zip(device_ids, touches, strict=True), start=1):
@@ -136,9 +136,8 @@ class GatewayHandlers:
         """Store up to 5,000 reports of any devices; each is stored or rejected for itself."""
         raw = (await read_body(request, _RAW, self._access)).locations
         reports, refused = await _decoded(raw)
-        known = await self._access.find_many(
-            request, list({str(one.device_id): None for one in reports.values()})
-        )
+        device_ids = list({str(one.device_id): None for one in reports.values()})
+        known = await self._access.devices.find_many(device_ids, request[PRINCIPAL].group_id)
         by_device: dict[str, list[int]] = {}
         for place, report in reports.items():
             device_id = str(report.device_id)
@@ -210,7 +209,7 @@ class GatewayHandlers:
 
     def _outcome(self, device_id: str, result: int | BaseException) -> int | tuple[str, str]:
         if isinstance(result, NoSuchDevice):
-            self._access.forget(device_id)
+            self._access.devices.forget(device_id)
             return "device_not_found", "no such device: register it first"
         if isinstance(result, RowRejected):
             return "refused", "the database refuses this report"

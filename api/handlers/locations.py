@@ -110,7 +110,7 @@ class LocationHandlers:
                 self._database, device.device_id, limit=wanted.limit, before=before
             )
             if track is None:
-                self._access.forget(device.device_id)
+                self._access.devices.forget(device.device_id)
                 raise device_not_found()
             return track
 
@@ -124,7 +124,7 @@ class LocationHandlers:
         try:
             duplicates = await self._uploads.store(device.device_id, reports, size_bytes=len(body))
         except NoSuchDevice as error:  # it was deleted a moment ago
-            self._access.forget(device.device_id)
+            self._access.devices.forget(device.device_id)
             raise device_not_found() from error
         except RowRejected as error:
             if times := self._refused.due():

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from api.access import rate_limit
 from api.access.keys import load_principals
-from api.access.lookup import _PAUSE_S
+from api.access.queries import PAUSE_S
 from api.access.rate_limit import RateLimiter
 from tests.support.service import running
 from tests.support.stores import Clock
@@ -68,9 +68,9 @@ async def test_a_flood_costs_few_lookups_and_no_memory_and_denies_no_client(look
     assert logs == []
     took_s = time.monotonic() - started
     assert FLOOD - 1 <= sum(looked_up) <= FLOOD + 1  # the service's own key may be among them
-    assert len(looked_up) <= took_s / _PAUSE_S + 2
+    assert len(looked_up) <= took_s / PAUSE_S + 2
     assert len(service.access._keys._negative) <= MOST_UNKNOWN
-    assert not service.access._keys._uncached_queue
+    assert not service.access._keys._queries._uncached
     assert service.access._denials._waiting == 0
     assert (await service.metrics()).samples.keys() == series
 

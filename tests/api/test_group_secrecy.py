@@ -45,7 +45,7 @@ async def test_a_device_of_another_group_is_looked_up_as_one_that_does_not_exist
     await service.heartbeat(theirs)  # now it is cached
     key = await service.make_key("work")
     loads = []
-    lookup = service.access._devices_of_group
+    lookup = service.access.devices._devices_of_group
     load = lookup._load
 
     async def counting(keys):
@@ -53,7 +53,7 @@ async def test_a_device_of_another_group_is_looked_up_as_one_that_does_not_exist
         return await load(keys)
 
     monkeypatch.setattr(lookup, "_load", counting)
-    misses = service.access._devices.misses
+    misses = service.access.devices._devices.misses
     for device_id in (theirs, str(uuid.uuid4())):
         for _ in range(2):
             loads.clear()
@@ -61,7 +61,7 @@ async def test_a_device_of_another_group_is_looked_up_as_one_that_does_not_exist
             assert status == 404
             assert "no such device" in body
             assert loads == [[("work", device_id)]]
-    assert service.access._devices.misses == misses
+    assert service.access.devices._devices.misses == misses
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -63,7 +63,7 @@ async def test_no_table_is_keyed_by_the_number_of_a_device_id(dsn):
             assert answer.status == 200
             assert (await service.heartbeat(one)).status == 204
         assert (await service.upload(ids[0])).status == 200
-        devices = service.access._devices
+        devices = service.access.devices._devices
         cached = [key for key in devices._entries._owner_by_key if key in ids]
         pending = [key for key in service.tracker.buffers["devices"]._live if key in ids]
         for keys in (cached, pending):

@@ -43,10 +43,10 @@ async def test_unknown_device_ids_without_end_cost_bounded_memory(dsn):
         assert set().union(*await asking) == {404}
         assert largest - before < MOST_GROWTH_BYTES
         access = service.app.layers[-1].__self__
-        devices = access._devices
+        devices = access.devices._devices
         assert len(devices._negative) == NEGATIVE_CACHE
         assert len(devices._entries) <= 1  # none if the directory knew the device at once
-        assert access._directory.copy().keys() == {service.device_id, service.victim_id}
+        assert access.devices._directory.copy().keys() == {service.device_id, service.victim_id}
         assert len(service.tracker.buffers["devices"]) == 1
 
 

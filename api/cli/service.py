@@ -94,6 +94,7 @@ def serve(context: typer.Context, config: Config = None, workers: Workers = None
 def _serve_with_workers(settings: "Settings", file: Path | None, dsn: str) -> None:
     import asyncio
 
+    from api.workers.group import WorkerGroup
     from api.workers.parent import Parent
     from api.workers.process import StartError
     from api.workers.run_dir import RunDirectory
@@ -102,7 +103,9 @@ def _serve_with_workers(settings: "Settings", file: Path | None, dsn: str) -> No
     run_dir = RunDirectory(settings.server)
     run_dir.make()
     slots = open_slots(settings.server)
-    parent = Parent(settings, None if file is None else str(file), dsn, slots, run_dir)
+    config = None if file is None else str(file)
+    workers = WorkerGroup(settings, config, dsn, slots, run_dir)
+    parent = Parent(workers, run_dir, settings.server.url)
     try:
         asyncio.run(parent.run())
     except StartError as error:

@@ -45,7 +45,7 @@ async def test_a_device_of_another_group_is_looked_up_as_one_that_does_not_exist
     await service.heartbeat(theirs)  # now it is cached
     key = await service.make_key("work")
     loads = []
-    lookup = service.access.devices._devices_of_group
+    lookup = service.access.devices._devices_of_group._queries
     load = lookup._load
 
     async def counting(keys):

@@ -161,7 +161,7 @@ async def test_a_flood_waits_in_bounded_number(rig):
 
 async def test_keys_that_are_not_cached_wait_after_a_miss_and_share_a_query(rig, monkeypatch):
     """However many wrong keys come one by one, the table is asked a few times a second."""
-    monkeypatch.setattr("api.access.lookup._PAUSE_S", 0.5)  # longer than the loop below may take
+    monkeypatch.setattr("api.access.queries.PAUSE_S", 0.5)  # longer than the loop below may take
     await rig.cache.get(2000)
     waiting = []
     for key in range(2001, 2041):
@@ -173,16 +173,16 @@ async def test_keys_that_are_not_cached_wait_after_a_miss_and_share_a_query(rig,
 
 
 async def test_unknown_keys_that_exist_are_not_delayed(rig):
-    """After a restart every key is a stranger, and none is kept waiting."""
+    """After a restart no key is cached, and none is kept waiting."""
     for key in range(20):
         assert await rig.cache.get(key) == f"row {key}"
-    assert rig.cache._pause is None
+    assert rig.cache._queries._pause is None
 
 
-async def test_what_is_known_is_looked_up_before_and_in_spite_of_a_flood(rig):
+async def test_cached_keys_are_looked_up_first_and_in_spite_of_a_flood(rig):
     """A revoked key can't be kept alive by asking for more unknown ones than may wait."""
     await asyncio.gather(rig.cache.get(1), rig.cache.get(2))
-    await rig.cache.get(2000)  # strangers rest
+    await rig.cache.get(2000)  # keys that are not cached pause
     flood = [asyncio.create_task(rig.cache.get(2001 + key)) for key in range(60)]
     await turn()
     assert sum(task.done() for task in flood) == 60 - SETTINGS.max_waiting
@@ -196,7 +196,7 @@ async def test_what_is_known_is_looked_up_before_and_in_spite_of_a_flood(rig):
 
 
 async def test_close_ends_all_waiting_lookups():
-    """Strangers that rest are given up like look-ups that are under way."""
+    """Keys that are paused are cancelled like lookups that are under way."""
     rig = Rig()
     await rig.cache.get(2000)
     waiting = asyncio.create_task(rig.cache.get(2001))
@@ -206,7 +206,7 @@ async def test_close_ends_all_waiting_lookups():
     assert waiting.cancelled()
 
 
-async def test_a_look_up_speaks_in_nobodys_name(rig):
+async def test_log_lines_of_a_lookup_have_no_request_id(rig):
     """The worker serves many requests, so its log lines carry no request's id."""
     ids = []
 
@@ -214,7 +214,7 @@ async def test_a_look_up_speaks_in_nobodys_name(rig):
         ids.append(REQUEST_ID.get(None))
         return {}
 
-    rig.cache._load = load
+    rig.cache._queries._load = load
     token = REQUEST_ID.set("somebody")
     await rig.cache.get(1)
     REQUEST_ID.reset(token)

@@ -106,7 +106,7 @@ class WorkerGroup:
                 self._check_unchanged(found)
                 self.settings = found
             # The others have to ask it before it has anything to say.
-            await self._tell_peers(also=worker)
+            await self._tell_peers()
             await worker.accept()
         except BaseException:
             worker.kill()
@@ -158,6 +158,27 @@ class WorkerGroup:
                 slot.starting.kill()
         await asyncio.gather(*(self._retire(one, let_go=False) for one in self._running()))
 
+    async def ping(self) -> None:
+        """Find out which workers hang; another one accepts their connections meanwhile.
+
+        What waits in the queue of a socket would wait for the worker that hangs otherwise.
+        """
+        asked = [(slot, slot.worker) for slot in self.slots if slot.worker is not None]
+        before = [worker.hangs for _, worker in asked]
+        await asyncio.gather(*(worker.ping() for _, worker in asked))
+        changed = [
+            worker
+            for (slot, worker), hung in zip(asked, before, strict=True)
+            if worker.hangs != hung and slot.worker is worker
+        ]
+        for worker in changed:
+            if worker.hangs:
+                log.error("worker.hangs", worker=worker.number, pid=worker.pid)
+            else:
+                log.info("worker.healthy", worker=worker.number, pid=worker.pid)
+        if changed:
+            await self._tell_peers()
+
     async def scrape(self) -> bytes:
         """Return the metrics of the whole service in Prometheus's text format."""
         workers = self._running()
@@ -196,15 +217,17 @@ class WorkerGroup:
         current = [slot.worker for slot in self.slots if slot.worker is not None]
         return list(dict.fromkeys([*current, *self._retired]))
 
-    async def _tell_peers(self, *, also: WorkerProcess | None = None, died: bool = False) -> None:
-        workers = [*self._running(), *([also] if also is not None else [])]
-        ready = sum(slot.worker is not None for slot in self.slots)
-        asked = len(self.slots)
-        vacant = [slot.number for slot in self.slots if slot.worker is None]
-        stand_in = next((slot.worker for slot in self.slots if slot.worker is not None), None)
+    async def _tell_peers(self, *, died: bool = False) -> None:
+        """Tell all workers, and those that are about to accept, about each other."""
+        starting = [one.starting for one in self.slots if one.starting and one.starting.path]
+        workers = [*self._running(), *starting]
+        accepting = [one.worker for one in self.slots if one.worker and not one.worker.hangs]
+        stand_in = accepting[0] if accepting else None
+        vacant = [one.number for one in self.slots if one.worker is None or one.worker.hangs]
+        ready = {one.number for one in self.slots if one.worker} | {one.number for one in starting}
         warnings = {}
-        if ready < asked and also is None:
-            warnings["workers"] = f"{ready} of {asked} workers run; the log says why"
+        if len(ready) < len(self.slots):
+            warnings["workers"] = f"{len(ready)} of {len(self.slots)} workers run; the log says why"
         await asyncio.gather(
             *(
                 worker.tell_peers(

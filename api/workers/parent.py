@@ -18,6 +18,7 @@ from api.workers.slots import Slot
 
 _BACKOFF_MAX_S: Final = 30.0
 _BACKOFF_INITIAL_S: Final = 0.25
+_PING_EVERY_S: Final = 0.5
 _STABLE_S: Final = 10.0
 """After so long a worker's death counts as the first one again."""
 
@@ -66,6 +67,7 @@ class Parent:
                 await stack.enter_async_context(
                     background(self._watch(slot), f"worker-{slot.number}")
                 )
+            await stack.enter_async_context(background(self._watch_for_hangs(), "worker-hangs"))
             log.info("server.listening", url=self._url, workers=len(self._workers.slots))
             tell_supervisor("READY=1")
             await self._told_to_stop.wait()
@@ -96,6 +98,12 @@ class Parent:
             async with self._changing:
                 if slot.worker is None:
                     await self._replace(slot)
+
+    async def _watch_for_hangs(self) -> None:
+        """Let another worker accept connections while one hangs."""
+        while True:
+            await asyncio.sleep(_PING_EVERY_S)
+            await self._workers.ping()
 
     async def _replace(self, slot: Slot) -> None:
         try:

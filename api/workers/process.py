@@ -19,6 +19,8 @@ COMMAND: tuple[str, ...] = ("-m", "api.workers")
 START_DEADLINE_S: Final = 900.0
 """How long a worker may take until it could serve; migrations of a large table may take minutes."""
 _TELL_DEADLINE_S: Final = 2.0
+_PING_DEADLINE_S: Final = 1.0
+"""How long a worker's event loop may be busy before its connections go to another one."""
 SCRAPE_DEADLINE_S: Final = 0.4
 """How long a scrape waits for one worker, in seconds."""
 
@@ -59,6 +61,8 @@ class WorkerProcess:
         """Its last metrics."""
         self.has_told_all = False
         """Whether `metrics` are its last ones: nothing has been counted since."""
+        self.hangs = False
+        """Whether another worker should accept the connections of its place."""
         self._process = process
         self._channel = channel
 
@@ -120,9 +124,21 @@ class WorkerProcess:
                 "peers", (peers, warnings, died, vacant), deadline_s=_TELL_DEADLINE_S
             )
 
+    async def ping(self) -> None:
+        """Note whether it hangs: whether its event loop has not run for a second."""
+        try:
+            await self._channel.ask("ping", deadline_s=_PING_DEADLINE_S)
+        except ChannelError:
+            self.hangs = self._channel.is_open  # else it has died
+        else:
+            self.hangs = False
+
     async def scrape(self) -> None:
         """Read its metrics; the last ones stay if it does not answer."""
         if self.state == "starting":
+            return
+        if self.hangs:  # no scrape waits for it
+            self.answers = False
             return
         try:
             found = await self._channel.ask("scrape", deadline_s=SCRAPE_DEADLINE_S)

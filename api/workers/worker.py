@@ -80,6 +80,7 @@ class Worker:
         self._application: web.Application | None = None
         self._serving: Serving | None = None
         self._stands_in_for: set[int] = set()
+        self._updating = asyncio.Lock()  # the last update is the one that stays
 
     def _answer(self, what: str, body: Any) -> Any:
         """Answer the parent."""
@@ -91,6 +92,8 @@ class Worker:
         if what == "accept":
             self._told_to_accept.set()
             return self._accepts
+        if what == "ping":
+            return None
         if what == "scrape" and self._application is not None:
             return families_of(self._application[REGISTRY])
         if what == "stop":
@@ -105,10 +108,11 @@ class Worker:
         died: bool,  # noqa: FBT001 - as it comes from the parent
         vacant: Sequence[int],
     ) -> None:
-        await self._siblings.update(peers, warnings)
-        if self._serving is not None and set(vacant) != self._stands_in_for:
-            self._stands_in_for = set(vacant)
-            await self._serving.stand_in([self._sockets(number) for number in vacant])
+        async with self._updating:
+            await self._siblings.update(peers, warnings)
+            if self._serving is not None and set(vacant) != self._stands_in_for:
+                self._stands_in_for = set(vacant)
+                await self._serving.stand_in([self._sockets(number) for number in vacant])
         if died and self._application is not None and TRACKER in self._application:
             self._application[TRACKER].recover_journals()
 

@@ -39,6 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	    $(BIN)/python -m pip check; } 2>&1 || echo "pip failed"; } | { found=0; \
 	  while read -r line; do echo "$$line" >&3; case "$$line" in \
 	    Collecting*|Processing*) found=$$((found + 1)); [ $$((found % 20)) -ne 0 ] || say "$$found packages found";; \
+	    "Installing collected packages: activity-tracker") say "install this checkout";; \
 	    "Installing collected"*) say "install $$found packages";; \
 	    "pip failed") cat $(VENV)/install.log; exit 1;; \
 	  esac; done; say "installed"; } 3>$(VENV)/install.log

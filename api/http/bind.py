@@ -86,7 +86,7 @@ def advice(listener: Listener, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
             f"{port}, which another process listens on already at {listener.host}; set another "
-            f"one, or stop that process: `ss -ltnp sport = :{listener.port}` shows who it is"
+            f"one, or stop that process: `ss -ltnp sport = :{listener.port}` shows it"
         )
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{host}, which is no address of this machine; :: stands for all of its addresses"

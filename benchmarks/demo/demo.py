@@ -242,13 +242,18 @@ def _show_replay(console: Console, replay: Replay, metrics: Metrics) -> None:
         lag_s = metrics.total("activity_lag_seconds", target=target)
         table.add_row(target, *(f"{figure:,.0f}" for figure in figures), f"{lag_s:.1f} s")
     console.print(table)
-    console.print(f"lag during the replay: at most {replay.worst_lag_s:.1f} s")
+    touches = metrics.total("activity_touches_total")
+    statements = metrics.total("activity_flush_chunk_rows_count")
+    console.print(
+        f"UPDATEs: {statements:,.0f}, where one for each touch would be {touches:,.0f}\n"
+        f"lag during the replay: at most {replay.worst_lag_s:.1f} s"
+    )
 
 
 def _show_try_it(console: Console, url: str, key: str, aircraft: Aircraft) -> None:
     console.print(
-        f"\nThe service stays up until Ctrl-C.\n  URL  {url}\n  key  {key}\n"
-        f"Open the URL in a browser, where the key shows you the fleet, or try\n"
+        f"\nThe service stays up until Ctrl-C.\n  URL      {url}\n  API key  {key}\n"
+        f"Open the URL in a browser and sign in with the API key, or try\n"
         f"  curl -H 'X-API-Key: {key}' '{url}/api/v1/devices?group_id={GROUP}&limit=3'\n"
         f"  curl -H 'X-API-Key: {key}' -X POST -i "
         f"'{url}/api/v1/devices/{aircraft.device_id}/heartbeat'\n"

@@ -89,6 +89,15 @@ async def test_the_receiver_takes_what_the_service_sends_and_nothing_else(dsn, d
                     assert answer.status == expected
 
 
+async def test_the_application_with_presence_lists_who_is_online(dsn, db):
+    """By the touch that is not written yet; the last flush stores it."""
+    await db.execute(USERS + "INSERT INTO users (id) VALUES (7)")
+    async with running_example(EXAMPLES / "presence.py", dsn) as example:
+        assert await example.get("/", {"X-User-ID": "7"}) == (200, '{"7": false}')
+        assert await example.get("/", {}) == (200, '{"7": true}')
+    assert await db.fetchval("SELECT is_online FROM users")
+
+
 def test_the_page_shows_the_receiver_s_check():
     """Word for word."""
     (shown,) = PAGES["docs/howto/webhooks.md"].snippets("python")
@@ -196,6 +205,7 @@ def test_every_program_is_run_and_linked():
         "embed.py",
         "consumer.py",
         "gunicorn_app.py",
+        "presence.py",
         "webhook_receiver.py",
         "websocket.py",
     }

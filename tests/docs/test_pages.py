@@ -17,8 +17,8 @@ each_page = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 
 TESTED = {
     "sh": "tests/docs/test_snippets.py",
-    "python": "tests/docs/test_embed_page.py, test_readme.py, and test_examples.py",
-    "sql": "tests/docs/test_embed_page.py, and below",
+    "python": "tests/docs/test_embed_page.py, test_readme.py, test_examples.py, and so on",
+    "sql": "tests/docs/test_embed_page.py, test_presence_example.py, and below",
     "promql": "tests/monitoring/test_alerts.py",
     "toml": "below: settings",
     "yaml": "below: configurations of Prometheus and Alertmanager",
@@ -91,9 +91,10 @@ def test_snippets_are_where_their_tests_expect_them():
             "docs/howto/consumer.md",
             "docs/howto/embed.md",
             "docs/howto/gunicorn.md",
+            "docs/howto/own-presence.md",
             "docs/howto/webhooks.md",
         ],
-        "sql": ["docs/howto/embed.md", "docs/howto/postgres.md"],
+        "sql": ["docs/howto/embed.md", "docs/howto/own-presence.md", "docs/howto/postgres.md"],
         "promql": ["api/monitoring/RUNBOOK.md"],
     }.items():
         assert [name for name, page in PAGES.items() if page.snippets(language)] == pages

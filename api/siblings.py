@@ -3,10 +3,10 @@
 A service of one process has no siblings: `Alone` stands for that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 MISSING_WORKERS: Final[ContextVar[Sequence[int]]] = ContextVar("missing_workers", default=())
 """The workers whose touches are missing in the response that is being made."""
@@ -21,6 +21,19 @@ class Revision(NamedTuple):
     """The database's time, in epoch seconds."""
     asked_at: float
     """When the query was sent, by the monotonic clock, which all processes of a host share."""
+
+
+class DeviceRevision(NamedTuple):
+    """What a poll for changes of devices has found; see `api.access.device_feed`."""
+
+    number: int
+    """Differs if there were changes; only compared with others."""
+    asked_at: float
+    """When the query was sent, by the monotonic clock, which all processes of a host share."""
+
+
+Poll: TypeAlias = Callable[[], Revision | DeviceRevision | None]
+"""Returns what this process has just polled; None if it has not."""
 
 
 class SiblingViews(Protocol):
@@ -83,6 +96,10 @@ class Siblings(Protocol):
         """Return what the worker that polls for all has polled last; None if that is this one."""
         ...
 
+    async def device_revision(self) -> DeviceRevision | None:
+        """As `revision`, for changes of devices."""
+        ...
+
     async def exposition(self) -> bytes | None:
         """Return the metrics of the whole service as text; None if this worker's are all."""
         ...
@@ -104,6 +121,10 @@ class Alone:
         return None
 
     async def revision(self) -> Revision | None:
+        """Return None."""
+        return None
+
+    async def device_revision(self) -> DeviceRevision | None:
         """Return None."""
         return None
 

@@ -4,6 +4,9 @@ A trigger notes each change in `device_changes`, with the transaction that made 
 the changes of all transactions that were not over at the poll before, so a change that commits late
 is not missed; to read one again does no harm. Polling works through a pooler in transaction mode.
 
+Of several workers one polls, and the others ask it whether it has found changes: only then they
+read them, too. A worker whose sibling does not answer, or has not polled just now, polls itself.
+
 The directory is used while polls succeed. If the database is unavailable it is used until
 `stale_limit_s`, and loaded again afterwards. If only the polls fail, devices are looked up, for
 they may have moved; the directory then serves those that cannot be looked up.
@@ -18,6 +21,7 @@ import structlog
 
 from api.access.directory import DeviceDirectory
 from api.postgres.database import Database
+from api.siblings import DeviceRevision, Siblings
 from tracker import StoreError, StoreMisconfigured, StoreUnavailable
 
 _SLICE: Final = 5000
@@ -62,6 +66,7 @@ class DeviceFeed:
     Args:
         database: where devices are stored.
         directory: receives them.
+        siblings: one of them may poll for this process.
         every_s: time between polls, in seconds.
         stale_limit_s: how long the directory is used while the database is unavailable, in seconds.
         restore: fills the directory with what an earlier process knew, if the database cannot be
@@ -74,6 +79,7 @@ class DeviceFeed:
         self,
         database: Database,
         directory: DeviceDirectory,
+        siblings: Siblings,
         *,
         every_s: float,
         stale_limit_s: float,
@@ -83,6 +89,7 @@ class DeviceFeed:
     ) -> None:
         self._database = database
         self._directory = directory
+        self._siblings = siblings
         self._every_s = every_s
         self._stale_limit_s = stale_limit_s
         self._restore = restore
@@ -94,6 +101,16 @@ class DeviceFeed:
         self._all_changed = 0  # the newest change of all devices that was followed
         self._failed = False
         self._removed_at = monotonic()
+        self._followed: int | None = None  # the sibling's number at the last poll
+        self._number = time.monotonic_ns()  # of this process: no two processes have the same
+        self._read_at = float("-inf")  # when this process polled itself
+        self._changes: set[tuple[object, ...]] = set()  # that the last poll has read
+
+    @property
+    def polled_here(self) -> DeviceRevision | None:
+        """What this process has just polled, for its siblings; None if it has not."""
+        is_new = self._monotonic() - self._read_at <= 2 * self._every_s
+        return DeviceRevision(self._number, self._read_at) if is_new else None
 
     async def run(self) -> None:
         """Load and poll until the task is cancelled."""
@@ -116,12 +133,21 @@ class DeviceFeed:
             await asyncio.sleep(self._every_s)
 
     async def _poll(self) -> None:
+        sibling = await self._siblings.device_revision()
         asked_at = self._monotonic()
-        if self._position is None or asked_at - self.current_at > _KEPT_S / 2:
+        outdated = asked_at - self.current_at > _KEPT_S / 2
+        position = None if outdated else self._position
+        if position is not None and sibling is not None and sibling.number == self._followed:
+            self.current_at = sibling.asked_at
+            self._directory.use(current=True)
+            return
+        if position is None:
             await self._load()
         else:
-            await self._apply_changes(self._position)
-        self.current_at = asked_at
+            await self._apply_changes(position)
+        self.current_at = self._read_at = asked_at
+        # Asked before reading, so this process has read all that the sibling had.
+        self._followed = None if sibling is None else sibling.number
         self._directory.use(current=True)
         if asked_at - self._removed_at > _REMOVE_EVERY_S:
             self._removed_at = asked_at
@@ -141,12 +167,17 @@ class DeviceFeed:
                 break
             after = rows[-1][0]
         self._directory.replace(groups)
+        self._number += 1
         # What changed while the slices were read.
         await self._apply_changes(position)
 
     async def _apply_changes(self, position: str) -> None:
         rows = await self._database.fetch(_CHANGES, position, deadline_s=_DEADLINE_S)
         self._position = rows[0][0]
+        changes = {tuple(row[2:]) for row in rows if row[2] is not None}
+        if changes - self._changes:  # the rest was read at the last poll, too
+            self._number += 1
+        self._changes = changes
         for _, went_back, change, device_id, group_id in rows:
             # A server whose transactions are numbered lower is another one, or was restored.
             if went_back or (device_id is None and (change or 0) > self._all_changed):

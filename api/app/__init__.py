@@ -3,10 +3,10 @@
 from api.app.application import (
     LISTENER,
     MONITOR,
+    POLLS,
     READINESS,
     REGISTRY,
     REQUESTS,
-    REVOCATIONS,
     TRACKER,
     create_app,
 )
@@ -14,10 +14,10 @@ from api.app.application import (
 __all__ = [
     "LISTENER",
     "MONITOR",
+    "POLLS",
     "READINESS",
     "REGISTRY",
     "REQUESTS",
-    "REVOCATIONS",
     "TRACKER",
     "create_app",
 ]

@@ -22,7 +22,7 @@ from api.config import AuthSettings
 from api.fleet.known_devices import load_devices, load_devices_of_groups
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database
-from api.siblings import Siblings
+from api.siblings import Poll, Siblings
 
 
 async def start_access(
@@ -34,7 +34,7 @@ async def start_access(
     *,
     siblings: Siblings,
     on_change: Callable[[str], None],
-) -> tuple[Access, Revocations, list[Collector]]:
+) -> tuple[Access, Revocations, dict[str, Poll], list[Collector]]:
     """Start what authenticates requests and finds devices.
 
     Args:
@@ -47,7 +47,8 @@ async def start_access(
         on_change: called with each active device that was changed by anybody.
 
     Returns:
-        What authorizes requests, what polls for revoked API keys, and collectors of metrics.
+        What authorizes requests, what polls for revoked API keys, what this process has just
+        polled, by the name of the question, and collectors of metrics.
     """
     keys = CachedLookup("keys", partial(load_principals, database, clock), settings)
     devices = CachedLookup(
@@ -67,7 +68,7 @@ async def start_access(
     known = Known(database, clock, directory, keys, file=file, stale_limit_s=stale_limit_s)
     stack.push_async_callback(known.save)
     feed = DeviceFeed(
-        *(database, directory),
+        *(database, directory, siblings),
         every_s=every_s,
         stale_limit_s=stale_limit_s,
         restore=known.restore,
@@ -85,4 +86,8 @@ async def start_access(
         await stack.enter_async_context(background(task, name))
     access = Access(keys, ReachableDevices(devices, devices_of_group, directory), clock)
     caches = CacheMetrics([keys, devices, devices_of_group, directory])
-    return access, revocations, [caches, revocations, directory]
+    polls: dict[str, Poll] = {
+        "revision": lambda: revocations.polled_here,
+        "device_revision": lambda: feed.polled_here,
+    }
+    return access, revocations, polls, [caches, revocations, directory]

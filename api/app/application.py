@@ -13,7 +13,6 @@ from prometheus_client import (
 
 from api.access.authentication import Access, active_keys
 from api.access.quotas import quotas_of
-from api.access.revocations import Revocations
 from api.app.access import start_access
 from api.app.databases import open_databases
 from api.app.live import add_events, add_live
@@ -50,7 +49,7 @@ from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database
 from api.postgres.pool_metrics import Owner, PoolMetrics
 from api.postgres.table_stats import TableStats
-from api.siblings import Alone, Siblings
+from api.siblings import Alone, Poll, Siblings
 from api.targets import DEVICES, labels, tables, targets
 from tracker import (
     Tracker,
@@ -67,10 +66,10 @@ REQUESTS: Final = web.AppKey("requests", RequestMiddleware)
 """The outermost middleware, which also responds to requests that cannot be parsed."""
 REGISTRY: Final = web.AppKey("registry", CollectorRegistry)
 """The metrics of this process."""
+POLLS: Final = web.AppKey("polls", dict[str, Poll])
+"""What this process has just polled, for other workers: see `api.workers.answers`."""
 READINESS: Final = web.AppKey("readiness", ReadinessChecks)
 """The checks of readiness."""
-REVOCATIONS: Final = web.AppKey("revocations", Revocations)
-"""What polls for changes of API keys."""
 MONITOR: Final = web.AppKey("monitor", web.Application)
 """The application for health and metrics; absent unless `server.monitor_port` is set."""
 
@@ -136,7 +135,7 @@ async def create_app(
         events, watcher, presence_metrics = await start_presence(
             stack, settings, access_database, pending, clock
         )
-        access, revocations, access_metrics = await start_access(
+        access, revocations, polls, access_metrics = await start_access(
             *(stack, settings.auth, dsn, access_database, clock),
             siblings=siblings,
             on_change=watcher.look_at_soon,
@@ -202,7 +201,7 @@ async def create_app(
             )
             registry.register(hub)
         add_events(app, EventHandlers(database, events, access, limits, hub), events)
-        app[REGISTRY], app[REVOCATIONS] = registry, revocations
+        app[REGISTRY], app[POLLS] = registry, polls
         app[READINESS] = ReadinessChecks(
             *(access_database, tracker, revocations, siblings.warnings),
             stale_limit_s=settings.auth.stale_limit_s,

@@ -2,13 +2,13 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import compress, count
 from operator import gt
 from typing import Any, Final
 
 from api.live.tracker_stats import TrackerStats
-from api.siblings import Revision
+from api.siblings import Poll
 from tracker import View
 
 _KEPT_S: Final = 5.0
@@ -22,18 +22,19 @@ class SiblingAnswers:
 
     Args:
         stats: reads the tracker.
-        revision: returns what this worker has just polled, if it has.
+        polls: each returns what this worker has just polled, None if it has not; by the name of the
+            question.
         monotonic: monotonic clock in seconds.
     """
 
     def __init__(
         self,
         stats: TrackerStats,
-        revision: Callable[[], Revision | None],
+        polls: Mapping[str, Poll],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stats = stats
-        self._revision = revision
+        self._polls = polls
         self._monotonic = monotonic
         self._numbers = count(1)
         self._views: OrderedDict[int, tuple[float, View]] = OrderedDict()
@@ -47,8 +48,8 @@ class SiblingAnswers:
             return self._latest(*body)
         if what == "live":
             return self._live(*body)
-        if what == "revision":
-            return self._revision()
+        if what in self._polls:
+            return self._polls[what]()
         raise ValueError(f"unknown question {what!r}")
 
     def _take_view(self) -> int:

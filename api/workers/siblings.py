@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.http.responses import ApiError
-from api.siblings import MISSING_WORKERS, LiveNews, Revision
+from api.siblings import MISSING_WORKERS, DeviceRevision, LiveNews, Revision
 from api.workers.channel import Channel, ChannelError, no_answer
 from tracker.instrumentation import Family, LogThrottle, families
 
@@ -128,14 +128,22 @@ class WorkerSiblings(Collector):
 
     async def revision(self) -> Revision | None:
         """Return what the first worker has polled last; None if that is this one, or unknown."""
+        polled = await self._ask_first("revision")
+        return None if polled is None else Revision(*polled)
+
+    async def device_revision(self) -> DeviceRevision | None:
+        """As `revision`, for changes of devices."""
+        polled = await self._ask_first("device_revision")
+        return None if polled is None else DeviceRevision(*polled)
+
+    async def _ask_first(self, what: str) -> Any:
         first = min(self._living(), key=lambda one: one.worker, default=None)
         if first is None or first.worker >= self.worker:
             return None
         try:
-            polled = await first.channel.ask("revision", deadline_s=DEADLINE_S)
+            return await first.channel.ask(what, deadline_s=DEADLINE_S)
         except ChannelError:
             return None
-        return None if polled is None else Revision(*polled)
 
     async def exposition(self) -> bytes:
         """Return the metrics of the whole service as text.

@@ -20,7 +20,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from api.app import REGISTRY, REVOCATIONS, TRACKER, create_app
+from api.app import POLLS, REGISTRY, TRACKER, create_app
 from api.config import Settings, SettingsError
 from api.live.tracker_stats import TrackerStats
 from api.load_settings import load_settings
@@ -182,8 +182,8 @@ class Worker:
         self._siblings.worker = options["worker"]
         path = str(Path(options["run_dir"]) / f"{os.getpid()}.sock")
         stats = TrackerStats(application.get(TRACKER), labels())
-        revocations = application[REVOCATIONS]
-        answers = partial(SiblingAnswers, stats, lambda: revocations.polled_here)
+        polls = application[POLLS]
+        answers = partial(SiblingAnswers, stats, polls)
         peers = await serve_channels(path, lambda: Channel(answers()))
         freeze_garbage_collector()
         self._prepared.set_result({"error": "", "path": path, "settings": dump_settings(settings)})

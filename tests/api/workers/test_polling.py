@@ -1,9 +1,11 @@
-"""Of several workers one polls for changes of API keys, and the others ask it."""
+"""Of several workers one polls for changes of API keys and devices, and the others ask it."""
 
 import asyncio
 import tempfile
 from contextlib import asynccontextmanager
 
+from api.access.device_feed import DeviceFeed
+from api.access.directory import DeviceDirectory
 from api.access.lookup import CachedLookup
 from api.access.revocations import Revocations
 from api.background import background
@@ -19,6 +21,10 @@ from api.workers.siblings import WorkerSiblings
 from tracker import StoreUnavailable
 
 POLL_S = 0.05
+DEVICE = """
+INSERT INTO devices (device_id, display_name, group_id, platform)
+VALUES (gen_random_uuid(), 'Phone', $1, 'android') RETURNING device_id::text
+"""
 CHANGE = "UPDATE key_revision SET revision = revision + 1"
 
 
@@ -27,6 +33,18 @@ class Unreachable:
 
     async def fetch(self, *_arguments, **_options):
         raise StoreUnavailable("no server listens")
+
+
+class Counting:
+    """A database that counts what is asked."""
+
+    def __init__(self, database):
+        self.asked = 0
+        self._database = database
+
+    async def fetch(self, *arguments, **options):
+        self.asked += 1
+        return await self._database.fetch(*arguments, **options)
 
 
 async def none(_keys):
@@ -39,19 +57,37 @@ def polling(database, clock, siblings):
     return Revocations(database, keys, clock, siblings, every_s=POLL_S), keys
 
 
+def feed_of(database, siblings):
+    """Return what reads devices, and the directory that it keeps current."""
+    directory = DeviceDirectory(10)
+    feed = DeviceFeed(
+        *(database, directory, siblings), every_s=POLL_S, stale_limit_s=60, restore=no_file
+    )
+    return feed, directory
+
+
+async def no_file():
+    return None
+
+
 @asynccontextmanager
 async def two_workers(database):
-    """The second worker has no database, and the first one as its sibling."""
+    """The second worker has the first one as its sibling."""
     revocations, _ = polling(database, DatabaseClock(), Alone())
+    feed, _ = feed_of(database, Alone())
     siblings = WorkerSiblings(Channel(no_answer))
     siblings.worker = 2
     stats = TrackerStats(None, {})
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/1.sock"
-        answers = SiblingAnswers(stats, lambda: revocations.polled_here)
+        polls = {
+            "revision": lambda: revocations.polled_here,
+            "device_revision": lambda: feed.polled_here,
+        }
+        answers = SiblingAnswers(stats, polls)
         server = await serve_channels(path, lambda: Channel(answers))
         await siblings.update({path: 1}, {})
-        async with background(revocations.poll(), "first"):
+        async with background(revocations.poll(), "first"), background(feed.run(), "devices"):
             yield siblings
         await siblings.update({}, {})
         siblings.close()
@@ -84,6 +120,28 @@ async def test_a_worker_hears_of_changed_keys_from_the_one_that_polls(dsn, db):
             await until(lambda: second.error is not None)
 
 
+async def test_a_worker_reads_changed_devices_when_the_one_that_polls_has_found_some(dsn, db):
+    """And not before, however often that has polled. It polls itself as soon as nobody answers."""
+    async with (
+        open_database(dsn, DatabaseSettings(), connections=1) as database,
+        two_workers(database) as siblings,
+    ):
+        counting = Counting(database)
+        feed, directory = feed_of(counting, siblings)
+        async with background(feed.run(), "second"):
+            for group_id in ("family", "work"):
+                device_id = await db.fetchval(DEVICE, group_id)
+                await until(lambda: directory.group_of(device_id) == group_id)  # noqa: B023
+            async with asyncio.timeout(30):
+                while True:  # until nothing is asked while the first one polls ten times
+                    asked, current_at = counting.asked, feed.current_at
+                    await until(lambda: feed.current_at > current_at + 10 * POLL_S)  # noqa: B023
+                    if counting.asked == asked:
+                        break
+            await siblings.update({}, {})  # the first worker is gone
+            await until(lambda: counting.asked > asked + 2)
+
+
 async def until_first_poll(siblings):
     async with asyncio.timeout(30):
         while await siblings.revision() is None:
@@ -108,3 +166,4 @@ async def test_the_first_worker_asks_nobody(dsn):
         await until_first_poll(siblings)
         siblings.worker = 1
         assert await siblings.revision() is None
+        assert await siblings.device_revision() is None

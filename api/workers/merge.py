@@ -6,6 +6,7 @@ of lags the largest.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from math import inf
 from typing import Any, Final, TypeAlias
 
 from prometheus_client.metrics_core import Metric
@@ -38,7 +39,8 @@ LARGEST: Final = (
 """Names, or beginnings of names, of gauges of which the largest is shown: what all workers read
 from the same database, and what is as bad as it is in the worst of them."""
 LARGEST_COUNTERS: Final = ("database_table_",)
-"""Counters that all workers read from the same database."""
+"""Counters that all workers read from the same database. What one that is gone has read is shown
+until another one has read as much: to go back would be a reset, to Prometheus."""
 OF_PARENT: Final = ("process_start_time_seconds",)
 """Gauges of which the parent shows its own: a worker that is replaced is no restart of the
 service."""
@@ -82,10 +84,12 @@ class _Family:
         self.documentation = documentation
         self.kind = kind
         is_gauge = kind in ("gauge", "info")
-        self.is_kept = not is_gauge and not name.startswith(LARGEST_COUNTERS)
+        self.is_kept = not is_gauge
         """Whether the samples of workers that are gone count."""
+        self.is_read = name.startswith(LARGEST_COUNTERS)
+        """Whether all workers read it from the same database."""
         self._choose: Any = None
-        if (is_gauge and name.startswith(LARGEST)) or name.startswith(LARGEST_COUNTERS):
+        if (is_gauge and name.startswith(LARGEST)) or self.is_read:
             self._choose = max
         self.samples: dict[_Key, float] = {}
 
@@ -99,6 +103,12 @@ class _Family:
                 self.samples[key] = there + value
             else:
                 self.samples[key] = self._choose(there, value)
+
+    def remove_reached(self, other: "_Family") -> None:
+        """Remove samples of which another family has values that are as large."""
+        for key, value in list(self.samples.items()):
+            if other.samples.get(key, -inf) >= value:
+                del self.samples[key]
 
 
 class Totals:
@@ -128,6 +138,8 @@ class Totals:
             total = all_families.get(name)
             if total is None:
                 total = all_families[name] = _Family(name, family.documentation, family.kind)
+            if family.is_read:
+                family.remove_reached(total)
             total.add(
                 (sample, dict(labels), value) for (sample, labels), value in family.samples.items()
             )

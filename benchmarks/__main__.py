@@ -24,6 +24,7 @@ from benchmarks.harness.report import BenchmarkFailedError
 from benchmarks.harness.service import ServiceFailedError
 from benchmarks.harness.testbed import Testbed
 from benchmarks.peers.synapse import PeerFailedError
+from benchmarks.reloads.run import Amount, run_reloads
 from benchmarks.simulation.command import replay
 from benchmarks.simulation.command import simulate as run_simulation
 from benchmarks.suites.run import BENCHMARKS, FOLDER, run
@@ -154,6 +155,41 @@ def simulate(
     raise typer.Exit(
         run_simulation(flushes=flushes, seed=first, processes=processes, console=Console())
     )
+
+
+@app.command()
+def reloads(
+    *,
+    requests: Annotated[
+        int, typer.Option(min=1, help="The minimum number of requests during the reloads.")
+    ] = 1_000_000,
+    reloads: Annotated[
+        int, typer.Option(min=0, help="How often all workers are replaced by a reload.")
+    ] = 20,
+    kills: Annotated[int, typer.Option(min=0, help="How many workers are killed afterwards.")] = 20,
+    workers: Annotated[
+        int, typer.Option(min=2, max=16, help="How many workers the service has.")
+    ] = 2,
+    dsn: Annotated[
+        str,
+        typer.Option(help="The server on which a database is created; an embedded one by default."),
+    ] = "",
+) -> None:
+    """Reload the service and kill workers under load, and check that nothing is lost."""
+    console = Console(width=_width())
+    amount = Amount(requests, reloads, kills, workers)
+    try:
+        with nullcontext(dsn) if dsn else embedded_server(FOLDER / "postgres") as server:
+            code = uvloop.run(run_reloads(Testbed(server), console, amount))
+    except (
+        *(ServiceFailedError, EmbeddedServerError, MigrationError, TimeoutError),
+        *(aiohttp.ClientError, OSError),
+    ) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        code = 130
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -40,6 +40,7 @@ NOT_RUN = {
     ".venv/bin/python -m benchmarks simulate --flushes 1000000": "see test_simulation.py",
     "PRESENCE_HISTORIES=200 .venv/bin/python -m pytest --timeout 0 "
     "tests/api/test_presence_model.py": "minutes: it has some histories without the variable",
+    ".venv/bin/python -m benchmarks reloads": "minutes: test_reload.py and test_death.py have some",
     ".venv/bin/python -m benchmarks faults": "minutes: test_faults.py has a second of each",
     ".venv/bin/python -m benchmarks faults --only black-hole --seconds 60 --sequence 0": "minutes",
     "python -m benchmarks faults --seconds 10 --sequence 20 --seed 7": "minutes",

@@ -1,23 +1,21 @@
 """The service with several workers, as processes."""
 
 import asyncio
-import os
 import shutil
-import signal
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-import psutil
 
 from api.access.keys import create_key
 from api.config import DatabaseSettings
 from api.postgres.database import open_database
-from benchmarks.harness.metrics import Metrics, parse_metrics
+from benchmarks.harness.metrics import Metrics
 from benchmarks.harness.service import running_service
+from benchmarks.harness.workers import RunningWorkers
 from tests.support.command_line import free_port, run
 
 PATIENCE_S = 30
@@ -29,6 +27,7 @@ class Workers:
 
     url: str
     process: asyncio.subprocess.Process
+    running: RunningWorkers
     key: str
     dsn: str
     log_file: Path
@@ -61,29 +60,19 @@ class Workers:
 
     def pids(self) -> list[int]:
         """Return the process ids of all workers."""
-        with suppress(psutil.NoSuchProcess):
-            children = psutil.Process(self.process.pid).children()
-            return [one.pid for one in children if "api.workers" in one.cmdline()]
-        return []
+        return self.running.pids()
 
     async def metrics(self) -> Metrics:
         """Scrape the service."""
-        async with self.fresh() as session, session.get("/metrics") as answer:
-            assert answer.status == 200
-            return parse_metrics(await answer.text())
+        return await self.running.metrics()
 
     async def ready(self, wanted: int) -> None:
         """Wait until so many workers serve."""
-        async with asyncio.timeout(PATIENCE_S):
-            while (await self.metrics()).total("activity_workers", state="ready") != wanted:
-                await asyncio.sleep(0.02)
+        await self.running.ready(wanted)
 
     async def kill(self, pid: int) -> None:
         """Kill a worker, and wait until it is gone."""
-        os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(PATIENCE_S):
-            while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
-                await asyncio.sleep(0.01)
+        await self.running.kill(pid)
 
     def command(self, *arguments: str):
         """Run a command line with the settings of the service."""
@@ -118,6 +107,7 @@ async def serving_with_workers(
     log_file = tmp_path / "service.log"
     try:
         async with running_service(url, settings, log_file, command=command) as process:
-            yield Workers(url, process, key, dsn, log_file, settings)
+            running = RunningWorkers(url, process.pid, settings)
+            yield Workers(url, process, running, key, dsn, log_file, settings)
     finally:
         shutil.rmtree(run_dir, ignore_errors=True)

@@ -2,77 +2,38 @@
 
 import asyncio
 import os
-import random
 import signal
 import socket
-import time
 from pathlib import Path
 
 import aiohttp
 import psutil
 import pytest
 
+from benchmarks.reloads.checks import lost, settled, unexplained
+from benchmarks.reloads.heartbeats import heartbeats
+from benchmarks.reloads.run import kill_workers
 from tests.support.command_line import assert_one_line, free_port, run
 from tests.support.workers import PATIENCE_S, serving_with_workers
 
-KILLS = 6
-PAUSE_S = 0.1
-"""The longest pause of a client, so that some connections are idle and some are not."""
+KILLS = 4
 CLIENTS = 16
-COUNTERS = (
-    "activity_touches_total",
-    "activity_flush_keys_total",
-    "http_request_duration_seconds_count",
-)
-SEEN = "SELECT device_id::text, extract(epoch FROM last_seen_at)::bigint FROM devices"
 
 
-async def test_a_killed_worker_is_replaced_and_no_answered_touch_is_lost(dsn, tmp_path, db):
+async def test_a_killed_worker_is_replaced_and_no_answered_touch_is_lost(dsn, tmp_path):
     """Killed again and again under load: books balance, and no counter goes back."""
     fast = {"ACTIVITY__TRACKER__FLUSH_INTERVAL_S": "0.3"}
     async with serving_with_workers(dsn, tmp_path, **fast) as service:
         await service.register(CLIENTS)
-        acknowledged: dict[str, float] = {}
-        failed = 0
-        over = False
-
-        async def beat(session: aiohttp.ClientSession, device_id: str) -> None:
-            nonlocal failed
-            while not over:
-                since = time.time()
-                try:
-                    path = f"/api/v1/devices/{device_id}/heartbeat"
-                    async with session.post(path) as answer:
-                        assert answer.status == 204
-                except (aiohttp.ClientError, ConnectionError):
-                    failed += 1
-                else:
-                    acknowledged[device_id] = since
-                await asyncio.sleep(random.uniform(0, PAUSE_S))
-
-        async with service.kept() as session, asyncio.TaskGroup() as group:
-            for device_id in service.device_ids:
-                group.create_task(beat(session, device_id))
-            before = dict.fromkeys(COUNTERS, 0.0)
-            for _ in range(KILLS):
-                await service.ready(2)
-                await service.kill(random.choice(service.pids()))
-                metrics = await service.metrics()
-                now = {name: metrics.total(name) for name in COUNTERS}
-                assert all(now[name] >= before[name] for name in COUNTERS)
-                before = now
-            await service.ready(2)
-            over = True
-        # Only what a worker was answering when it died: each client, once for each death.
-        assert failed <= KILLS * CLIENTS
-        async with asyncio.timeout(PATIENCE_S):
-            while (metrics := await service.metrics()).total("activity_buffer_keys"):
-                await asyncio.sleep(0.05)
-        assert metrics.balance("devices") == 0
-        assert metrics.total("activity_touches_dropped_total") == 0
+        async with heartbeats(
+            service.url, service.key, service.device_ids, kept=CLIENTS, pauses=1
+        ) as seen:
+            kills, problems = await kill_workers(service.running, KILLS, 2)
+        assert seen.acknowledged.keys() == set(service.device_ids)
+        problems += unexplained(seen.failures, kills)
+        metrics = await settled(service.running)
+        assert problems + await lost(metrics, dsn, seen.acknowledged) == []
         assert metrics.total("activity_worker_restarts_total", reason="died") == KILLS
-        stored = dict(await db.fetch(SEEN))
-        assert [d for d, since in acknowledged.items() if stored[d] < int(since - 0.05)] == []
 
 
 async def test_while_a_worker_cannot_start_another_one_does_its_work(dsn, tmp_path, db):

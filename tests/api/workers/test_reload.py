@@ -2,27 +2,24 @@
 
 import asyncio
 import os
-import random
 import signal
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
-import aiohttp
 import pytest
 import pytest_asyncio
 
+from benchmarks.reloads.heartbeats import heartbeats
 from tests.conftest import new_database
 from tests.support.command_line import assert_one_line, run
 from tests.support.workers import PATIENCE_S, Workers, serving_with_workers
 
 STARTED = "process_start_time_seconds"
-RELOADS = 3
+RELOADS = 2
 KEPT = 32
 FRESH = 4
-PAUSE_S = 0.1
-"""The longest pause of a client, so that some connections are idle and some are not."""
 
 
 async def test_no_request_fails_while_workers_are_replaced(dsn, tmp_path):
@@ -31,30 +28,18 @@ async def test_no_request_fails_while_workers_are_replaced(dsn, tmp_path):
         await service.register(KEPT + FRESH)
         before = set(service.pids())
         started_at = (await service.metrics()).total(STARTED)
-        answered = {True: 0, False: 0}  # by whether the connection is kept
-        over = False
-
-        async def beat(session: aiohttp.ClientSession, device_id: str, *, kept: bool) -> None:
-            while not over:
-                async with session.post(f"/api/v1/devices/{device_id}/heartbeat") as answer:
-                    assert answer.status == 204
-                answered[kept] += 1
-                await asyncio.sleep(random.uniform(0, PAUSE_S))
-
-        async with service.kept() as kept, service.fresh() as fresh, asyncio.TaskGroup() as group:
-            for number, device_id in enumerate(service.device_ids):
-                is_kept = number < KEPT
-                group.create_task(beat(kept if is_kept else fresh, device_id, kept=is_kept))
+        async with heartbeats(
+            service.url, service.key, service.device_ids, kept=KEPT, pauses=1
+        ) as seen:
             for _ in range(RELOADS):
-                done = await asyncio.to_thread(service.command, "reload")
-                assert done.returncode == 0, done.stderr
-            over = True
-        assert min(answered.values()) > 100
+                await service.running.reload()
+        assert seen.failures == []
+        assert min(seen.answered[True], seen.answered[False]) > 100
         assert len(service.pids()) == 2
         assert before.isdisjoint(service.pids())
         metrics = await service.metrics()
         # Each has touched its device, and nothing that a worker counted is gone with it.
-        sent = sum(answered.values()) + KEPT + FRESH
+        sent = seen.answered.total() + KEPT + FRESH
         assert metrics.total("activity_touches_total", target="devices") == sent
         assert metrics.total("activity_worker_restarts_total", reason="reload") == 2 * RELOADS
         # Of the parent: a reload is no restart, or ActivityRestartsOften would fire.

@@ -66,6 +66,9 @@ def fuzz(
     seed: Annotated[
         int | None, typer.Option(help="The seed of the first round; random by default.")
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=16, help="How many workers the service has.")
+    ] = 1,
     dsn: Annotated[
         str,
         typer.Option(help="The server on which a database is created; an embedded one by default."),
@@ -78,7 +81,10 @@ def fuzz(
     console = Console(width=_width())
     try:
         with nullcontext(dsn) if dsn else embedded_server(FOLDER / "postgres") as server:
-            code = asyncio.run(run_fuzz(Testbed(server), console, requests=requests, seed=first))
+            work = run_fuzz(
+                Testbed(server), console, requests=requests, seed=first, workers=workers
+            )
+            code = asyncio.run(work)
     except (ServiceFailedError, EmbeddedServerError, MigrationError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
@@ -130,6 +136,7 @@ def faults(
     if write:
         again = (
             f"python -m benchmarks faults --seconds {seconds:g} --sequence {sequence} --seed {seed}"
+            + (f" --workers {workers}" if workers > 1 else "")
         )
         chosen = "".join(f" --only {name}" for name in only or ())
         write.write_text(page(matrix, again + chosen), encoding="utf-8")

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import aiohttp
@@ -37,20 +38,32 @@ _DEVICES: Final = 50
 
 
 @asynccontextmanager
-async def target(testbed: Testbed) -> AsyncIterator[tuple[str, str]]:
+async def target(testbed: Testbed, workers: int = 1) -> AsyncIterator[tuple[str, str]]:
     """Run the service on a database of its own while the block runs; yield its URL and a key."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     LOG.parent.mkdir(parents=True, exist_ok=True)
     async with testbed.fleet(_DEVICES) as fleet:
-        settings = {"ACTIVITY__DATABASE__URL": fleet.dsn, "ACTIVITY__SERVER__PORT": str(port)}
-        async with running_service(url, settings, LOG):
-            yield url, fleet.keys[0]
+        with TemporaryDirectory(prefix="activity-") as folder:
+            settings = {
+                "ACTIVITY__DATABASE__URL": fleet.dsn,
+                "ACTIVITY__SERVER__PORT": str(port),
+                "ACTIVITY__SERVER__WORKERS": str(workers),
+                "ACTIVITY__SERVER__RUN_DIR": f"{folder}/run",
+            }
+            async with running_service(url, settings, LOG):
+                yield url, fleet.keys[0]
 
 
 async def fuzz(
-    testbed: Testbed, console: Console, *, requests: int, seed: int, examples: int = EXAMPLES
+    testbed: Testbed,
+    console: Console,
+    *,
+    requests: int,
+    seed: int,
+    examples: int = EXAMPLES,
+    workers: int = 1,
 ) -> int:
     """Fuzz the service.
 
@@ -60,6 +73,7 @@ async def fuzz(
         requests: the minimum number of requests.
         seed: the seed of the first round; each next round has the next seed.
         examples: the maximum number of random requests for each operation in a round.
+        workers: how many the service has.
 
     Returns:
         0 if nothing failed, the service is ready and its counters balance; else 1.
@@ -68,7 +82,7 @@ async def fuzz(
         ServiceFailedError: the service did not come up.
     """
     started, found = time.monotonic(), Found()
-    async with target(testbed) as (url, key):
+    async with target(testbed, workers) as (url, key):
         for number in itertools.count(seed):
             console.print(f"seed {number}: sending requests from the document")
             explored, accepted = await asyncio.to_thread(

@@ -1,4 +1,4 @@
-"""Deliberate breaks of the tracker, each with what must notice it."""
+"""Deliberate breaks of the tracker, each with what must notice it; see also `worker_mutants`."""
 
 from typing import NamedTuple
 
@@ -18,6 +18,8 @@ class Mutant(NamedTuple):
     """What is said when it is noticed."""
     by: str = SIMULATION
     """Or a test."""
+    package: str = "tracker"
+    """Has the file."""
 
 
 LOST = "is lost|the counters do not balance|still not written"

@@ -1,4 +1,4 @@
-"""Each deliberate fault in the tracker's code makes the named test fail for the named reason."""
+"""Each deliberate fault in tracker and workers makes the named test fail for the named reason."""
 
 import os
 import re
@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.mutants import MUTANTS, SIMULATION, Mutant
+from tests.support.worker_mutants import WORKER_MUTANTS
 
 ROOT = Path(__file__).parents[2]
+ALL = [*MUTANTS, *WORKER_MUTANTS]
 HISTORIES = 600
 """Most mutants fail within ten histories, one needs a hundred."""
 PYTEST = ["-m", "pytest", "-qx", "-p", "no:hypothesispytest"]
@@ -31,7 +33,7 @@ def copy_into(folder: Path) -> Path:
 
 def break_code(folder: Path, mutant: Mutant) -> None:
     """Break the copy."""
-    file = folder / "tracker" / mutant.file
+    file = folder / mutant.package / mutant.file
     text = file.read_text()
     assert text.count(mutant.old) == 1, f"{mutant.file} has changed: mend the mutant"
     file.write_text(text.replace(mutant.old, mutant.new))
@@ -74,7 +76,7 @@ def outcomes(
     folders = tmp_path_factory.mktemp("mutants")
 
     def check(mutant: Mutant) -> subprocess.CompletedProcess[str]:
-        folder = copy_into(folders / str(MUTANTS.index(mutant)))
+        folder = copy_into(folders / str(ALL.index(mutant)))
         break_code(folder, mutant)
         if mutant.by == SIMULATION:
             return run(folder, ["-c", run_histories(HISTORIES)], server_dsn)
@@ -90,7 +92,7 @@ def outcomes(
         pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.breaks)
+@pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.breaks)
 def test_a_break_is_noticed(outcomes, mutant):
     """An invariant or an assertion fails, not an import."""
     ended = outcomes[mutant.breaks].result()
@@ -106,7 +108,7 @@ def test_a_break_is_noticed(outcomes, mutant):
 def test_the_unchanged_tracker_passes_the_same_tests(tmp_path, server_dsn):
     """In a copy like theirs: some histories, and each named test."""
     folder = copy_into(tmp_path)
-    tests = {mutant.by for mutant in MUTANTS} - {SIMULATION}
+    tests = {mutant.by for mutant in ALL} - {SIMULATION}
     ended = run(folder, [*PYTEST, *sorted(tests)], server_dsn)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     ended = run(folder, ["-c", run_histories(histories=30)], server_dsn)

@@ -81,7 +81,7 @@ def list_(
     elif found:
         _show(found)
     if not found:
-        typer.echo(f"group {group} has no such active device", err=True)
+        typer.echo(f"no active device of group {group} matches", err=True)
 
 
 async def _read(

@@ -45,6 +45,8 @@ def snooze(
     A device that is still offline at the end is sent then.
     """
     from api.cli.tables import shown
+    from api.fleet.groups import one_group
+    from api.fleet.presence import presence_rule
     from api.webhooks.snoozes import begin_snooze
 
     settings = settings_of(context, config)
@@ -53,11 +55,14 @@ def snooze(
     if seconds > _LONGEST_S:
         fail(f"--for {duration!r}: 30d at most", code=2)
 
-    async def begin(database: "Database") -> "datetime":
-        return await begin_snooze(database, group, seconds)
+    async def begin(database: "Database") -> "tuple[datetime, int]":
+        ends_at = await begin_snooze(database, group, seconds)
+        (found,) = (await one_group(database, group, rule=presence_rule(settings))).groups
+        return ends_at, found.devices
 
-    ends_at = with_database(settings, begin)
-    typer.echo(f"snoozed {group} until {shown(ends_at)}", err=True)
+    ends_at, devices = with_database(settings, begin)
+    note = "" if devices else "; the group has no active devices: is its name right?"
+    typer.echo(f"snoozed {group} until {shown(ends_at)}{note}", err=True)
 
 
 @presence.command()

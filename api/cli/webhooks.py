@@ -95,7 +95,8 @@ def create(
     types = None if events is None else events.split(",")
     for kind in types or ():
         if kind not in get_args(EventType):
-            fail(f"--events: these are known: {','.join(get_args(EventType))}", code=2)
+            known = ",".join(get_args(EventType))
+            fail(f"--events: there is no type {kind!r}; the types are {known}", code=2)
     after_s = None if after is None else length_s(after, "--after")
     if after_s is not None and after_s > _LONGEST_AFTER_S:
         fail(f"--after {after!r}: 30d at most", code=2)
@@ -103,7 +104,7 @@ def create(
         timezone = timezone or "UTC"
         _check_quiet(quiet, timezone)
     elif timezone is not None:
-        fail("--timezone: it is that of --quiet, which is missing", code=2)
+        fail("--timezone: it is the time zone of --quiet, which is missing", code=2)
     new = NewWebhook(url, group, types, after_s, quiet, timezone)
     allowed = settings.webhooks
     try:
@@ -152,7 +153,7 @@ def list_(context: typer.Context, *, as_json: Json = False, config: Config = Non
 
 @webhooks.command("test")
 def send_test(context: typer.Context, webhook_id: WebhookId, config: Config = None) -> None:
-    """Send one event of type webhook.test now, and say what came back."""
+    """Send one event of type webhook.test now, and print how the receiver responded."""
     from api.webhooks.registry import read_secrets
 
     settings = settings_of(context, config)
@@ -161,7 +162,7 @@ def send_test(context: typer.Context, webhook_id: WebhookId, config: Config = No
         fail(_NO_SUCH)
     outcome = _send_test(settings.webhooks, *found)
     if outcome.error is not None:
-        fail(outcome.error)
+        fail(f"webhook {webhook_id}: {outcome.error}; its URL is {printable(found[0])}")
     typer.echo(f"delivered: {outcome.status}", err=True)
 
 
@@ -273,7 +274,7 @@ def _print_secret(secret: str) -> None:
     except OSError as error:
         give_up_output()
         reason = printable(error.strerror or str(error))
-        fail(f"cannot write the output: {reason}; nobody knows the secret: delete the webhook")
+        fail(f"cannot write the output: {reason}; the secret is lost: delete the webhook")
 
 
 def _send_test(settings: "WebhookSettings", url: str, secrets: list[str]) -> "Outcome":
@@ -287,10 +288,13 @@ def _send_test(settings: "WebhookSettings", url: str, secrets: list[str]) -> "Ou
     from api.webhooks.sender import open_sender
 
     at = datetime.now(UTC).replace(microsecond=0)
-    body = msgspec.json.encode({"events": [{"type": "webhook.test", "at": at}]})
+    message_id = f"msg_{random.token_hex(16)}"
+    # With an id as all events have one: receivers remember which ids they have handled.
+    event = {"event_id": message_id, "type": "webhook.test", "at": at}
+    body = msgspec.json.encode({"events": [event]})
 
     async def send() -> "Outcome":
         async with open_sender(settings, time.time) as sender:
-            return await sender.send(url, secrets, f"msg_{random.token_hex(16)}", body)
+            return await sender.send(url, secrets, message_id, body)
 
     return asyncio.run(send())

@@ -77,21 +77,26 @@ async def _connect(dsn: str, timeout_s: float) -> "AnyConnection":
         )
     except TimeoutError as error:
         raise DatabaseUnavailable(
-            f"the database does not answer within {timeout_s:g} s: is database.url "
+            f"the database does not respond within {timeout_s:g} s: is database.url "
             "right (ACTIVITY__DATABASE__URL)?"
         ) from error
     except (asyncpg.ClientConfigurationError, ValueError) as error:
         raise SettingsError(f"database.url cannot be used: {error}") from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         temporary = isinstance(translate(error), StoreUnavailable)
+        if temporary:
+            advice = "is it running, and is database.url right"
+        elif isinstance(error, asyncpg.InvalidCatalogNameError):
+            advice = "create it, or correct database.url"
+        else:
+            advice = "correct database.url, or what the server allows"
         raise (DatabaseUnavailable if temporary else MigrationError)(
-            f"cannot connect to the database: {reason(error)}; is it running, and is "
-            "database.url right (ACTIVITY__DATABASE__URL)?"
+            f"cannot connect to the database: {reason(error)}; {advice} (ACTIVITY__DATABASE__URL)"
         ) from error
 
 
 async def _revisions(connection: "AnyConnection") -> list[str]:
-    """Return the revisions that a database is at; none if it does not tell."""
+    """Return the revisions that a database is at; none if they cannot be read."""
     try:
         rows = await connection.fetch(SELECT_REVISIONS)
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):

@@ -13,13 +13,13 @@ import time
 from aiohttp import web
 
 TOLERANCE_S = 300
-"""An older request may be one that somebody has recorded and sends again."""
+"""An older request may have been recorded, and be sent again by somebody else."""
 KEY = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
 seen: set[str] = set()  # keep it in a database, with what you do for the events
 
 
 def is_genuine(request: web.Request, body: bytes) -> bool:
-    """Return whether the service has sent a request, and sent it just now."""
+    """Return whether a request is from the service, and was sent just now."""
     message_id = request.headers.get("webhook-id", "")
     sent_at = request.headers.get("webhook-timestamp", "")
     if not sent_at.isdigit() or abs(time.time() - int(sent_at)) > TOLERANCE_S:
@@ -39,7 +39,8 @@ async def receive(request: web.Request) -> web.Response:
     for event in json.loads(body)["events"]:
         if event["event_id"] not in seen:
             seen.add(event["event_id"])
-            of = event.get("device_id") or event["group_id"]  # a summary is of a group
+            # A summary is of a group, and webhook.test of none.
+            of = event.get("device_id") or event.get("group_id", "-")
             print(event["type"], of, event["at"], flush=True)
     return web.Response(status=204)
 

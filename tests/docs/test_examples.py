@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from api.webhooks.signing import new_secret, signed_headers
+from tests.support.command_line import invoke
 from tests.support.examples import running_command, running_example
 from tests.support.markdown import PAGES, ROOT
 from tests.support.raw_client import free_port
@@ -61,7 +62,7 @@ async def test_the_consumer_writes_its_buffer_on_sigterm(dsn, db):
 
 
 async def test_the_receiver_takes_what_the_service_sends_and_nothing_else(dsn, db):
-    """It prints each event once, and denies a body that was changed, or signed with another key."""
+    """Events and `webhooks test` get 204; a body that was changed or has another signature, 401."""
     secret = new_secret()
     environment = {"WEBHOOK_SECRET": secret}
     async with running_example(EXAMPLES / "webhook_receiver.py", dsn, **environment) as example:
@@ -72,6 +73,9 @@ async def test_the_receiver_takes_what_the_service_sends_and_nothing_else(dsn, d
         async with delivering(dsn, now=time.time):
             await until_column(db, "judged_to = 3 AND batch_id IS NULL")
         assert await db.fetchval("SELECT outcome FROM webhook_deliveries") == "delivered"
+        allow = {f"ACTIVITY__WEBHOOKS__ALLOW_{what}": "true" for what in ("PRIVATE", "HTTP")}
+        test = await asyncio.to_thread(invoke, "webhooks", "test", "1", dsn=dsn, **allow)
+        assert test.returncode == 0, test.stderr
         body, now = b'{"events": []}', int(time.time())
         good = signed_headers([secret], "msg_1", now, body)
         others = (

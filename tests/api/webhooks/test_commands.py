@@ -84,7 +84,9 @@ def test_what_cannot_be_a_webhook_is_refused(dsn):
     create = ("webhooks", "create", "--url")
     assert_one_line(invoke(*create, "http://example.com", dsn=dsn), 2, "--url", "https")
     assert_one_line(invoke(*create, "https://127.0.0.1", dsn=dsn), 2, "--url", "public")
-    assert_one_line(invoke(*create, "https://a", "--events", "x", dsn=dsn), 2, "--events", "known")
+    assert_one_line(
+        invoke(*create, "https://a", "--events", "x", dsn=dsn), 2, "--events", "no type"
+    )
     for after in ("31d", "-1h"):
         assert_one_line(invoke(*create, "https://a", f"--after={after}", dsn=dsn), 2, "--after")
     quiet = ("https://a", "--quiet=22:00-06:00")

@@ -77,6 +77,7 @@ def test_a_group_is_snoozed_listed_and_ended(dsn):
     done = invoke("presence", "snooze", "--group", "vans", "--for", "2h", dsn=dsn)
     assert (done.returncode, done.stdout) == (0, "")
     assert "vans until" in done.stderr
+    assert "no active devices" in done.stderr
     (one,) = json.loads(invoke("presence", "snoozes", "--json", dsn=dsn).stdout)
     assert (one["group_id"], set(one)) == ("vans", {"group_id", "began_at", "ends_at"})
     assert "vans" in invoke("presence", "snoozes", dsn=dsn).stdout

@@ -3,26 +3,43 @@
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
+from benchmarks.harness.testbed import connected
+from tests.conftest import new_database
 from tests.support.sse import live
-from tests.support.workers import PATIENCE_S, serving_with_workers
+from tests.support.workers import PATIENCE_S, Workers, serving_with_workers
 
 PAIRS = 500
 DEVICES = 50
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 OLD = "UPDATE devices SET last_seen_at = '2020-01-01'"
 
 
-@pytest.fixture
-async def workers(dsn, tmp_path, db):
-    """Two workers, and devices that were last seen years ago."""
-    async with serving_with_workers(dsn, tmp_path) as service:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(
+    server_dsn: str, template_dsn: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Workers]:
+    """Run one service for all tests, as each start takes seconds."""
+    async with (
+        new_database(server_dsn, template_dsn) as dsn,
+        serving_with_workers(dsn, tmp_path_factory.mktemp("reading")) as service,
+    ):
         await service.register(DEVICES)
-        # What registration has touched is pending: a new service has nothing pending.
-        assert service.command("reload").returncode == 0
-        await db.execute(OLD)
         yield service
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def workers(service: Workers) -> Workers:
+    """Two workers, and devices that were last seen years ago."""
+    # What other tests have touched is pending: a new worker has nothing pending.
+    await service.running.reload()
+    async with connected(service.dsn) as connection:
+        await connection.execute(OLD)
+    return service
 
 
 async def test_no_listing_and_no_device_lacks_a_touch_that_was_answered(workers):

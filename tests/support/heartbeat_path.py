@@ -14,6 +14,7 @@ from typing import Any, cast
 from aiohttp import web
 
 from api.access.authentication import Access, active_keys
+from api.access.devices import ReachableDevices
 from api.access.directory import DeviceDirectory
 from api.access.keys import Principal, hash_key
 from api.access.lookup import CachedLookup
@@ -116,7 +117,7 @@ def ours(tracking: Tracker | None) -> Iterator[Path]:
     directory.replace({DEVICE: "family"})
     directory.use(current=True)
     unused: CachedLookup[Any, Any] = CachedLookup("devices", _never, settings.auth)
-    access = Access(keys, unused, unused, directory, DatabaseClock())
+    access = Access(keys, ReachableDevices(unused, unused, directory), DatabaseClock())
     requests = RequestMiddleware(RequestMetrics())
     recorder = tracking and ActivityRecorder(tracking, active_keys)
     app = Application([requests.layer(recorder=recorder), access.layer])

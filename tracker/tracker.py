@@ -56,7 +56,8 @@ class Tracker:
         log_keys: whether log lines about rows name some of their keys. False if keys are personal
             data, such as email addresses. Journals hold keys in any case.
         clock: wall clock in seconds since the epoch, which says what now is. It is called for each
-            touch. Pass another one if the host's clock is not that of the database.
+            touch, or once for all of a request. Pass another one if the host's clock is not that of
+            the database.
         backoff_first_s: deprecated name of `backoff_initial_s`.
         backoff_most_s: deprecated name of `backoff_max_s`.
 
@@ -108,7 +109,7 @@ class Tracker:
         self._clock = clock
         self._is_running = False
         self._buffers = make_buffers(self._targets, clock)
-        self._touch: dict[str, Callable[[object, Time | None], None]] = {
+        self._touch: dict[str, Callable[[object, Time | None, float | None], None]] = {
             name: partial(self._touch_early, buffer) for name, buffer in self._buffers.items()
         }
         self._flushers: dict[str, Flusher] = {}
@@ -132,7 +133,7 @@ class Tracker:
         Raises:
             KeyError: no target has that name.
         """
-        self._touch[target](key, at)
+        self._touch[target](key, at, None)
 
     def touch_all(self, keys: Iterable[tuple[str, object]]) -> None:
         """Record that several keys are active now, such as all those of a request.
@@ -143,14 +144,15 @@ class Tracker:
         Raises:
             KeyError: no target has that name; the keys after it are not recorded.
         """
+        now = self._clock()
         for target, key in keys:
-            self._touch[target](key, None)
+            self._touch[target](key, None, now)
 
-    def _touch_early(self, buffer: Buffer, key: object, at: Time | None) -> None:
+    def _touch_early(self, buffer: Buffer, key: object, at: Time | None, now: float | None) -> None:
         """Record a touch before the tracker runs, and log once that it does not run yet."""
         log.error("tracker.not_running", hint="app.cleanup_ctx.append(tracker.lifespan)")
         self._touch_directly()
-        buffer.touch(key, at)
+        buffer.touch(key, at, now)
 
     def _touch_directly(self) -> None:
         self._touch = {name: buffer.touch for name, buffer in self._buffers.items()}

@@ -12,7 +12,7 @@ from aiohttp import web
 from multidict import istr
 
 from api.access.devices import ReachableDevices
-from api.access.keys import Principal, hash_key
+from api.access.keys import Principal, hash_key, quick_hash
 from api.access.lookup import CachedLookup
 from api.access.rate_limit import RateLimiter
 from api.fleet.known_devices import KnownDevice
@@ -71,6 +71,8 @@ class Access:
         if getattr(route.handler, "is_public", False):
             return handler
 
+        keys_of_principal = self._keys_of_principal
+
         async def authenticate(request: web.Request) -> web.StreamResponse:
             try:
                 principal = self._cached(request) or await self.principal(request)
@@ -78,11 +80,11 @@ class Access:
                 await self._denials.wait()
                 raise
             request[PRINCIPAL] = principal
-            request[ACTIVE] = [
-                (name, key)
-                for name, key_of in self._keys_of_principal
-                if (key := key_of(principal)) is not None
-            ]
+            active: list[tuple[str, object]] = []
+            for name, key_of in keys_of_principal:
+                if (key := key_of(principal)) is not None:
+                    active.append((name, key))
+            request[ACTIVE] = active
             if _DEVICE_ID in request.headers:
                 devices = request.headers.getall(_DEVICE_ID)
                 if len(devices) > 1:
@@ -95,7 +97,7 @@ class Access:
     def _cached(self, request: web.Request) -> Principal | None:
         """Return the principal of a request if its API key is cached, fresh and has not expired."""
         keys = request.headers.getall(_API_KEY, ())
-        hashed = hash_key(keys[0]) if len(keys) == 1 else None
+        hashed = quick_hash(keys[0]) if len(keys) == 1 else None
         principal = hashed and self._keys.cached(hashed)
         if not principal or self._has_expired(principal):
             return None
@@ -134,6 +136,21 @@ class Access:
             await self._denials.wait()
             return False
         return principal.group_id is None
+
+    def authorize_known(self, request: web.Request, device_id: str) -> bool:
+        """Authorize a request for a device that the directory has, and note that it was active.
+
+        Args:
+            request: an authenticated request.
+            device_id: the device's id in any spelling of a uuid; most are in canonical form.
+
+        Returns:
+            Whether it was authorized; if not, await `authorize_device`.
+        """
+        if self.devices.has(device_id, request[PRINCIPAL].group_id):
+            note_active(request, device_id)
+            return True
+        return False
 
     async def authorize_device(self, request: web.Request, device_id: str) -> KnownDevice:
         """Return a device that a request is from or about, and note that it was active.

@@ -32,6 +32,16 @@ class ReachableDevices:
         self._devices_of_group = devices_of_group
         self._directory = directory
 
+    def has(self, device_id: str, group_id: str | None) -> bool:
+        """Return whether the directory has a device in reach of an API key.
+
+        Args:
+            device_id: in canonical form; it has none in another form.
+            group_id: the group of the API key; None for all.
+        """
+        known_group = self._directory.group_of(device_id)
+        return known_group is not None and (group_id is None or group_id == known_group)
+
     def known(self, device_id: str, group_id: str | None) -> KnownDevice | None:
         """Return a device that the directory has; None otherwise, then await `find`.
 

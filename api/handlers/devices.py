@@ -120,5 +120,7 @@ class DeviceHandlers:
     @Operation(answers={204: None})
     async def _heartbeat(self, request: web.Request) -> web.Response:
         """Note that a device is active, and nothing else."""
-        await self._access.authorize_device(request, request.match_info["device_id"])
+        device_id = request.match_info["device_id"]
+        if not self._access.authorize_known(request, device_id):
+            await self._access.authorize_device(request, device_id)
         return web.Response(status=204)

@@ -31,10 +31,10 @@ class CheckedBuffer(Buffer):
         self._stored = stored
         self._now = clock
 
-    def touch(self, key: object, at: Any = None) -> None:
+    def touch(self, key: object, at: Any = None, now: float | None = None) -> None:
         """Touch, and record that the touch must be written, unless it is counted as dropped."""
         dropped, missed = sum(self.dropped.values()), self._missed_changes()
-        super().touch(key, at)
+        super().touch(key, at, now)
         if len(self) > self.target.capacity_keys:
             self.ledger.violated(f"{len(self)} keys are more than the capacity")
         if sum(self.dropped.values()) != dropped:

@@ -109,7 +109,7 @@ class Buffer:
         for key, second in self._live.items():
             journal.append(key, second)
 
-    def touch(self, key: object, at: Time | None = None) -> None:
+    def touch(self, key: object, at: Time | None = None, now: float | None = None) -> None:
         """Record that `key` was active; never blocks, never raises.
 
         For the event loop's thread only: nothing here is locked.
@@ -119,10 +119,11 @@ class Buffer:
                 dropped and counted, whatever is pending.
             at: when, see `tracker.times.second_of`; by default now. What is no time, or more than
                 a minute ahead of the clock, is dropped and counted; less than that counts as now.
+            now: what the clock says, from a caller that has just read it.
         """
         self.touches += 1
         if at is None:
-            second = int(self._clock())
+            second = int(self._clock() if now is None else now)
         else:
             try:
                 second = second_of(at, self._clock())

@@ -235,7 +235,7 @@ MUTANTS = [
         "            await _until(self._all_is_journaled)\n",
         "",
         "AssertionError",
-        "tests/tracker/test_journal_recovery.py::test_what_is_taken_over_stays_where_it_was_until_a_journal_has_it",
+        "tests/tracker/test_journal_recovery.py::test_an_orphan_is_kept_until_its_touches_are_in_another_journal",
     ),
     Mutant(
         "rows are locked in any order",
@@ -275,7 +275,7 @@ MUTANTS = [
         " SKIP LOCKED\n",
         "\n",
         "StoreContended|AssertionError",
-        "tests/tracker/test_postgres.py::test_one_locked_row_does_not_hold_up_the_rest",
+        "tests/tracker/test_postgres.py::test_one_locked_row_does_not_delay_the_rest",
     ),
     Mutant(
         "keys that failed the last time come first again",
@@ -291,6 +291,6 @@ MUTANTS = [
         "            self.chunk_keys = max(middle, min(self.chunk_keys, _SMALLEST_CHUNK_KEYS))\n",
         "",
         "AssertionError",
-        "tests/tracker/test_flusher.py::test_a_chunk_that_takes_too_long_is_divided_and_nothing_waits_for_a_backoff",
+        "tests/tracker/test_flusher.py::test_a_chunk_that_takes_too_long_is_divided_without_a_backoff",
     ),
 ]

@@ -25,8 +25,8 @@ async def role(dsn, things):
 
 
 @pytest.mark.parametrize("state", ["42501", "0A000", "42P01", "55000", "26000", "54000", "P0001"])
-async def test_one_row_that_a_trigger_refuses_with_any_state_harms_no_other(things, role, state):
-    """199 of 200 are written, and the row is rejected, though the state is that of a table."""
+async def test_a_row_that_a_trigger_rejects_affects_no_other_row(things, role, state):
+    """199 of 200 are written, and the row is rejected, although its SQLSTATE is that of a table."""
     await things.execute(REFUSE.format(condition="OLD.id = 77", state=state))
     tracker, error = await flushed(role[1], range(1, 201))
     assert error is None
@@ -35,7 +35,7 @@ async def test_one_row_that_a_trigger_refuses_with_any_state_harms_no_other(thin
     assert (await seen(things)).keys() == set(range(1, 201)) - {77}
 
 
-async def test_one_row_that_a_policy_refuses_harms_no_other(things, role):
+async def test_a_row_that_a_policy_rejects_affects_no_other_row(things, role):
     """A policy's WITH CHECK raises 42501, which else means a missing permission."""
     await things.execute(
         "ALTER TABLE things ENABLE ROW LEVEL SECURITY;"
@@ -49,7 +49,7 @@ async def test_one_row_that_a_policy_refuses_harms_no_other(things, role):
 
 
 @pytest.mark.parametrize("state", ["42501", "55000"])
-async def test_a_trigger_that_refuses_all_rows_is_a_permanent_fault(things, role, state):
+async def test_a_trigger_that_rejects_all_rows_is_a_permanent_error(things, role, state):
     """Nothing is dropped, and the error is that of the table."""
     await things.execute(REFUSE.format(condition="true", state=state))
     tracker, error = await flushed(role[1], range(1, 201))
@@ -82,7 +82,7 @@ async def test_to_find_the_table_at_fault_takes_a_bounded_number_of_writes():
 async def test_one_row_that_fails_with_a_temporary_error_keeps_no_other_from_being_written(
     things, role, state
 ):
-    """Not at once, as it may be over soon; and it is never blamed: the disk may be full."""
+    """Not at once, as it may be over soon; and the row is never rejected: the disk may be full."""
     await things.execute(REFUSE.format(condition="OLD.id = 77", state=state))
     tracker = Tracker([THINGS], dsn=role[1], flush_interval_s=1000, shutdown_deadline_s=0.001)
     async with tracker.running():
@@ -126,8 +126,8 @@ async def test_a_publication_without_a_replica_identity_is_permanent(dsn, db):
     assert tracker.pending_at_flush == 2
 
 
-async def test_a_table_that_is_at_fault_for_a_moment_costs_no_touch():
-    """A row is tried again before it is blamed: a permission may have been away for one chunk."""
+async def test_a_brief_fault_of_the_table_rejects_no_row():
+    """A row is tried again before it is rejected: a permission may be missing for a moment."""
     rig = FlushRig(chunk_keys=1)
     rig.touch(1, 2, 3)
     errors = iter([None, StoreMisconfigured("denied"), None])
@@ -142,7 +142,7 @@ async def test_a_table_that_is_at_fault_for_a_moment_costs_no_touch():
     assert rig.flusher.counts.rejected == 0
 
 
-async def test_only_a_row_that_fails_twice_while_the_table_is_in_order_is_blamed():
+async def test_only_a_row_that_fails_twice_is_rejected():
     """And a table that is at fault is reported as it is, after one try without rows."""
     rig = FlushRig()
     rig.touch(*range(10))

@@ -51,7 +51,7 @@ def test_resolution_rounds_down(clock):
 
 
 def test_at_capacity_new_keys_are_dropped_and_known_ones_still_coalesce(clock):
-    """Memory is bounded; who is in stays up to date."""
+    """Memory is bounded; keys that are pending stay up to date."""
     buffer = Buffer(
         replace(TARGET, capacity_keys=2, high_water_keys=2), clock=clock, monotonic=clock
     )
@@ -64,8 +64,8 @@ def test_at_capacity_new_keys_are_dropped_and_known_ones_still_coalesce(clock):
     assert buffer.drain() == {1: 1_000_005, 2: 1_000_005}
 
 
-def test_keys_in_flight_count_against_capacity_once(clock):
-    """A key that is touched while it is being written takes no second place."""
+def test_keys_in_flight_count_once_against_capacity(clock):
+    """A key that is touched while it is being written takes no second entry."""
     buffer = Buffer(
         replace(TARGET, capacity_keys=2, high_water_keys=2), clock=clock, monotonic=clock
     )
@@ -97,7 +97,7 @@ def test_a_restored_batch_does_not_overwrite_newer_touches(buffer, clock):
         buffer.settle({})
 
 
-def test_the_books_balance_through_a_restore(buffer, clock):
+def test_counts_balance_through_a_restore(buffer, clock):
     """Every touch is coalesced, dropped, pending or gone with a settled batch."""
     for key in (1, 1, 2, 3):
         buffer.touch(key)
@@ -109,7 +109,7 @@ def test_the_books_balance_through_a_restore(buffer, clock):
     assert len(buffer) == 1
 
 
-def test_draining_twice_without_settling_is_refused(buffer):
+def test_draining_twice_without_settling_is_an_error(buffer):
     """A second drain would make the first one's keys vanish."""
     buffer.touch(1)
     buffer.drain()

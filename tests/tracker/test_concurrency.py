@@ -1,4 +1,4 @@
-"""Many writers and strangers on the same rows: nothing lost, nothing backwards, nobody harmed."""
+"""Many writers and other transactions on the same rows: nothing is lost or moved backwards."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ SET LOCAL enable_nestloop = off; SET LOCAL enable_hashjoin = on; SET LOCAL enabl
 
 
 class Writers:
-    """Several flushers of one table, each with connections of its own, and what they were told."""
+    """Several flushers of one table, each with connections of its own, and their results."""
 
     def __init__(self, pools, target: Target, chunk_keys: int, *, plan: str = "") -> None:
         self.expected: dict[object, int] = {}
@@ -152,7 +152,7 @@ async def test_four_writers_of_a_hash_partitioned_table(dsn, db, keys, chunk_key
 
 @pytest.mark.parametrize("rows", [1, 50, 20_000])
 async def test_rows_of_partitions_are_locked_in_key_order(dsn, db, rows):
-    """For each key in its order the one partition is looked into that may have it."""
+    """For each key, in order, only the partition that may have it is searched."""
     await make_things(db, rows, parts=8)
     connection = await asyncpg.connect(dsn)
     store = PostgresStore(None, THINGS, statement_timeout_s=5, lock_timeout_s=0.2)
@@ -164,7 +164,7 @@ async def test_rows_of_partitions_are_locked_in_key_order(dsn, db, rows):
 
 @pytest.mark.parametrize("setting", ["enable_nestloop", "enable_indexscan", "enable_hashjoin"])
 async def test_the_order_of_locks_does_not_depend_on_the_servers_planner_settings(dsn, db, setting):
-    """A database whose settings ask for hash joins gets the ordered nested loop all the same."""
+    """A database whose settings prefer hash joins gets the ordered nested loop all the same."""
     things = await make_things(db, 2000)
     name = await db.fetchval("SELECT current_database()")
     await db.execute(f"ALTER DATABASE {name} SET {setting} = off")
@@ -210,7 +210,7 @@ async def deadlocks(db: asyncpg.Connection) -> int:
     )
 
 
-async def test_a_foreign_transaction_in_reverse_lock_order_sees_no_deadlock(dsn, db):
+async def test_other_transactions_in_reverse_lock_order_see_no_deadlock(dsn, db):
     """Another application's transactions over the same rows see no deadlock and no error."""
     things = await make_things(db, 300)
     done = asyncio.Event()
@@ -239,7 +239,7 @@ async def test_a_foreign_transaction_in_reverse_lock_order_sees_no_deadlock(dsn,
     await assert_stored(db, writers)
 
 
-async def test_hot_share_of_flushes(dsn, db):
+async def test_flushes_are_heap_only_updates(dsn, db):
     """Touching every tenth of 50,000 devices again and again stays heap-only."""
     await db.execute(
         "INSERT INTO devices (device_id, display_name, group_id, platform, fcm_token) "

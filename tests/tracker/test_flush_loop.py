@@ -1,4 +1,4 @@
-"""When to flush: the loop keeps its intervals, rests after failures, outlives errors, and stops."""
+"""When to flush: at intervals, early at the high-water mark, after a backoff, after errors."""
 
 import asyncio
 
@@ -12,8 +12,8 @@ from tracker._flush.backoff import Backoff
 from tracker._flush.loop import FlushLoop
 
 
-async def test_flushes_again_and_again_at_the_interval():
-    """What is touched gets written without anybody asking."""
+async def test_flushes_repeat_at_the_interval():
+    """Touches are written without an explicit flush."""
     rig = LoopRig(interval_s=SOON_S)
     for key in range(3):
         rig.buffer.touch(key)
@@ -78,7 +78,7 @@ async def test_writers_that_start_together_do_not_flush_together(monkeypatch):
     await asyncio.gather(*(loop.stop() for loop in loops))
 
 
-async def test_the_loop_outlives_any_error():
+async def test_the_loop_continues_after_any_error():
     """Neither a failing store nor a bug in it ends the loop."""
     rig = LoopRig(interval_s=SOON_S, backoff=Backoff(initial_s=SOON_S, max_s=SOON_S))
     rig.store.before = raising(StoreUnavailable("away"), ZeroDivisionError(), RuntimeError("x"))
@@ -118,8 +118,8 @@ async def test_a_failure_is_logged_once_with_what_happens_next():
     await rig.loop.stop()
 
 
-async def test_a_failing_store_is_not_hurried_by_the_high_water_mark():
-    """During a backoff the buffer may fill up; the store still gets its rest."""
+async def test_the_high_water_mark_does_not_shorten_a_backoff():
+    """During a backoff the buffer may fill up; the backoff still lasts its time."""
     rig = LoopRig(
         interval_s=SOON_S,
         high_water_keys=2,
@@ -146,7 +146,7 @@ async def test_a_failing_store_is_not_hurried_by_the_high_water_mark():
 
 
 async def test_a_wake_up_during_a_flush_that_fails_does_not_cut_the_backoff_short():
-    """The mark is reached while the store fails: the store is still given its rest."""
+    """The mark is reached while the store fails: the backoff still lasts its time."""
     rig = LoopRig(
         interval_s=NEVER_S,
         high_water_keys=2,
@@ -175,7 +175,7 @@ async def test_a_wake_up_during_a_flush_that_fails_does_not_cut_the_backoff_shor
     await rig.loop.stop()
 
 
-async def test_an_empty_flush_says_nothing_about_the_store():
+async def test_an_empty_flush_does_not_reset_the_failures():
     """With nothing to write, a store that failed has not recovered."""
     rig = LoopRig(interval_s=NEVER_S)
     rig.store.before = raising(StoreUnavailable("away"))
@@ -189,7 +189,7 @@ async def test_an_empty_flush_says_nothing_about_the_store():
     await rig.loop.stop()
 
 
-async def test_the_loop_outlives_a_log_that_cannot_be_written():
+async def test_the_loop_continues_if_the_log_cannot_be_written():
     """A closed pipe on standard output ends no loop."""
     rig = LoopRig(interval_s=SOON_S, backoff=Backoff(initial_s=SOON_S, max_s=SOON_S))
     rig.store.before = raising(StoreUnavailable("away"), ZeroDivisionError())
@@ -202,7 +202,7 @@ async def test_the_loop_outlives_a_log_that_cannot_be_written():
 
 
 async def test_a_permanent_error_is_distinguished_and_nothing_is_dropped():
-    """A missing table is shown as such, and its touches wait for it."""
+    """A missing table is reported as such, and its touches stay pending."""
     rig = LoopRig(interval_s=NEVER_S)
     rig.store.table_error = StoreMisconfigured("no such table")
     rig.buffer.touch(1)

@@ -10,7 +10,7 @@ from tracker import StoreUnavailable
 
 
 async def test_a_stop_that_is_cancelled_itself_counts_the_loss():
-    """Whoever cancels every task, the stop's own included, gets no silent loss."""
+    """If every task is cancelled, the stop's own included, the loss is counted."""
     rig = LoopRig(interval_s=NEVER_S)
 
     async def hang(_chunk: object) -> None:
@@ -67,7 +67,7 @@ async def test_stop_ends_at_its_deadline_and_counts_the_loss():
 
 
 async def test_stop_ends_at_its_deadline_when_the_store_hangs():
-    """A store that never answers does not keep a process from ending."""
+    """A store that never responds does not keep a process from ending."""
     rig = LoopRig(interval_s=SOON_S, deadline_s=0.05)
     hanging = asyncio.Event()
 

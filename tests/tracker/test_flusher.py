@@ -58,8 +58,8 @@ async def test_failure_in_the_middle_keeps_only_what_was_not_committed():
     assert rig.flusher.counts.written == 6
 
 
-async def test_ambiguous_commit_is_written_again_and_does_no_harm():
-    """A commit whose answer is lost is repeated; the repetition changes nothing."""
+async def test_a_commit_without_a_response_is_repeated_without_effect():
+    """A commit whose response is lost is repeated; the repetition changes nothing."""
     rig = Rig()
     rig.touch(1, 2)
     rig.store.after = raising(StoreUnavailable("cut off after the commit"))
@@ -88,7 +88,7 @@ async def test_cancelled_flush_keeps_every_touch():
 
 
 async def test_a_crash_of_the_store_keeps_every_touch():
-    """An error that nobody foresaw restores the batch just the same."""
+    """An unexpected error restores the batch, too."""
     rig = Rig()
     rig.touch(1)
     rig.store.before = raising(ZeroDivisionError())
@@ -97,7 +97,7 @@ async def test_a_crash_of_the_store_keeps_every_touch():
     assert len(rig.buffer) == 1
 
 
-async def test_a_chunk_that_takes_too_long_is_divided_and_nothing_waits_for_a_backoff():
+async def test_a_chunk_that_takes_too_long_is_divided_without_a_backoff():
     """A slow table gets smaller chunks within the same flush; full ones come back slowly."""
     rig = Rig(chunk_keys=400)
     rig.touch(*range(1600))
@@ -118,7 +118,7 @@ async def test_a_chunk_that_takes_too_long_is_divided_and_nothing_waits_for_a_ba
 
 
 async def test_a_table_that_is_too_slow_for_the_smallest_chunk_fails_the_flush():
-    """There is an end to dividing, and nothing is lost there."""
+    """Dividing ends at the smallest chunk, and nothing is lost."""
     rig = Rig(chunk_keys=400)
     rig.touch(*range(1000))
     rig.store.at_most = 10
@@ -128,7 +128,7 @@ async def test_a_table_that_is_too_slow_for_the_smallest_chunk_fails_the_flush()
     rig.assert_books_balance()
 
 
-async def test_a_chunk_that_always_fails_holds_up_no_other():
+async def test_a_chunk_that_always_fails_delays_no_other():
     """What failed goes last next time, and is divided: everything but the bad row gets written."""
     rig = Rig(chunk_keys=10)
     rig.touch(*range(100))
@@ -147,7 +147,7 @@ async def test_a_chunk_that_always_fails_holds_up_no_other():
 
 
 @pytest.mark.parametrize("committed", [1, 8])
-async def test_a_flush_that_breaks_off_early_or_late_keeps_what_is_left(committed):
+async def test_a_flush_that_fails_early_or_late_keeps_what_is_left(committed):
     """Whether little or much was committed, exactly the rest is pending again."""
     rig = Rig(chunk_keys=10)
     rig.touch(*range(100))
@@ -167,8 +167,8 @@ async def test_a_flush_that_breaks_off_early_or_late_keeps_what_is_left(committe
     assert {3, 5}.isdisjoint(stored)
 
 
-async def test_a_success_in_which_nothing_was_committed_is_none():
-    """The time of the last success tells when keys were committed, not when it was tried."""
+async def test_a_flush_that_commits_nothing_is_no_success():
+    """The time of the last success is that of the last commit, not of the last attempt."""
     rig = Rig()
     rig.touch(1)
     rig.store.locked = {1}
@@ -179,7 +179,7 @@ async def test_a_success_in_which_nothing_was_committed_is_none():
     assert rig.flusher.counts.last_success_at == rig.clock.now
 
 
-async def test_a_log_that_cannot_be_written_does_not_upset_the_books():
+async def test_counts_balance_if_the_log_cannot_be_written():
     """A closed pipe on standard output loses no touch."""
     rig = Rig()
     rig.touch(1, 2, 3)
@@ -208,8 +208,8 @@ async def test_touches_during_a_flush_are_kept_for_the_next():
     rig.assert_books_balance()
 
 
-async def test_a_flush_with_time_to_spare_rests_between_chunks_until_it_is_hurried():
-    """The machine is left to the requests; whoever needs the flush done need not wait."""
+async def test_a_flush_pauses_between_chunks_until_it_is_needed():
+    """Pauses leave the CPU to requests; a caller that waits for the flush ends them."""
     rig = Rig(chunk_keys=10)
     rig.touch(*range(30))
 
@@ -229,8 +229,8 @@ async def test_a_flush_with_time_to_spare_rests_between_chunks_until_it_is_hurri
 
 
 @pytest.mark.parametrize("within_s", [0, 3000])
-async def test_a_flush_without_time_to_spare_takes_no_rest(within_s):
-    """Three chunks of 1,000 s each do not leave a rest in 3,000 s."""
+async def test_a_flush_without_time_to_spare_does_not_pause(within_s):
+    """Three chunks of 1,000 s each leave no time for a pause in 3,000 s."""
     rig = Rig(chunk_keys=10)
     rig.touch(*range(30))
 

@@ -46,7 +46,7 @@ async def test_keys_are_in_no_log_line_when_that_is_switched_off():
     assert "100" not in str(logs)
 
 
-async def test_a_row_that_is_left_alone_without_an_error_is_refused_too():
+async def test_a_row_that_a_trigger_skips_without_an_error_is_rejected():
     """A trigger that skips a row does not keep its touch pending for ever."""
     rig = Rig()
     rig.touch(1, 2, 3)
@@ -57,7 +57,7 @@ async def test_a_row_that_is_left_alone_without_an_error_is_refused_too():
     rig.assert_books_balance()
 
 
-async def test_when_every_row_is_refused_the_table_is_blamed_and_the_rest_kept():
+async def test_when_every_row_is_rejected_the_table_is_at_fault_and_the_rest_is_kept():
     """A broken trigger does not empty the buffer row by row."""
     rig = Rig(chunk_keys=64)
     rig.touch(*range(500))
@@ -75,7 +75,7 @@ async def test_when_every_row_is_refused_the_table_is_blamed_and_the_rest_kept()
 
 @pytest.mark.parametrize("how", ["rejected", "suppressed"])
 @pytest.mark.parametrize(("keys", "error"), [(20, StoreMisconfigured), (1, StoreUnavailable)])
-async def test_rows_are_to_blame_only_where_others_are_written(how, keys, error):
+async def test_rows_are_rejected_only_in_a_flush_that_writes_others(how, keys, error):
     """A trigger that refuses all of a few rows for a while costs none of their touches."""
     rig = Rig()
     rig.touch(*range(keys))
@@ -92,7 +92,7 @@ async def test_rows_are_to_blame_only_where_others_are_written(how, keys, error)
 
 
 async def test_a_missing_key_is_counted_and_discarded():
-    """A deleted row does not poison flushes to come."""
+    """A deleted row does not make later flushes fail."""
     rig = Rig()
     rig.touch(1, 2, 3)
     rig.store.known = {1, 3}
@@ -116,7 +116,7 @@ async def test_a_locked_row_stays_pending_and_delays_no_other():
     rig.assert_books_balance()
 
 
-async def test_lag_forgets_a_row_that_was_locked_once_it_is_written():
+async def test_lag_excludes_a_row_that_was_locked_once_it_is_written():
     """With another row locked each time, no key waits long, and the lag says so."""
     rig = Rig()
     for turn in range(20):

@@ -15,7 +15,7 @@ async def role(dsn, things):
         yield role
 
 
-async def test_rows_that_are_not_shown_to_the_role_are_kept_and_said(things, role):
+async def test_touches_of_rows_that_the_role_cannot_see_are_kept_and_reported(things, role):
     """Row-level security without a policy shows no row: no touch of them is discarded."""
     await things.execute("ALTER TABLE things ENABLE ROW LEVEL SECURITY")
     tracker, error = await flushed(role[1], range(1, 201))
@@ -51,9 +51,7 @@ async def test_most_rows_that_are_suddenly_not_shown_are_kept(things, role):
     assert set((await seen(things)).values()) == {when(AT + 1)}
 
 
-async def test_rows_in_a_namesake_on_the_search_path_are_not_believed_to_be_missing(
-    dsn, db, things
-):
+async def test_rows_hidden_by_another_table_of_that_name_do_not_count_as_missing(dsn, db, things):
     """Another table of that name hides the real one, unless the target names its schema."""
     await db.execute(
         "CREATE SCHEMA other;"
@@ -67,7 +65,7 @@ async def test_rows_in_a_namesake_on_the_search_path_are_not_believed_to_be_miss
 
 
 async def test_rows_that_are_gone_from_a_table_that_shows_all_are_missing(dsn, things):
-    """Where it can be told, it is: an emptied table keeps nothing pending."""
+    """If the server shows all rows, touches of an emptied table do not stay pending."""
     await things.execute("DELETE FROM things")
     with capture_logs() as logs:
         tracker, error = await flushed(dsn, range(1, 201))
@@ -76,7 +74,7 @@ async def test_rows_that_are_gone_from_a_table_that_shows_all_are_missing(dsn, t
     assert [entry["keys"] for entry in logs if entry["event"] == "flush.rows_missing"] == [200]
 
 
-async def test_a_store_that_cannot_say_whether_it_hides_rows_keeps_them():
+async def test_touches_are_kept_if_the_store_cannot_tell_whether_rows_are_hidden():
     """The connection may be lost between the write and the question."""
     rig = FlushRig()
     rig.touch(1, 2)
@@ -97,7 +95,7 @@ async def test_a_store_that_cannot_say_whether_it_hides_rows_keeps_them():
 
 
 async def test_what_is_rejected_beside_hidden_rows_stays_pending_with_them():
-    """A flush that is not believed blames no row either, and the books balance."""
+    """A flush with hidden rows rejects no row either, and the counts balance."""
     rig = FlushRig(chunk_keys=500)
     rig.touch(*range(300))
     await rig.flush()
@@ -115,8 +113,8 @@ async def test_what_is_rejected_beside_hidden_rows_stays_pending_with_them():
     rig.assert_books_balance()
 
 
-async def test_a_few_missing_keys_beside_others_are_believed_without_a_question():
-    """Deleted rows are normal; no statement is spent on them."""
+async def test_a_few_missing_keys_among_others_are_counted_without_a_query():
+    """Deleted rows are normal; they cost no further statement."""
     rig = FlushRig()
     rig.touch(*range(10))
     rig.store.known, rig.store.hidden = set(range(3)), "not asked"

@@ -140,8 +140,8 @@ def test_every_spelling_of_a_key_is_one_entry_that_pending_finds(key_type, key, 
         ("text", Double("a"), "a"),
     ],
 )
-def test_what_is_no_key_is_dropped_and_counted_whatever_is_pending(key_type, key, pending):
-    """It raises nothing, changes no entry that it happens to equal, and `pending` knows none."""
+def test_an_invalid_key_is_dropped_and_counted(key_type, key, pending):
+    """It raises nothing, changes no entry that it happens to equal, and `pending` finds none."""
     for entries in ({}, {pending: NOW}):
         buffer = make_buffer(key_type, *entries)
         buffer._clock.now += 1
@@ -198,7 +198,7 @@ def test_a_time_is_seconds_or_an_aware_datetime_and_small_skew_counts_as_now(at,
         [NOW],
     ],
 )
-def test_what_is_no_time_or_far_ahead_is_dropped_and_counted_whatever_is_pending(at):
+def test_an_invalid_or_future_time_is_dropped_and_counted(at):
     """Milliseconds must not count as now: the replay of an old queue would mark all as active."""
     for pending in ((), (1,)):
         buffer = make_buffer("bigint", *pending)

@@ -28,7 +28,7 @@ async def test_every_change_is_in_the_journal_before_touch_returns(rig):
     assert segment.memory.count(b"7") == 3
 
 
-async def test_what_was_pending_before_the_journal_is_in_it_too():
+async def test_touches_from_before_the_start_are_in_the_journal():
     """Touches may come before the tracker runs."""
     rig = JournalRig()
     rig.journal = Journal("things", rig.disk, max_segments=64)
@@ -39,7 +39,7 @@ async def test_what_was_pending_before_the_journal_is_in_it_too():
 
 
 async def test_a_full_segment_is_followed_by_a_spare_one(rig):
-    """Nobody waits for a file."""
+    """No touch waits for a file."""
     for key in range(ROOM * 3):
         rig.touch(100 + key)
         assert rig.covered()
@@ -74,7 +74,7 @@ async def test_a_failed_flush_keeps_every_touch_in_the_journal(rig):
     assert len(rig.disk.found()) == 10
 
 
-async def test_locked_rows_are_written_again_and_hold_up_no_segment(rig):
+async def test_locked_rows_are_rewritten_and_keep_no_segment(rig):
     """One row that stays locked must not make the log grow."""
     for round_ in range(20):
         rig.touch(*range(round_ * 10, round_ * 10 + 10))
@@ -87,7 +87,7 @@ async def test_locked_rows_are_written_again_and_hold_up_no_segment(rig):
 
 
 @pytest.mark.parametrize("most_segments", [64, MIN_SEGMENTS])
-async def test_an_outage_makes_the_journal_no_longer_than_what_is_pending(
+async def test_in_an_outage_the_journal_is_bounded_by_what_is_pending(
     rig, monkeypatch, most_segments
 ):
     """The same keys, touched again and again, are written anew before there is no room."""
@@ -109,7 +109,7 @@ async def test_an_outage_makes_the_journal_no_longer_than_what_is_pending(
 
 
 async def test_a_flush_that_is_cancelled_while_it_rewrites_loses_nothing(rig, monkeypatch):
-    """Wherever it is cut off."""
+    """Wherever it is cancelled."""
     monkeypatch.setattr("tracker._journal.journal._FEW_KEYS", 0)
     monkeypatch.setattr("tracker._journal.journal._SLICE_KEYS", 2)
     for turns in range(30):
@@ -126,7 +126,7 @@ async def test_a_flush_that_is_cancelled_while_it_rewrites_loses_nothing(rig, mo
     assert len(rig.disk.segments) <= 32
 
 
-async def test_the_journal_grows_no_further_than_it_may():
+async def test_the_journal_does_not_grow_beyond_its_limit():
     """Beyond it touches are kept in memory alone; a flush makes room."""
     rig = JournalRig(MIN_SEGMENTS)
     await rig.journal.open()

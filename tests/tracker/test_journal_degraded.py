@@ -18,7 +18,7 @@ async def rig() -> AsyncIterator[JournalRig]:
         yield rig
 
 
-async def test_a_full_disk_degrades_to_memory_and_recovers(rig, monkeypatch):
+async def test_a_full_disk_degrades_the_journal_until_there_is_room(rig, monkeypatch):
     """The log says so once; when there is room again, what was missed is written first of all."""
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0)
     with capture_logs() as logs:
@@ -42,7 +42,7 @@ async def test_a_full_disk_degrades_to_memory_and_recovers(rig, monkeypatch):
     assert events == ["journal.degraded", "journal.failed", "journal.healthy"]
 
 
-async def test_a_commit_mends_the_gap_too(rig, monkeypatch):
+async def test_a_commit_ends_the_degraded_state(rig, monkeypatch):
     """What is in the table needs no journal."""
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0)
     rig.disk.full = True
@@ -53,7 +53,7 @@ async def test_a_commit_mends_the_gap_too(rig, monkeypatch):
     assert rig.covered()
 
 
-async def test_a_disk_that_stays_full_has_not_recovered_with_each_commit(rig, monkeypatch):
+async def test_a_full_disk_is_not_logged_as_healthy_after_each_commit(rig, monkeypatch):
     """The next touches are missed again, so nothing is said until there is room."""
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0)
     with capture_logs() as logs:
@@ -71,7 +71,7 @@ async def test_a_disk_that_stays_full_has_not_recovered_with_each_commit(rig, mo
     assert [entry["event"] for entry in logs].count("journal.healthy") == 1
 
 
-async def test_a_touch_that_is_missed_during_a_flush_stays_a_gap(rig, monkeypatch):
+async def test_a_touch_that_is_missed_during_a_flush_keeps_the_journal_degraded(rig, monkeypatch):
     """The commit was of what was drained before it."""
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0)
     rig.touch(1)
@@ -103,7 +103,7 @@ async def test_a_log_that_cannot_be_written_fails_no_touch(rig, monkeypatch):
     assert not rig.journal.degraded
 
 
-async def test_a_journal_without_a_disk_starts_degraded_and_recovers(monkeypatch):
+async def test_a_journal_on_a_full_disk_starts_degraded_until_there_is_room(monkeypatch):
     """A full disk keeps no service from starting."""
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0)
     rig = JournalRig()

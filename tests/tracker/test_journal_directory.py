@@ -65,7 +65,7 @@ async def test_a_directory_that_cannot_be_written_to_stops_the_start(tmp_path):
             pass
 
 
-async def test_a_disk_that_is_full_at_the_start_stops_nothing(tmp_path, monkeypatch):
+async def test_a_full_disk_at_the_start_does_not_stop_the_start(tmp_path, monkeypatch):
     """Touches are in memory alone until there is room; then they are in the journal."""
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0.01)
     make, full = JournalDirectory._make, [True]
@@ -110,7 +110,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare(1) here")
-async def test_a_full_disk_kills_no_process(tmp_path):
+async def test_a_full_disk_does_not_end_the_process(tmp_path):
     """A real one: memory that is mapped to a file without room would end the process."""
     # In a name space of its own, so that nothing stays mounted whatever happens to the test.
     mount = (
@@ -131,7 +131,7 @@ async def test_a_full_disk_kills_no_process(tmp_path):
     assert (alive, int(touches) > 3 * SEGMENT_BYTES // 20) == (b"alive", True)
 
 
-def test_a_journal_too_small_to_be_of_use_is_refused(tmp_path):
+def test_a_journal_below_the_minimum_size_is_rejected(tmp_path):
     """With the least that is not."""
     with pytest.raises(ConfigurationError, match=f"{MIN_SEGMENTS * SEGMENT_BYTES} or more"):
         tracker(NOWHERE, tmp_path, journal_max_bytes=1000)

@@ -107,7 +107,9 @@ async def test_a_write_that_fails_degrades_the_journal_until_one_succeeds(
     assert all(os.strerror(error) in text for text in failures)
 
 
-async def test_a_directory_that_cannot_be_read_is_logged_and_stops_nothing(tmp_path, monkeypatch):
+async def test_a_directory_that_cannot_be_read_is_logged_and_touches_are_recorded(
+    tmp_path, monkeypatch
+):
     """Touches are still recorded in the segments that are mapped."""
     monkeypatch.setattr("tracker._journal.journal._CHECK_EVERY_S", 0.01)
 
@@ -128,7 +130,7 @@ async def test_a_directory_that_cannot_be_read_is_logged_and_stops_nothing(tmp_p
     assert os.strerror(errno.EIO) in failed["error"]
 
 
-async def test_a_limit_on_the_size_of_files_ends_no_process(tmp_path):
+async def test_a_limit_on_file_size_does_not_end_the_process(tmp_path):
     """The kernel sends SIGXFSZ, or the write fails: the touch is in memory alone, then in both."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", LIMITED, str(tmp_path)),

@@ -68,7 +68,7 @@ async def started(program: str, *arguments: str) -> asyncio.subprocess.Process:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the signal is handled on Linux alone")
 @pytest.mark.parametrize("left_bytes", [0, 4096, 100_000])
-async def test_a_segment_that_is_cut_ends_no_process(tmp_path, left_bytes):
+async def test_a_truncated_segment_does_not_end_the_process(tmp_path, left_bytes):
     """The kernel sends SIGBUS; the journal is degraded, and healthy again with another segment."""
     process = await started(CUT, str(tmp_path), str(left_bytes))
     async with asyncio.timeout(GENEROUS_S):
@@ -84,7 +84,7 @@ async def test_a_segment_that_is_cut_ends_no_process(tmp_path, left_bytes):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the signal is handled on Linux alone")
 @pytest.mark.parametrize("how", ["os.kill(os.getpid(), signal.SIGBUS)", "memory[0]"])
-async def test_a_bus_error_that_is_not_the_journals_ends_the_process_as_before(tmp_path, how):
+async def test_a_bus_error_outside_of_the_journal_ends_the_process(tmp_path, how):
     """Of another mapping, or sent by another program."""
     program = f"""
 import mmap, os, signal, sys

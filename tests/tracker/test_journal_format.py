@@ -53,8 +53,8 @@ def test_a_torn_record_costs_only_itself(touches, data):
 
 @UNTIMED
 @given(TOUCHES, st.binary(min_size=1, max_size=200))
-def test_a_garbage_tail_is_cut_off(touches, garbage):
-    """Bytes that nobody wrote are no touches."""
+def test_garbage_at_the_end_is_ignored(touches, garbage):
+    """Bytes that are no record are no touches."""
     memory, ends = written(touches)
     memory[ends[-1] : ends[-1] + len(garbage)] = garbage
     contents = read(memory, 0)
@@ -65,7 +65,7 @@ def test_a_garbage_tail_is_cut_off(touches, garbage):
 @UNTIMED
 @given(TOUCHES.filter(bool), st.data())
 def test_a_flipped_bit_is_noticed(touches, data):
-    """A record that is not as it was written is not believed, nor what follows it."""
+    """A record with a wrong checksum is not read, nor what follows it."""
     memory, ends = written(touches)
     which = data.draw(st.integers(min_value=0, max_value=len(touches) - 1))
     at = data.draw(st.integers(min_value=ends[which], max_value=ends[which + 1] - 1))
@@ -77,7 +77,7 @@ def test_a_flipped_bit_is_noticed(touches, data):
 
 @UNTIMED
 @given(st.integers(min_value=0, max_value=60), KEYS)
-def test_a_record_without_room_is_not_begun(size, key):
+def test_a_record_that_does_not_fit_is_not_written(size, key):
     """A segment that is full stays as it is."""
     segment = Segment("", bytearray(size), 0)
     there_is_room = HEAD_BYTES + len(key.encode()) <= size
@@ -94,14 +94,14 @@ def test_a_number_is_written_in_its_canonical_form(given, text):
     assert read(segment.memory, 0).entries == {text: 7}
 
 
-def test_a_second_beyond_the_format_is_its_last():
+def test_a_second_beyond_the_format_is_stored_as_the_largest():
     """A clock that is off by a century keeps no touch out of the journal."""
     segment = Segment("", bytearray(100), 0)
     segment.append("a", 1 << 39)
     assert read(segment.memory, 0).entries == {"a": (1 << 32) - 1}
 
 
-def test_a_header_says_whose_the_touches_are():
+def test_a_header_names_the_owner_of_the_touches():
     """And where they begin."""
     assert read_header(LINE.ljust(1000, b"\0")) == (OWNER, len(LINE))
 
@@ -122,7 +122,7 @@ def test_a_header_says_whose_the_touches_are():
         (b"activity-journal 1 " + b"[" * 4000 + b"\n", "damaged"),
     ],
 )
-def test_what_is_no_segment_of_this_format_is_said_to_be_none(memory, said):
+def test_files_of_another_format_are_not_read_as_segments(memory, said):
     """An older format, a damaged header, somebody else's file."""
     with pytest.raises(UnreadableJournal, match=said):
         read_header(memory)

@@ -1,4 +1,4 @@
-"""Whose a journal is: that of the database that the server says it is, however it is addressed."""
+"""A journal belongs to the database that the server identifies, whatever the DSN."""
 
 import asyncio
 import json
@@ -77,9 +77,7 @@ async def test_touches_of_a_database_are_never_written_into_another(dsn, things,
     assert await seen(things) == KEYS
 
 
-async def test_a_database_that_is_the_users_default_is_not_taken_for_another_users(
-    dsn, things, other, tmp_path
-):
+async def test_the_default_databases_of_two_users_are_distinguished(dsn, things, other, tmp_path):
     """`postgresql:///` means another database for each user, and is spelled the same."""
     connection, other_dsn = other
     await killed(dsn, tmp_path)
@@ -95,7 +93,9 @@ async def test_a_database_that_is_the_users_default_is_not_taken_for_another_use
 
 
 @pytest.mark.parametrize("spelling", ["query", "another role", "renamed", "pool"])
-async def test_a_dsn_that_is_spelled_otherwise_is_still_ours(dsn, db, things, tmp_path, spelling):
+async def test_a_journal_is_recovered_if_the_dsn_is_spelled_otherwise(
+    dsn, db, things, tmp_path, spelling
+):
     """The same cluster and database: by another role, in the query, through a pool, renamed."""
     await killed(dsn, tmp_path)
     name = await db.fetchval("SELECT current_database()")
@@ -202,7 +202,7 @@ async def test_headers_hold_no_part_of_the_dsn(dsn, things, tmp_path):
         ("", None, True),
     ],
 )
-def test_a_segment_of_the_former_release_is_known_by_its_address(written, dsn, same):
+def test_a_segment_of_the_former_release_is_identified_by_its_address(written, dsn, same):
     """If that names the database."""
     owners = Owners({"things": THINGS}, dsn=dsn)
     old = {**owners.header("things"), "database": written}
@@ -214,7 +214,9 @@ def test_a_segment_of_the_former_release_is_known_by_its_address(written, dsn, s
             owners.target(old, None)
 
 
-async def test_an_identity_is_there_without_the_right_to_ask_for_the_clusters(dsn, db):
+async def test_the_database_is_identified_without_the_right_to_read_the_clusters_identifier(
+    dsn, db
+):
     """Some companies revoke what every role may."""
     name = f"r_{await db.fetchval('SELECT current_database()')}"
     await db.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'")

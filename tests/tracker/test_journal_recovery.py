@@ -1,4 +1,4 @@
-"""Journals on a real disk: whose they are, who takes them over, and what is wrong with some."""
+"""Recovery of orphaned journals on a real disk: by which process, when, and without a loss."""
 
 import asyncio
 import errno
@@ -54,7 +54,7 @@ async def test_what_a_stop_could_not_write_is_written_at_the_next_start(dsn, thi
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_stop_does_not_use_up_its_deadline_where_only_a_change_helps(
+async def test_a_stop_with_a_permanent_error_does_not_wait_for_its_deadline(
     dsn, db, things, tmp_path
 ):
     """The next process writes what this one could not, when somebody has mended the table."""
@@ -72,7 +72,7 @@ async def test_a_stop_does_not_use_up_its_deadline_where_only_a_change_helps(
     assert await db.fetchval("SELECT extract(epoch FROM seen_at) FROM things WHERE id = 1") == AT
 
 
-async def test_a_living_process_keeps_its_journal_to_itself(dsn, things, tmp_path):
+async def test_the_journal_of_a_running_process_is_not_recovered(dsn, things, tmp_path):
     """Two may share the directory; neither sees what the other has."""
     async with tracker(dsn, tmp_path).running() as first:
         first.touch("things", 1, AT)
@@ -82,8 +82,8 @@ async def test_a_living_process_keeps_its_journal_to_itself(dsn, things, tmp_pat
         assert len(list(tmp_path.iterdir())) == 1
 
 
-async def test_many_that_start_at_once_take_over_each_journal_once(dsn, things, tmp_path):
-    """A lock says whose it is."""
+async def test_processes_that_start_together_recover_each_journal_once(dsn, things, tmp_path):
+    """A lock decides which process recovers it."""
     for key in (1, 2, 3):
         left = await orphan_touches(tmp_path, key)
         assert len(left) == 1  # a later one takes over what the earlier ones left
@@ -122,7 +122,9 @@ async def test_a_start_that_is_cancelled_deletes_nothing(tmp_path, monkeypatch):
         assert found(path) == {str(key): AT for key in range(100)}
 
 
-async def test_nothing_is_removed_before_our_own_journal_has_it(tmp_path, monkeypatch):
+async def test_no_orphan_is_removed_before_its_touches_are_in_the_own_journal(
+    tmp_path, monkeypatch
+):
     """With the disk full, what a predecessor left stays where it is."""
     (path,) = await orphan_touches(tmp_path, 1)
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0.01)
@@ -146,7 +148,7 @@ async def test_nothing_is_removed_before_our_own_journal_has_it(tmp_path, monkey
         assert found(tmp_path) == {"1": AT}
 
 
-async def test_what_a_slower_predecessor_leaves_is_taken_over_later(tmp_path, monkeypatch):
+async def test_a_journal_that_is_orphaned_after_the_start_is_recovered(tmp_path, monkeypatch):
     """In a rolling restart the old process ends after the new one has started."""
     monkeypatch.setattr("tracker._journal.recovery._SEARCH_EVERY_S", 0.01)
     async with tracker(NOWHERE, tmp_path).running() as running:
@@ -156,7 +158,7 @@ async def test_what_a_slower_predecessor_leaves_is_taken_over_later(tmp_path, mo
                 await asyncio.sleep(0.01)
 
 
-async def test_more_than_fits_is_taken_over_as_flushes_make_room(dsn, things, tmp_path):
+async def test_more_than_fits_is_recovered_as_flushes_make_room(dsn, things, tmp_path):
     """Nothing is dropped because a predecessor could hold more."""
     async with locking(dsn, "LOCK TABLE things"), tracker(dsn, tmp_path).running() as first:
         for key in range(1, 11):
@@ -211,7 +213,7 @@ async def anything(*_: object) -> str:
     return "this"
 
 
-async def test_what_is_taken_over_stays_where_it_was_until_a_journal_has_it(monkeypatch):
+async def test_an_orphan_is_kept_until_its_touches_are_in_another_journal(monkeypatch):
     """Or the table: the next crash may come before either."""
     monkeypatch.setattr("tracker._journal.recovery._POLL_S", 0)
     monkeypatch.setattr("tracker._journal.recovery._START_TIMEOUT_S", 0.1)

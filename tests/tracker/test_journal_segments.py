@@ -104,7 +104,7 @@ async def test_a_lost_segment_is_noticed_even_if_the_current_one_is_there(
     assert len(rig.disk.segments) * SEGMENT_BYTES == rig.journal.size_bytes
 
 
-async def test_a_healthy_store_is_not_kept_waiting_by_a_disk_that_hangs(rig):
+async def test_a_disk_that_hangs_does_not_delay_a_flush_to_a_healthy_store(rig):
     """A commit mends the gap: nothing is written anew before one has failed."""
 
     async def hanging() -> Segment:
@@ -119,7 +119,7 @@ async def test_a_healthy_store_is_not_kept_waiting_by_a_disk_that_hangs(rig):
     assert not rig.journal.degraded
 
 
-async def test_a_flush_waits_only_so_long_for_a_disk_that_hangs(rig, monkeypatch):
+async def test_a_flush_waits_a_bounded_time_for_a_disk_that_hangs(rig, monkeypatch):
     """When one has failed, the next tries to write anew, and goes on without."""
     monkeypatch.setattr("tracker._journal.journal._CREATE_TIMEOUT_S", 0.01)
 
@@ -136,7 +136,7 @@ async def test_a_flush_waits_only_so_long_for_a_disk_that_hangs(rig, monkeypatch
     assert len(rig.store.rows) == 100
 
 
-async def test_a_keeper_survives_whatever_goes_wrong(rig, monkeypatch):
+async def test_the_task_that_keeps_the_journal_continues_after_any_error(rig, monkeypatch):
     """An error that nobody thought of costs a second, not the journal."""
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0)
     create, broken = rig.disk.create, [True]

@@ -1,4 +1,4 @@
-"""The middleware: which answers count as activity, and that tracking never gets in the way."""
+"""The middleware: which responses count as activity, and that tracking fails no request."""
 
 import asyncio
 
@@ -33,8 +33,8 @@ def raising(error):
 
 
 @pytest.mark.parametrize("status", [200, 204, 400, 404, 409, 500, 503])
-async def test_any_answer_to_an_authenticated_request_is_activity(aiohttp_client, status):
-    """Errors of the handler's are answers too."""
+async def test_any_response_to_an_authenticated_request_touches(aiohttp_client, status):
+    """Errors of the handler count, too."""
     app, buffer = make_app(answering(status))
     client = await aiohttp_client(app)
     assert (await client.get("/7")).status == status
@@ -42,8 +42,8 @@ async def test_any_answer_to_an_authenticated_request_is_activity(aiohttp_client
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refused_request_is_no_activity(aiohttp_client, status):
-    """Whoever is not let in was not here, whether the answer is returned or raised."""
+async def test_a_denied_request_does_not_touch(aiohttp_client, status):
+    """401 and 403 do not count, whether the response is returned or raised."""
     app, buffer = make_app(answering(status))
     client = await aiohttp_client(app)
     assert (await client.get("/7")).status == status
@@ -55,7 +55,7 @@ async def test_a_refused_request_is_no_activity(aiohttp_client, status):
 
 
 @pytest.mark.parametrize("error", [web.HTTPNotFound(), web.HTTPFound("/"), RuntimeError("bug")])
-async def test_a_raised_answer_is_activity(aiohttp_client, error):
+async def test_a_raised_response_touches(aiohttp_client, error):
     """An exception of the handler's is recorded and passed on."""
     app, buffer = make_app(raising(error))
     client = await aiohttp_client(app)
@@ -70,10 +70,10 @@ async def test_a_raised_answer_is_activity(aiohttp_client, error):
         ("text", "Web-handler should return a response instance"),
     ],
 )
-async def test_a_handler_that_returns_no_response_is_activity_and_aiohttp_says_so(
+async def test_a_handler_that_returns_no_response_touches_and_aiohttp_logs_its_name(
     aiohttp_client, caplog, returned, logged
 ):
-    """The middleware passes on what it gets, so that the log names the handler and not us."""
+    """The middleware passes on what it gets, so that the log names the handler."""
 
     async def forgetful(_request):
         return returned
@@ -86,8 +86,8 @@ async def test_a_handler_that_returns_no_response_is_activity_and_aiohttp_says_s
     assert logged in caplog.text
 
 
-async def test_the_touch_is_there_before_the_answer_leaves(aiohttp_client):
-    """Whoever has the answer can read the touch."""
+async def test_the_touch_is_recorded_before_the_response_is_sent(aiohttp_client):
+    """A client that has the response can read the touch."""
     app, buffer = make_app(answering(204))
     touches = []
 
@@ -101,7 +101,7 @@ async def test_the_touch_is_there_before_the_answer_leaves(aiohttp_client):
 
 
 async def test_an_error_while_tracking_fails_no_request_and_is_logged_once(aiohttp_client):
-    """A bug in whoever identifies costs one log line a minute, not requests."""
+    """A bug in `identify` costs one log line a minute, and no request."""
 
     def identify(_request):
         raise KeyError("bug")
@@ -123,7 +123,7 @@ async def test_an_unknown_target_fails_no_request(aiohttp_client):
     assert logs[0]["event"] == "touch.failed"
 
 
-async def test_a_client_that_leaves_was_here(aiohttp_client):
+async def test_a_request_whose_client_disconnects_touches(aiohttp_client):
     """A request that is cancelled in the middle is recorded, and stays cancelled."""
     entered = asyncio.Event()
     tasks = []

@@ -93,7 +93,7 @@ def outcomes(
 
 
 @pytest.mark.parametrize("mutant", ALL, ids=lambda mutant: mutant.breaks)
-def test_a_break_is_noticed(outcomes, mutant):
+def test_each_mutant_fails_its_test(outcomes, mutant):
     """An invariant or an assertion fails, not an import."""
     ended = outcomes[mutant.breaks].result()
     said = ended.stdout + ended.stderr

@@ -57,9 +57,7 @@ async def test_a_damaged_tail_is_cut_off_with_a_log_line(tmp_path, damage, event
     ],
     ids=["older format", "zeros", "empty", "a target that is gone", "another database"],
 )
-async def test_a_journal_that_is_not_ours_is_left_alone_with_one_clear_message(
-    tmp_path, damage, said
-):
+async def test_a_foreign_journal_is_kept_with_one_log_line(tmp_path, damage, said):
     """At every start, and no start fails by it."""
     (path,) = await orphan_touches(tmp_path, 1)
     foreign = damage(path.read_bytes())
@@ -75,7 +73,7 @@ async def test_a_journal_that_is_not_ours_is_left_alone_with_one_clear_message(
         assert path.read_bytes() == foreign
 
 
-async def test_one_segment_that_cannot_be_read_keeps_none_of_the_others(tmp_path, monkeypatch):
+async def test_an_unreadable_segment_does_not_prevent_recovery_of_the_others(tmp_path, monkeypatch):
     """A bad sector in one file, or many files of another table: one line for each reason."""
     first = await orphan_touches(tmp_path, 1)
     (first[0].parent / "00000000.journal").write_text("a bad sector")
@@ -90,7 +88,7 @@ async def test_one_segment_that_cannot_be_read_keeps_none_of_the_others(tmp_path
     assert sorted(entry["segments"] for entry in foreign_segments) == [1, 3]
 
 
-async def test_what_is_no_folder_of_ours_is_not_even_opened(tmp_path):
+async def test_other_files_in_the_directory_are_not_opened(tmp_path):
     """A pipe would keep the start waiting, and a link leads to somebody else's files."""
     (path,) = await orphan_touches(tmp_path, 1)
     elsewhere = tmp_path / "elsewhere"

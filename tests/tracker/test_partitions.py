@@ -1,4 +1,4 @@
-"""The service on devices that are partitioned by hash: the same answers, the same rows."""
+"""The service on devices that are partitioned by hash: the same responses, the same rows."""
 
 from collections.abc import AsyncIterator
 
@@ -55,7 +55,7 @@ async def test_devices_of_all_partitions_are_registered_seen_and_listed(service,
     assert len(await service.listing()) == DEVICES - 1
 
 
-async def test_locked_and_missing_rows_hold_up_no_other(service, dsn, db):
+async def test_locked_and_missing_rows_delay_no_other(service, dsn, db):
     """Rows of several partitions are locked, others are gone; the rest is written at once."""
     ids = [await service.register(name=f"Phone {n}") for n in range(DEVICES)]
     await service.tracker.flush()
@@ -76,7 +76,7 @@ async def test_locked_and_missing_rows_hold_up_no_other(service, dsn, db):
     assert (missing, metrics.balance("devices")) == (5, 0)
 
 
-async def test_an_upload_steps_around_locked_and_missing_devices(service, dsn, db):
+async def test_an_upload_skips_locked_and_missing_devices(service, dsn, db):
     """The foreign key is one to a partitioned table, and says so no differently."""
     gone, free = await service.register(), await service.register()
     await db.execute("DELETE FROM devices WHERE device_id = $1", gone)

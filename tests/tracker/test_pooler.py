@@ -51,8 +51,8 @@ async def services(pooled_dsn: str) -> AsyncIterator[list[Service]]:
         ]
 
 
-async def test_many_requests_of_all_kinds_at_once_do_not_mix(services, db):
-    """Registrations, heartbeats, uploads and listings, each answered with what is its own."""
+async def test_concurrent_requests_of_all_kinds_get_their_own_responses(services, db):
+    """Registrations, heartbeats, uploads and listings, each with its own response."""
 
     async def live(service: Service, number: int) -> None:
         name = f"Phone {number}"
@@ -80,8 +80,8 @@ async def test_many_requests_of_all_kinds_at_once_do_not_mix(services, db):
     )
 
 
-async def test_both_flush_the_same_devices_while_requests_go_on(services, db):
-    """The flush keeps its transaction together, whatever others do in the same sessions."""
+async def test_both_services_flush_the_same_devices_under_load(services, db):
+    """A flush is one transaction, whatever other requests do in the same sessions."""
     ids = await asyncio.gather(*(services[0].register(name=f"Phone {n}") for n in range(AT_ONCE)))
     await db.execute("UPDATE devices SET last_seen_at = NULL")
 
@@ -101,8 +101,8 @@ async def test_both_flush_the_same_devices_while_requests_go_on(services, db):
         assert metrics.total("activity_touches_dropped_total") == 0
 
 
-async def test_a_locked_row_holds_up_no_other(services, dsn, db):
-    """The careful statement, too, finds its way through the pooler."""
+async def test_a_locked_row_delays_no_other(services, dsn, db):
+    """The SKIP LOCKED statement works through the pooler, too."""
     service = services[0]
     locked, free = await service.register(), await service.register()
     await service.tracker.flush()
@@ -118,7 +118,7 @@ async def test_a_locked_row_holds_up_no_other(services, dsn, db):
     assert not await db.fetchval("SELECT count(*) FROM devices WHERE last_seen_at IS NULL")
 
 
-async def test_what_the_database_refuses_leaves_no_session_in_a_broken_transaction(services, db):
+async def test_a_rejected_row_leaves_no_session_in_a_broken_transaction(services, db):
     """After more refusals than there are sessions, all of them still work."""
     service = services[0]
     device_id = await service.register()
@@ -131,7 +131,7 @@ async def test_what_the_database_refuses_leaves_no_session_in_a_broken_transacti
     assert {answer.status for answer in answers} == {200}
 
 
-async def test_a_revoked_key_is_refused_by_both_within_a_second(services, db):
+async def test_a_revoked_key_is_denied_by_both_services_within_a_second(services, db):
     """Polling needs no session of its own, as LISTEN would."""
     key = await services[0].make_key(name="doomed")
     for service in services:

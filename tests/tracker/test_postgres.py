@@ -112,8 +112,8 @@ async def test_hash_partitioned_table(dsn, db):
     assert stored == {key: when(AT + 5 if key <= 10 else AT + 1) for key in keys}
 
 
-async def test_a_row_that_a_partitions_trigger_leaves_alone_is_refused(dsn, db):
-    """The system columns that tell are those of the partition."""
+async def test_a_row_that_a_partitions_trigger_skips_is_rejected(dsn, db):
+    """The system columns that show this are those of the partition."""
     await db.execute(
         "CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz) PARTITION BY HASH (id)"
     )
@@ -152,8 +152,8 @@ async def test_the_session_keeps_no_trace_of_a_write(dsn, things):
         assert [await pool.fetchval(f"SHOW {name}") for name in settings] == before
 
 
-async def test_one_locked_row_does_not_hold_up_the_rest(dsn, things):
-    """A hot row delays nobody but itself (Unleash, Sentry: everyone queues behind it)."""
+async def test_one_locked_row_does_not_delay_the_rest(dsn, things):
+    """A hot row delays only itself (Unleash, Sentry: all flushes wait for it)."""
     async with store_for(dsn) as store:
         async with locking(dsn, "SELECT FROM things WHERE id = 5 FOR UPDATE"):
             written = await store.write(chunk([(key, AT) for key in range(1, 12)]))
@@ -165,8 +165,8 @@ async def test_one_locked_row_does_not_hold_up_the_rest(dsn, things):
     assert (await seen(things))[5] == when(AT)
 
 
-async def test_a_foreign_key_check_is_no_obstacle(dsn, things):
-    """Rows that others refer to right now are locked FOR KEY SHARE, which a touch does not mind."""
+async def test_a_foreign_key_check_does_not_block_a_write(dsn, things):
+    """Rows that are being referenced are locked FOR KEY SHARE, which does not block a touch."""
     async with (
         store_for(dsn) as store,
         locking(dsn, "SELECT FROM things WHERE id = 5 FOR KEY SHARE"),
@@ -175,8 +175,8 @@ async def test_a_foreign_key_check_is_no_obstacle(dsn, things):
     assert await seen(things) == {5: when(AT)}
 
 
-async def test_a_row_that_a_trigger_leaves_alone_is_refused(dsn, things):
-    """A BEFORE trigger that returns NULL raises no error; the key is told all the same."""
+async def test_a_row_that_a_trigger_skips_is_rejected(dsn, things):
+    """A BEFORE trigger that returns NULL raises no error; the key is reported all the same."""
     await things.execute(
         "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
         "IF OLD.id = 2 THEN RETURN NULL; END IF; RETURN NEW; END $$; "
@@ -209,7 +209,7 @@ async def test_a_row_that_is_replaced_during_the_write_gets_its_touch(dsn, thing
     assert await seen(things) == {1: when(AT), 2: when(AT)}
 
 
-async def test_a_trigger_that_stores_another_time_does_not_upset_the_books(dsn, things):
+async def test_a_trigger_that_stores_another_time_counts_as_written(dsn, things):
     """What was written counts as written, and is written once, though it looks out of date."""
     await things.execute(
         "CREATE SEQUENCE fired;"

@@ -22,7 +22,7 @@ from tracker.postgres import open_pool
 from tracker.postgres._store import PostgresStore
 
 
-async def test_a_locked_table_is_a_passing_error(dsn, things):
+async def test_a_locked_table_is_a_temporary_error(dsn, things):
     """A migration that holds the table makes a flush fail soon, not hang."""
     async with (
         store_for(dsn) as store,
@@ -52,7 +52,7 @@ async def test_a_locked_table_is_a_passing_error(dsn, things):
 async def test_permanent_temporary_and_row_errors_are_distinguished(
     dsn, things, change, error, message
 ):
-    """What fails for good, what passes and what a row is to blame for: three kinds of error."""
+    """Permanent errors, temporary errors and errors of one row are three classes."""
     role = f"writer_{uuid.uuid4().hex[:8]}"
     trigger = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
     end = (
@@ -71,14 +71,14 @@ async def test_permanent_temporary_and_row_errors_are_distinguished(
         await things.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-async def test_no_such_database_is_permanent(dsn):
+async def test_a_missing_database_is_a_permanent_error(dsn):
     """A wrong name does not get better by itself."""
     async with store_for(with_database(dsn, "no_such_database")) as store:
         with pytest.raises(StoreMisconfigured, match="does not exist"):
             await store.write(chunk([(1, AT)]))
 
 
-async def test_no_server_is_passing():
+async def test_an_unreachable_server_is_a_temporary_error():
     """A server that is away may come back."""
     async with store_for("postgresql://postgres@127.0.0.1:1/postgres") as store:
         with pytest.raises(
@@ -100,8 +100,8 @@ async def test_an_error_leaves_the_connection_usable(dsn, things):
     assert await seen(things) == {2: when(AT)}
 
 
-async def test_a_session_that_takes_no_writes_is_given_up(dsn, things):
-    """After a fail-over it may be one of a server that never will; a new one may find another."""
+async def test_a_read_only_session_is_closed(dsn, things):
+    """After a fail-over it may be a session of a standby; a new one may reach the primary."""
     role = f"writer_{uuid.uuid4().hex[:8]}"
     await things.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'; GRANT ALL ON things TO {role}")
     try:
@@ -137,7 +137,7 @@ async def test_a_statement_that_timed_out_is_cancelled(dsn, things):
     assert noise == []
 
 
-async def test_a_pool_whose_codecs_do_not_fit_is_not_blamed_on_the_rows(dsn, db):
+async def test_a_pool_with_unsuitable_codecs_rejects_no_row(dsn, db):
     """When every key is refused on the client's side, nothing is dropped."""
     await db.execute("CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz)")
     target = Target(name="t", table="things", key_column="id", column="seen_at", key_type="bigint")
@@ -157,8 +157,8 @@ async def test_a_pool_whose_codecs_do_not_fit_is_not_blamed_on_the_rows(dsn, db)
             assert len(tracker.buffers["t"]) == 200
 
 
-async def test_a_pool_with_a_codec_of_its_own_for_uuids_will_do(dsn, db):
-    """Applications like to choose how uuids come out of their pool; touches don't mind."""
+async def test_a_pool_with_its_own_codec_for_uuids_works(dsn, db):
+    """Applications may choose how uuids are decoded by their pool."""
     await db.execute("CREATE TABLE things (id uuid PRIMARY KEY, seen_at timestamptz)")
     await db.execute("INSERT INTO things VALUES ($1)", uuid.UUID(int=1))
     target = Target(name="t", table="things", key_column="id", column="seen_at", key_type="uuid")

@@ -38,13 +38,13 @@ def test_old_names_of_backoff_arguments_still_work_with_a_warning(old, new):
     assert caught[0].filename == __file__
 
 
-def test_a_name_that_never_was_is_no_attribute():
+def test_an_unknown_name_is_an_attribute_error():
     """A misspelled import fails as in every module."""
     with pytest.raises(AttributeError, match="'tracker' has no attribute 'RowIgnored'"):
         _ = library.RowIgnored
 
 
-def test_the_public_surface_is_what_it_is():
+def test_the_library_exports_exactly_these_names():
     """A name that comes or goes is a decision, not an accident."""
     assert sorted(library.__all__) == [
         "ConfigurationError",
@@ -84,7 +84,7 @@ def test_aiohttp_is_imported_only_for_the_middleware():
 
 
 @pytest.mark.parametrize("dsn", ["", "garbage", "host=db dbname=x", None])
-def test_a_dsn_that_is_none_is_refused(dsn):
+def test_an_invalid_dsn_is_rejected(dsn):
     """At once, not by the first flush."""
     with pytest.raises(ConfigurationError, match="dsn"):
         Tracker([THINGS], dsn=dsn)
@@ -117,7 +117,7 @@ def test_a_dsn_that_is_none_is_refused(dsn):
         ({"name": ""}, "name"),
     ],
 )
-def test_a_target_that_cannot_work_is_refused_at_once(change, message):
+def test_an_invalid_target_is_rejected_when_it_is_made(change, message):
     """What is wrong is said when the target is made, not at its first flush."""
     good = {
         "name": "things",
@@ -147,7 +147,7 @@ def test_a_target_that_cannot_work_is_refused_at_once(change, message):
         ({"dsn": "postgresql://x", "targets": [THINGS, THINGS]}, "name of its own"),
     ],
 )
-def test_options_that_cannot_work_are_refused_at_once(options, message):
+def test_invalid_options_are_rejected_when_the_tracker_is_made(options, message):
     """NaN, infinity, zero and contradictions are told apart from settings."""
     with pytest.raises(ConfigurationError, match=message):
         Tracker(**{"targets": [THINGS], **options})

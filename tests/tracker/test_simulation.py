@@ -44,7 +44,7 @@ def fingerprint(seed: int) -> str:
     return steps.hexdigest()
 
 
-def test_one_seed_is_one_history():
+def test_a_seed_always_gives_the_same_history():
     """In another process, too, where objects have other addresses and strings other hashes."""
     command = "from tests.tracker.test_simulation import fingerprint; print(fingerprint(7))"
     ended = subprocess.run(
@@ -58,8 +58,8 @@ def test_one_seed_is_one_history():
     assert ended.stdout.strip() == fingerprint(7) != fingerprint(8)
 
 
-def test_a_history_leaves_the_tracker_as_it_was():
-    """Its constants are turned while it lasts, and its log is silent."""
+def test_a_history_restores_the_trackers_constants_and_logs_nothing():
+    """Constants are changed while it runs, and nothing is logged."""
     from tracker._flush import batch  # noqa: PLC0415 - as they are now
     from tracker._journal import journal  # noqa: PLC0415
 
@@ -85,7 +85,7 @@ def test_virtual_time_jumps_to_the_next_timer():
     assert woken == [1, 60, 3600]
 
 
-def test_a_loop_in_which_nothing_can_happen_any_more_says_so():
+def test_a_loop_without_timers_raises_instead_of_hanging():
     """Instead of hanging."""
     loop = VirtualLoop(random.Random(1))
 

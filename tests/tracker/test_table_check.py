@@ -41,7 +41,7 @@ async def test_a_table_that_cannot_work_is_a_permanent_error_that_says_what_to_d
 @pytest.mark.parametrize(
     "index", ["(id) WHERE id > 0", "(abs(id))", "(id, seen_at)", "(id) INCLUDE (seen_at)"]
 )
-async def test_only_a_unique_index_on_the_key_alone_will_do(dsn, db, index):
+async def test_only_a_unique_index_on_the_key_alone_is_accepted(dsn, db, index):
     """A partial one, one of an expression or one of more columns makes no key unique."""
     await db.execute("CREATE TABLE things (id bigint, seen_at timestamptz)")
     await db.execute(f"CREATE UNIQUE INDEX ON things {index}; INSERT INTO things VALUES (1)")
@@ -61,8 +61,8 @@ async def test_only_a_unique_index_on_the_key_alone_will_do(dsn, db, index):
         "id key_number PRIMARY KEY, seen_at moment",
     ],
 )
-async def test_domains_and_other_integers_will_do(dsn, db, columns):
-    """What can be looked up by the index is no mistake."""
+async def test_domains_and_other_integers_are_accepted(dsn, db, columns):
+    """Values that the index finds are accepted."""
     await db.execute("CREATE DOMAIN key_number AS bigint; CREATE DOMAIN moment AS timestamptz")
     await db.execute(f"CREATE TABLE things ({columns}); INSERT INTO things VALUES (1)")
     async with store_for(dsn) as store:
@@ -71,7 +71,7 @@ async def test_domains_and_other_integers_will_do(dsn, db, columns):
 
 
 @pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
-async def test_a_view_is_no_table(dsn, things, kind):
+async def test_a_view_is_rejected(dsn, things, kind):
     """It may hide rows, and has no unique index."""
     await things.execute(f"ALTER TABLE things RENAME TO t; CREATE {kind} things AS TABLE t")
     async with store_for(dsn) as store:
@@ -126,7 +126,7 @@ async def test_what_makes_a_table_slow_is_logged_once(dsn, db):
 
 
 @pytest.mark.parametrize(("options", "advised"), [("WITH (fillfactor = 50)", 0), ("", 1)])
-async def test_partitions_are_looked_at_for_their_fillfactor(dsn, db, options, advised):
+async def test_the_fillfactor_of_partitions_is_checked(dsn, db, options, advised):
     """The partitioned table itself has none."""
     await db.execute(
         "CREATE TABLE things (id bigint PRIMARY KEY, seen_at timestamptz) PARTITION BY HASH (id)"
@@ -163,7 +163,7 @@ async def test_a_stored_time_in_the_future_is_corrected_by_a_touch_and_counted(d
 
 
 async def test_a_time_in_the_future_in_a_locked_row_is_corrected_by_the_next_flush(dsn, things):
-    """It stays pending until then, and holds up nobody."""
+    """It stays pending until then, and delays no other key."""
     await things.execute("UPDATE things SET seen_at = now() + interval '1 year' WHERE id <= 2")
     async with store_for(dsn) as store:
         async with locking(dsn, "SELECT FROM things WHERE id = 2 FOR UPDATE"):

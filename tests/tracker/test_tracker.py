@@ -1,4 +1,4 @@
-"""The library as others use it: its surface, its options, its life."""
+"""The library as applications use it: its public names, its options, its start and stop."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ from tracker import (
 
 
 def test_touches_without_a_running_tracker_are_logged_once():
-    """Who forgets the lifespan would wonder for long; the touches are kept until it comes."""
+    """Without `lifespan` nothing is written; the touches are kept until it runs."""
     tracker = Tracker([THINGS], dsn="postgresql://never.asked/for")
     with capture_logs() as logs:
         for key in (1, 2):

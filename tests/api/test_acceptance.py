@@ -77,7 +77,7 @@ async def test_1_every_authenticated_request_updates_its_key_and_its_device(serv
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_1_a_request_that_only_looks_at_a_device_touches_its_key_alone(service, db, method):
+async def test_1_reading_or_deleting_a_device_touches_the_api_key_alone(service, db, method):
     """An operator's tool reads and deactivates dead devices, and does not bring them to life."""
     device_id = await service.register()
     await forget_activity(service, db)
@@ -87,7 +87,7 @@ async def test_1_a_request_that_only_looks_at_a_device_touches_its_key_alone(ser
     assert await db.fetchval("SELECT last_used_at FROM api_keys WHERE name = 'test'") is not None
 
 
-async def test_1_a_request_about_two_devices_touches_both(service, db):
+async def test_1_a_request_that_names_two_devices_touches_both(service, db):
     """The header's device and the path's device are both active."""
     one, other = await service.register(), await service.register()
     await forget_activity(service, db)
@@ -173,7 +173,7 @@ async def test_7_ten_thousand_touches_of_a_hundred_devices_are_one_update_a_tabl
     assert seen == 100
 
 
-async def test_8_registration_sets_last_seen_at_in_the_answer_and_in_the_table(service, db):
+async def test_8_registration_sets_last_seen_at_in_the_response_and_in_the_table(service, db):
     """A new device has been seen, and a flush is not needed to know."""
     before = int(time.time())
     body = {"device_id": str(uuid.uuid4()), "display_name": "Phone", "group_id": "family"}

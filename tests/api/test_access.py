@@ -26,7 +26,7 @@ async def test_a_request_without_a_valid_key_is_401(service):
     assert answer.status == 401
 
 
-async def test_a_revoked_key_is_refused_within_a_second(service, db):
+async def test_a_revoked_key_is_denied_within_a_second(service, db):
     """A revocation by any hand empties the cache of a running service."""
     device_id = await service.register()
     assert (await service.heartbeat(device_id)).status == 204
@@ -90,7 +90,7 @@ ROUTES = {
 
 
 @pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES.keys())
-async def test_a_device_of_another_group_answers_as_one_that_does_not_exist(service, db, route):
+async def test_a_device_of_another_group_gets_404_as_if_it_did_not_exist(service, db, route):
     """A key bound to a group can't read, touch, take or move devices of another, by any route."""
     bound = await service.make_key("mine")
     device_id = await service.register("theirs")
@@ -134,7 +134,7 @@ async def test_a_key_bound_to_a_group_works_within_it_and_only_there(service):
         ("00000000-0000-4000-8000-000000000000", 404, "device_not_found"),
     ],
 )
-async def test_a_wrong_device_header_is_refused_and_touches_the_key_alone(
+async def test_a_wrong_device_header_is_rejected_and_touches_the_key_alone(
     service, header, status, code
 ):
     """The key was active; there is no device that could have been."""

@@ -36,7 +36,7 @@ async def test_uploads_that_arrive_during_a_write_share_the_next(dsn, db):
         assert await outcomes(service) == {"stored": 31, "rejected": 0, "unavailable": 0, "shed": 0}
 
 
-async def test_an_upload_right_after_another_was_answered_finds_a_writer():
+async def test_an_upload_right_after_a_response_starts_a_new_write():
     """The writer that has just found nothing more to do is not waited for."""
 
     class AtOnce:
@@ -62,7 +62,7 @@ async def test_an_upload_to_an_idle_service_waits_for_no_other(service, db):
     ("limits", "expected"),
     [({"batch_rows": 10}, 4), ({"batch_bytes": 2000}, None), ({"batch_rows": 1}, 31)],
 )
-async def test_a_batch_is_as_large_as_it_may_be(dsn, db, limits, expected):
+async def test_a_batch_is_bounded_by_rows_and_bytes(dsn, db, limits, expected):
     """Rows and bytes are limited; what does not fit goes with the next batch."""
     async with running(dsn, ingest={"batches_in_flight": 1, **limits}) as service:
         device_id = await service.register()
@@ -130,7 +130,7 @@ async def test_a_report_that_the_database_rejects_fails_alone(dsn, db):
         assert (await answer.json())["error"] == "refused"
 
 
-async def test_a_device_whose_row_is_locked_holds_up_no_other(dsn, db):
+async def test_a_locked_device_delays_no_other_upload(dsn, db):
     """Somebody's open transaction on one device delays the uploads of that device alone."""
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         held, *others = [await service.register() for _ in range(10)]
@@ -145,7 +145,7 @@ async def test_a_device_whose_row_is_locked_holds_up_no_other(dsn, db):
         assert held in await stored_devices(db)
 
 
-async def test_a_client_that_leaves_does_not_harm_its_batch(dsn, db):
+async def test_a_client_that_disconnects_does_not_affect_its_batch(dsn, db):
     """Its own upload may be stored or not; the others are."""
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         devices = [await service.register() for _ in range(10)]
@@ -173,7 +173,7 @@ async def test_many_uploads_at_once_are_all_stored(service, db):
     assert await batches(service) < 500
 
 
-def test_batches_must_find_connections():
+def test_more_batches_in_flight_than_connections_are_rejected():
     """More batches in flight than connections would only wait for each other."""
     with pytest.raises(ValueError, match=r"batches_in_flight must not be above"):
         Settings(database={"pool_size": 2}, ingest={"batches_in_flight": 3})
@@ -186,7 +186,7 @@ class Broken:
         raise ZeroDivisionError
 
 
-async def test_a_bug_in_a_write_is_an_answer_even_if_it_cannot_be_logged(monkeypatch):
+async def test_a_bug_in_a_write_is_a_500_even_if_it_cannot_be_logged(monkeypatch):
     """A closed pipe on standard output lets no client hang, and the next upload is tried."""
 
     def broken(*_args: object, **_more: object) -> None:

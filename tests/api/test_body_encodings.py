@@ -67,7 +67,7 @@ async def test_a_body_that_is_not_compressed_as_it_says_is_400(service):
 
 
 @pytest.mark.parametrize(("encoding", "wbits"), [("gzip", 31), ("deflate", 15)])
-async def test_a_bomb_is_not_inflated_beyond_what_is_allowed(service, encoding, wbits):
+async def test_a_compressed_body_is_not_inflated_beyond_the_limit(service, encoding, wbits):
     """A gibibyte in a mebibyte costs no more memory than an honest body."""
     bomb = a_bomb(1000, wbits)
     assert 1_000_000 < len(bomb) < service.settings.server.max_body_bytes

@@ -35,7 +35,7 @@ async def test_every_response_that_needs_a_key_forbids_caching(dsn):
             assert response.headers["vary"] == "X-API-Key", path
 
 
-async def test_health_and_metrics_are_not_kept_either(dsn):
+async def test_health_and_metrics_are_not_cached_either(dsn):
     """A load balancer would go by what was."""
     async with listening(dsn) as service, service.client() as client:
         for path in ("/api/health", "/api/health/ready", "/metrics"):

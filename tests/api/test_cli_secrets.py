@@ -59,7 +59,7 @@ async def test_a_key_on_the_command_line_is_revoked_with_a_warning(dsn, db):
 
 
 @pytest.mark.parametrize("stdin", ["", "\n", "fleet\n", "ak_short\n"])
-def test_what_is_no_key_on_stdin_revokes_nothing(dsn, stdin):
+def test_text_on_stdin_that_is_no_api_key_revokes_nothing(dsn, stdin):
     """A name is given as an argument."""
     done = run("keys", "revoke", "-", dsn=dsn, stdin=stdin)
     assert (done.returncode, done.stdout) == (2, "")
@@ -105,7 +105,7 @@ async def test_json_is_safe_on_a_terminal_and_means_the_same(dsn, db):
         assert row[field] == HOSTILE
 
 
-async def test_what_is_said_of_a_revoked_key_is_safe_on_a_terminal(dsn, db):
+async def test_the_output_of_a_revocation_is_safe_on_a_terminal(dsn, db):
     """Its name was checked when it was made, unless somebody wrote it into the table."""
     await db.execute(
         "INSERT INTO api_keys (key_hash, prefix, name) VALUES ('\\x00', 'ak_1', $1)", HOSTILE

@@ -80,7 +80,7 @@ def test_completion_runs_no_other_module_of_that_name(name, tmp_path):
     assert not (tmp_path / "was-run").exists()
 
 
-def test_what_completed_python_before_in_bash_still_does(tmp_path):
+def test_an_existing_completion_of_python_in_bash_still_works(tmp_path):
     """Of bash-completion, or of whoever else."""
     with shell("bash", tmp_path / "script") as shown:
         shown.type("theirs() { COMPREPLY=(of-theirs); }; complete -F theirs python\n")

@@ -79,7 +79,7 @@ def test_the_environment_wins_over_the_file(monkeypatch, tmp_path):
         ("[server", "cannot read the settings from"),
     ],
 )
-def test_a_bad_file_is_refused_in_one_line_that_names_the_setting(tmp_path, text, message):
+def test_a_wrong_file_is_rejected_in_one_line_that_names_the_setting(tmp_path, text, message):
     """Unknown names, wrong types, NaN, values out of range and contradictions."""
     file = tmp_path / "own.toml"
     file.write_text(text)
@@ -106,7 +106,7 @@ def test_a_bad_file_is_refused_in_one_line_that_names_the_setting(tmp_path, text
         ("ACTIVITY__TRACKER__ENABLED", "maybe", "tracker.enabled = 'maybe'"),
     ],
 )
-def test_a_bad_environment_is_refused_in_one_line_that_names_the_setting(
+def test_a_wrong_environment_is_rejected_in_one_line_that_names_the_setting(
     monkeypatch, name, value, message
 ):
     """The environment is checked like the file."""

@@ -40,7 +40,7 @@ async def test_the_role_cannot_hide_a_revocation_nor_make_keys(little_dsn):
         await connection.close()
 
 
-async def test_a_role_that_owns_nothing_can_serve(little_dsn, dsn, db):
+async def test_a_role_without_ownership_can_serve(little_dsn, dsn, db):
     """Devices, reports, touches, released ids and readiness; it can't change the schema."""
     limits = {"release_device_id_after_s": 0}
     async with running(little_dsn, owner_dsn=dsn, limits=limits) as service:

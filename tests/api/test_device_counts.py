@@ -51,7 +51,7 @@ async def test_a_count_that_is_not_due_is_shared(processes, db):
     assert second.counts == {**COUNTED, "never": 0}
 
 
-async def test_nobody_waits_for_a_count(processes, db):
+async def test_a_count_delays_no_other_process(processes, db):
     """While one process counts, the others read the numbers before."""
     first, second = processes
     await first.refresh()

@@ -46,7 +46,7 @@ async def test_a_report_from_the_future_is_stored_and_is_no_last_location(servic
     assert await db.fetchval("SELECT count(*) FROM locations") == 2
 
 
-async def test_a_clock_that_is_a_little_ahead_does_no_harm(dsn):
+async def test_a_report_slightly_ahead_is_accepted(dsn):
     """Within the tolerance a report is believed; the setting says how far that goes."""
     for ahead_s, believed in ((300, True), (30, False)):
         async with running(dsn, ingest={"max_capture_ahead_s": ahead_s}) as service:
@@ -56,7 +56,7 @@ async def test_a_clock_that_is_a_little_ahead_does_no_harm(dsn):
             assert (device["last_location"] is not None) == believed
 
 
-async def test_a_report_that_was_ahead_when_it_was_received_stays_out(service, db):
+async def test_a_report_that_was_ahead_when_received_never_becomes_the_last_location(service, db):
     """Once its capture time has passed it is no more true than before."""
     device_id = await service.register()
     await service.upload(device_id, latitude=1)
@@ -68,7 +68,7 @@ async def test_a_report_that_was_ahead_when_it_was_received_stays_out(service, d
     assert (await last_location(service))["latitude"] == 1
 
 
-async def test_a_track_that_is_all_ahead_is_not_read_whole_for_each_listing(service, db):
+async def test_a_listing_reads_few_rows_of_a_track_that_is_all_ahead(service, db):
     """A clock that is an hour ahead for weeks costs a listing a bounded number of rows."""
     device_id = await service.register()
     await db.execute(

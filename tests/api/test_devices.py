@@ -21,7 +21,7 @@ async def register(service: Service, body: object):
     return await service.call("POST", "/api/v1/devices/register", json=body)
 
 
-async def test_registration_answers_the_device(service):
+async def test_registration_returns_the_device(service):
     """A new device is answered as it will be listed."""
     body = a_device(display_name="Jürgens Handy 📱")
     answer = await register(service, body)
@@ -139,7 +139,7 @@ async def test_the_listing_has_the_newest_position_by_capture_time(service):
     assert shown["last_location"] == device["last_location"]
 
 
-async def test_a_deactivated_device_is_gone_until_it_registers_again(service):
+async def test_a_deactivated_device_is_404_until_it_registers_again(service):
     """It leaves the listing and answers 404 everywhere."""
     body = a_device()
     await register(service, body)

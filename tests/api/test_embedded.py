@@ -54,7 +54,7 @@ def data_dir(folder: Path, template: Path) -> Path:
 @pytest.mark.parametrize(
     "user", ["", pytest.param("nobody", marks=ROOT_ONLY)], ids=["self", "nobody"]
 )
-def test_any_path_and_environment_will_do(folder, name, user):
+def test_the_server_starts_with_any_path_and_environment(folder, name, user):
     """Blanks, quotes and long paths; locales that do not exist; variables for another server."""
     if user:
         shutil.chown(folder, user)
@@ -84,7 +84,7 @@ def test_any_path_and_environment_will_do(folder, name, user):
     assert not (folder / name / "postmaster.pid").exists()
 
 
-def test_a_running_server_whose_socket_is_elsewhere_is_started_again(data_dir, folder):
+def test_a_running_server_with_a_socket_elsewhere_is_restarted(data_dir, folder):
     """That of an older version with a long path listens where anyone may put another socket."""
     account = server_account()
     elsewhere = folder / "elsewhere"
@@ -111,7 +111,7 @@ def test_a_running_server_whose_socket_is_elsewhere_is_started_again(data_dir, f
 
 
 @pytest.mark.parametrize("content", ["", "\n", "not a number\n", "{innocent}\n/\n0\n5432\n"])
-def test_what_a_crash_left_neither_blocks_the_start_nor_ends_another_process(data_dir, content):
+def test_leftovers_of_a_crash_neither_block_the_start_nor_end_another_process(data_dir, content):
     """The dead server's process id now belongs to another process: same user, same directory."""
     with process_of(server_account(), data_dir, "sleep", "600") as innocent:
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
@@ -122,7 +122,7 @@ def test_what_a_crash_left_neither_blocks_the_start_nor_ends_another_process(dat
     assert not (data_dir / "postmaster.pid").exists()
 
 
-def test_the_server_of_another_directory_is_not_taken_for_this_one(data_dir, folder):
+def test_a_server_of_another_directory_is_not_used(data_dir, folder):
     """Not even if the process id of a dead server now belongs to it."""
     other_dir = folder / "other"
     subprocess.run(["/bin/cp", "-a", data_dir, other_dir], check=True)
@@ -157,7 +157,7 @@ def unconfigured_logs():
 
 
 @pytest.mark.usefixtures("unconfigured_logs")
-def test_waiting_for_another_process_is_said_and_ends(data_dir, capfd):
+def test_waiting_for_another_process_is_reported_and_bounded(data_dir, capfd):
     """Once, on stderr, and then in the error."""
     with (data_dir / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -213,7 +213,7 @@ def test_processes_share_a_server_and_a_killed_one_does_not_keep_it_running(data
     assert not (data_dir / "postmaster.pid").exists()
 
 
-def test_an_interrupted_initialization_is_begun_again(data_dir):
+def test_an_interrupted_initialization_is_repeated(data_dir):
     """Neither half a cluster nor one that was half moved into its place blocks the next start."""
     new = data_dir / ".initdb"
     new.mkdir()

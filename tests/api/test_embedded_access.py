@@ -46,7 +46,7 @@ def data_dir(folder: Path, template: Path) -> Path:
     return copied_data_dir(template, folder)
 
 
-def test_nothing_is_opened_to_other_users(folder):
+def test_no_file_is_accessible_to_other_users(folder):
     """All that is shared is in the data directory, which is closed; no parent changes."""
     data_dir = folder / "data" / "postgres"
     data_dir.mkdir(parents=True, mode=0o755)

@@ -111,7 +111,7 @@ async def test_a_key_of_one_group_reads_its_events_alone(service):
         assert answer.status == 401
 
 
-async def test_a_cursor_that_is_too_old_is_told_where_to_begin(service, db):
+async def test_a_cursor_that_is_too_old_gets_410_with_the_oldest_position(service, db):
     """As is one of another database, which is ahead of this one."""
     for n in range(3):
         await service.register(name=f"d{n}")
@@ -172,7 +172,7 @@ async def messages(answer, count: int) -> list[tuple[str, str, dict]]:
     return found
 
 
-async def test_a_stream_goes_on_where_it_was(service):
+async def test_a_stream_continues_after_the_last_event_id(service):
     """With the id of the last event that a client has, as browsers send it."""
     headers = {"X-API-Key": service.key}
     first = await service.register()
@@ -196,7 +196,7 @@ async def test_a_stream_goes_on_where_it_was(service):
 
 
 @pytest.mark.parametrize("wrong", ["x", "-1"])
-async def test_a_wrong_last_event_id_is_refused(service, wrong):
+async def test_a_wrong_last_event_id_is_rejected(service, wrong):
     """Before the stream begins."""
     headers = {"X-API-Key": service.key, "Last-Event-ID": wrong}
     async with service.client.get("/api/v1/events/stream", headers=headers) as answer:

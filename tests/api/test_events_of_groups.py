@@ -28,7 +28,7 @@ async def until_position(service, position: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_both_groups_of_a_device_that_moves_read_of_it(service):
+async def test_both_groups_read_the_event_of_a_device_that_moves(service):
     """The group that it left, too, once, in pages and in the stream; no third one."""
     device_id = await service.register("old-group")
     await service.register("third-group")

@@ -14,7 +14,7 @@ def cache_of(capacity: int) -> FairCache[int, str]:
     return FairCache(capacity, lambda value: value[0])
 
 
-def test_one_owner_above_its_share_evicts_no_other():
+def test_an_owner_above_its_share_evicts_only_its_own_entries():
     """Others keep all that they have, as long as it is within their share."""
     cache = cache_of(100)
     for key in range(20):
@@ -26,7 +26,7 @@ def test_one_owner_above_its_share_evicts_no_other():
     assert [key for key in range(1920, 2000) if key not in cache] == []
 
 
-def test_an_owner_alone_has_all_of_it_until_another_needs_a_share():
+def test_a_single_owner_uses_the_whole_cache_until_another_needs_its_share():
     """The latecomer takes from the one who has most, up to half."""
     cache = cache_of(100)
     for key in range(200):
@@ -38,7 +38,7 @@ def test_an_owner_alone_has_all_of_it_until_another_needs_a_share():
     assert sum(key in cache for key in range(1000, 1200)) == 50
 
 
-def test_what_was_used_last_stays():
+def test_the_least_recently_used_entry_of_an_owner_is_evicted():
     """Within an owner's share the least recently used entry goes."""
     cache = cache_of(3)
     for key in (1, 2, 3):
@@ -49,7 +49,7 @@ def test_what_was_used_last_stays():
     assert [key for key in (1, 2, 3, 4) if key in cache] == [1, 3, 4]
 
 
-def test_an_entry_may_change_its_owner():
+def test_an_entry_can_change_its_owner():
     """It counts for the new one alone."""
     cache = cache_of(2)
     cache.put(1, "a")

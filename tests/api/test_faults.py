@@ -61,14 +61,14 @@ async def test_faults_in_a_row_lose_nothing_either(here: Environment):
 
 
 @pytest.mark.parametrize("name", OF_SEVERAL_PROCESSES)
-async def test_a_service_with_workers_holds_out_as_well(name: str):
+async def test_a_fault_with_two_workers_loses_nothing(name: str):
     """Every fault runs with workers by `python -m benchmarks faults --workers 2`."""
     settings = QUICK.model_copy(update={"server": ServerSettings(workers=2)})
     async with running_environment(settings, seconds=1.0) as here:
         assert (await run_scenario(here, FAULTS[name])).problems == []
 
 
-def test_a_run_says_what_held_and_what_did_not():
+def test_a_run_reports_each_invariant_that_held_or_failed():
     """On the terminal and on the page, with what it takes to repeat it."""
     plan = Plan(10.0, alone=["black-hole", "sigterm"], seed=7, in_a_row=2)
     broken = Outcome(unreachable=3, problems=["2 uploads ended in 500"])
@@ -89,7 +89,7 @@ def test_the_same_seed_draws_the_same_faults():
     assert first == again != other
 
 
-def test_a_fault_that_does_not_exist_is_said_with_those_that_do():
+def test_an_unknown_fault_is_an_error_that_lists_the_faults():
     """Before anything is started."""
     command = [sys.executable, "-m", "benchmarks", "faults", "--only", "earthquake"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)

@@ -75,14 +75,14 @@ async def test_a_flood_costs_few_lookups_and_no_memory_and_denies_no_client(look
     assert (await service.metrics()).samples.keys() == series
 
 
-async def test_what_is_no_key_costs_no_look_up(looked_up, service):
+async def test_a_value_without_the_shape_of_a_key_costs_no_lookup(looked_up, service):
     """Malformed, empty and missing keys are refused without asking anybody."""
     keys = [*map(str, range(100)), "", "ak_", "\u00fc" * 43]
     assert await flood(service, keys) == {401}
     assert looked_up == []
 
 
-def test_a_few_refusals_are_at_once_and_many_take_turns():
+def test_few_401_responses_are_immediate_and_many_are_delayed():
     """200 in a second; then evenly, one in 5 ms; nobody waits over 2 s; then it is over."""
     clock = Clock()
     turns = RateLimiter(clock)
@@ -96,7 +96,7 @@ def test_a_few_refusals_are_at_once_and_many_take_turns():
     assert turns.take_turn() == 0
 
 
-async def test_only_so_many_refusals_wait(monkeypatch):
+async def test_a_bounded_number_of_401_responses_wait(monkeypatch):
     """Beyond it they are answered at once: connections that come and go pile nothing up."""
     monkeypatch.setattr(rate_limit, "_MOST_WAITING", 5)
     monkeypatch.setattr(rate_limit, "_AT_ONCE", 0)

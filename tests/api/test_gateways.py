@@ -59,7 +59,7 @@ async def test_each_device_is_touched_at_its_own_time(service, db):
     assert await seen_by_name(service) == seen
 
 
-async def test_devices_that_are_unknown_or_out_of_reach_are_listed_and_the_rest_counts(service):
+async def test_unknown_and_inaccessible_devices_are_listed_and_the_rest_is_touched(service):
     """The response is the same for both."""
     mine, theirs = await service.register("mine"), await service.register("theirs")
     nobody = str(uuid.uuid4())

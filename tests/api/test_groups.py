@@ -24,7 +24,7 @@ async def test_groups_are_listed_by_id_with_their_active_devices(service):
     ]
 
 
-async def test_a_group_was_seen_when_its_newest_active_device_was(service, db):
+async def test_the_time_of_a_group_is_that_of_its_newest_active_device(service, db):
     """In whole seconds; infinity is no time, and who was deactivated says nothing."""
     for name, seen, active in (
         ("older", "2020-01-01 00:00:00+00", True),
@@ -43,7 +43,7 @@ async def test_a_group_was_seen_when_its_newest_active_device_was(service, db):
     assert group["last_seen_at"] == "2021-01-01T00:00:00Z"
 
 
-async def test_a_group_whose_devices_were_never_seen_says_so(service, db):
+async def test_the_time_of_a_group_without_activity_is_null(service, db):
     """Null, not the epoch."""
     await service.register()
     await db.execute("UPDATE devices SET last_seen_at = NULL")

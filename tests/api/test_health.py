@@ -41,7 +41,7 @@ async def test_liveness_depends_on_the_event_loop_alone(service, db, monkeypatch
     await db.execute("ALTER TABLE elsewhere RENAME TO devices")
 
 
-async def test_readiness_tells_what_is_wrong(service, db):
+async def test_readiness_reports_what_is_wrong(service, db):
     """A missing table is said with the words of the database, until it is back."""
     device_id = await service.register()
 
@@ -65,7 +65,7 @@ async def test_readiness_tells_what_is_wrong(service, db):
     assert await permanent_error() == 0
 
 
-async def test_a_journal_with_a_gap_is_a_warning_but_the_service_stays_ready(service):
+async def test_a_degraded_journal_is_a_warning_and_the_service_stays_ready(service):
     """It works from memory, and a disk that is full for all processes must not end them all."""
     device_id = await service.register()
     with structlog.testing.capture_logs():
@@ -92,7 +92,7 @@ async def readiness_warns(service: Service, warnings: list[str]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_readiness_tells_that_revocations_cannot_be_seen(service, db):
+async def test_readiness_warns_when_revocations_cannot_be_read(service, db):
     """Without the table that counts changes, keys are looked up anew, and the fault is shown."""
     device_id = await service.register()
 
@@ -118,7 +118,7 @@ async def test_readiness_tells_that_revocations_cannot_be_seen(service, db):
     assert [entry["event"] for entry in logs] == ["revocations.failed", "revocations.healthy"]
 
 
-async def test_readiness_asks_the_database_once_however_many_ask(service, monkeypatch):
+async def test_concurrent_readiness_requests_share_one_query(service, monkeypatch):
     """Anybody may ask, so asking costs the database little."""
     asked = []
     fetch = Database.fetch
@@ -134,7 +134,7 @@ async def test_readiness_asks_the_database_once_however_many_ask(service, monkey
     assert 1 <= len(asked) <= 5
 
 
-async def test_readiness_knows_an_old_schema(service, db):
+async def test_readiness_reports_an_old_schema(service, db):
     """A service that runs ahead of its migrations says so."""
     await db.execute("UPDATE activity_schema_version SET version_num = '0001'")
     answer = await service.call("GET", "/api/health/ready")

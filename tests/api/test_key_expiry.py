@@ -16,7 +16,7 @@ from tests.support.key_denials import ATTEMPTS, HEARTBEAT, PROMISED_S, refused_a
 from tests.support.stores import Clock
 
 
-async def test_a_key_is_refused_when_it_has_expired_and_not_before(service, db):
+async def test_a_key_is_denied_from_its_expiry_on(service, db):
     """By the database's clock, although the key is cached and nothing changes in the table."""
     device_id = await service.register()
     key = await service.make_key()
@@ -46,7 +46,7 @@ async def test_an_expiry_that_is_changed_by_hand_counts_within_a_second(service,
                 await asyncio.sleep(0.01)
 
 
-def test_the_clock_is_the_databases_carried_on_by_ours():
+def test_the_clock_is_the_databases_advanced_by_the_monotonic_clock():
     """It follows what it is told, forwards and backwards, and goes on by itself."""
     ours = Clock(1000.0)
     clock = DatabaseClock(ours)
@@ -61,7 +61,7 @@ def test_the_clock_is_the_databases_carried_on_by_ours():
     assert clock.now() == 4000.0
 
 
-async def test_every_process_refuses_an_expired_key_within_a_second(dsn, db):
+async def test_every_process_denies_an_expired_key_within_a_second(dsn, db):
     """None of them has to be told."""
     async with serving(dsn) as (_, one), serving(dsn) as (_, other), asyncio.timeout(100):
         for _ in range(ATTEMPTS):

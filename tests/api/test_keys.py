@@ -45,7 +45,7 @@ async def test_a_key_has_256_random_bits_of_which_42_are_listed(database, db):
     assert 256 - 6 * (listed - len("ak_")) >= 192
 
 
-async def test_the_look_for_revoked_keys_sets_the_clock(database, db, monkeypatch):
+async def test_the_poll_for_revoked_keys_sets_the_clock(database, db, monkeypatch):
     """So no clock of ours matters, be it ahead or behind."""
     monkeypatch.setattr(time, "time", lambda: 0.0)
     clock = DatabaseClock()
@@ -61,7 +61,7 @@ async def test_the_look_for_revoked_keys_sets_the_clock(database, db, monkeypatc
     assert clock.now() <= 30 + await db.fetchval("SELECT extract(epoch FROM now())::float8")
 
 
-async def test_every_process_refuses_a_revoked_key_within_a_second_also_when_cut_off(dsn, db):
+async def test_every_process_denies_a_revoked_key_within_a_second_also_if_disconnected(dsn, db):
     """Two services on one database, whose connections are cut at the same time, all of them."""
     async with serving(dsn) as (_, one), serving(dsn) as (_, other), asyncio.timeout(100):
         for _ in range(ATTEMPTS):
@@ -140,7 +140,7 @@ async def test_the_text_of_a_key_is_never_compared(service):
         *("ak_" + "A" * 42 + "\n", "ak_" + "A" * 43 + "\n", " ak_" + "A" * 43, "x" * 100_000),
     ],
 )
-def test_what_has_not_the_shape_of_a_key_is_not_even_hashed(key):
+def test_a_value_without_the_shape_of_a_key_is_not_hashed(key):
     """It is refused before it costs anything; the quick hash looks at length and ASCII alone."""
     assert hash_key(key) is None
     assert (quick_hash(key) is None) == (len(key) != 46 or not key.isascii())

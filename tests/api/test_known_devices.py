@@ -67,7 +67,7 @@ async def test_devices_are_known_from_the_start_and_none_is_looked_up(dsn, db):
         ("UPDATE devices SET display_name = 'other', last_seen_at = now()", 204),
     ],
 )
-async def test_a_change_by_anybody_is_followed(dsn, db, statement, status):
+async def test_changes_by_other_processes_and_by_sql_are_followed(dsn, db, statement, status):
     """By SQL, by another process: within a second, as keys are; a touch is no change."""
     (device_id,) = await add(db, 1)
     async with running(dsn) as service:

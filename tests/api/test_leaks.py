@@ -68,13 +68,13 @@ def run(folder: Path, tests: dict[str, str], *options: str) -> subprocess.Comple
     )
 
 
-def test_a_run_in_which_no_key_gets_out_passes(tmp_path):
+def test_a_run_without_a_leaked_key_passes(tmp_path):
     """What is listed of a key may be said."""
     done = run(tmp_path, {"fine": "print(key[:10]); await answered(text=key[:10])"})
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_key_that_gets_out_fails_the_run(tmp_path):
+def test_a_leaked_key_fails_the_run(tmp_path):
     """By whatever way: the tests themselves pass, the run does not, and says where."""
     done = run(tmp_path, LEAKS)
     assert f"{len(LEAKS)} passed" in done.stdout, done.stdout + done.stderr
@@ -83,7 +83,7 @@ def test_a_key_that_gets_out_fails_the_run(tmp_path):
     assert {re.search(r"::test_(\w+)", line)[1] for line in leaks} == LEAKS.keys()
 
 
-def test_a_key_that_gets_out_in_one_of_several_processes_fails_the_run(tmp_path):
+def test_a_key_leaked_in_one_of_several_processes_fails_the_run(tmp_path):
     """Tests are shared out between processes, and what each has heard comes together."""
     done = run(tmp_path, {"print": LEAKS["print"]}, "-n", "1")
     assert "1 passed" in done.stdout, done.stdout + done.stderr

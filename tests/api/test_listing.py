@@ -103,7 +103,7 @@ async def test_pages_follow_each_other_by_cursor(service):
     assert (await page(service, "&limit=5"))["next_cursor"] is None
 
 
-async def test_a_cursor_outlives_the_device_that_it_was_made_of(service):
+async def test_a_cursor_works_after_its_device_was_renamed_or_deactivated(service):
     """Renamed or gone, nobody who stayed is skipped or repeated."""
     ids = {name: await service.register(name=name) for name in ("aa", "bb", "cc", "dd")}
     first = await page(service, "&limit=2")
@@ -116,7 +116,7 @@ async def test_a_cursor_outlives_the_device_that_it_was_made_of(service):
     assert [device["display_name"] for device in rest["devices"]] == ["cc", "dd", "zz"]
 
 
-async def test_a_page_is_full_although_touches_take_its_rows_away(service, db):
+async def test_a_page_is_full_although_pending_touches_exclude_rows(service, db):
     """The overlay comes before the limit."""
     ids = [await service.register(name=f"d{n:02}") for n in range(20)]
     await service.tracker.flush()

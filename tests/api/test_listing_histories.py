@@ -87,7 +87,7 @@ class History:
         return found
 
 
-async def test_pages_together_are_what_a_list_would_say(dsn, db):
+async def test_pages_together_equal_the_filtered_list(dsn, db):
     """Whatever was registered, deactivated, touched, drained, committed or restored before."""
 
     async def check(stored, steps, silent, within, limit, most_rows) -> None:

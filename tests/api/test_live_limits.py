@@ -69,7 +69,7 @@ async def test_streams_that_end_leave_nothing_in_memory(service, db):
     assert (await service.metrics()).total("database_in_use_connections", pool="live") == 0
 
 
-async def test_beyond_so_many_devices_no_further_group_is_watched(service, db, monkeypatch):
+async def test_a_stream_beyond_the_limit_of_watched_devices_gets_503(service, db, monkeypatch):
     """Whoever watches goes on, and others may watch the same group."""
     monkeypatch.setattr(hub, "_MAX_DEVICES", 3)
     await stored(db, "A", "B")
@@ -109,7 +109,7 @@ async def test_a_crash_of_the_snapshot_ends_streams_and_is_logged_once(service, 
     assert [(entry["group_id"], entry["times"]) for entry in crashes] == [("family", 1)]
 
 
-async def test_a_group_that_is_worn_out_starts_over(service, db, monkeypatch):
+async def test_a_group_with_too_many_numbers_starts_a_new_snapshot(service, db, monkeypatch):
     """Watchers get a new snapshot, and see what all others see."""
     monkeypatch.setattr(snapshot, "_MAX_NUMBERS", 2)
     (first,) = await stored(db, "A")

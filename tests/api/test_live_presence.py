@@ -23,7 +23,7 @@ def fast_ticks(monkeypatch):
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-async def test_streams_and_listings_judge_alike(dsn, db, enabled):
+async def test_streams_and_listings_show_the_same_presence(dsn, db, enabled):
     """For whatever may be stored, and whether or not anything watches for silent devices."""
     await db.execute(LISTENED)
     await any_presence(db)

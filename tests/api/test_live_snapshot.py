@@ -31,7 +31,7 @@ def snapshot() -> GroupSnapshot:
     return snapshot
 
 
-def test_who_is_told_of_before_the_reading_ends_is_told_again(snapshot):
+def test_devices_sent_before_the_reading_ends_are_sent_again(snapshot):
     """A newcomer's snapshot, drawn meanwhile, has not got it."""
     number = snapshot.put("b", "Bob", "p", 1)
     assert told(snapshot.changes(NOW))["devices"] == ["b"]
@@ -41,7 +41,7 @@ def test_who_is_told_of_before_the_reading_ends_is_told_again(snapshot):
     assert told(snapshot.changes(NOW))["devices"] == []
 
 
-def test_who_left_before_the_reading_ended_is_gone(snapshot):
+def test_devices_that_left_before_the_reading_ended_are_gone(snapshot):
     """Though it never was one of those that were kept."""
     number = snapshot.put("b", "Bob", "p", 1)
     assert told(snapshot.changes(NOW))["devices"] == ["b"]
@@ -50,7 +50,7 @@ def test_who_left_before_the_reading_ended_is_gone(snapshot):
     assert told(snapshot.changes(NOW))["gone"] == []
 
 
-def test_all_devices_are_looked_for_in_the_end():
+def test_all_devices_are_queried_in_turn():
     """A few at a time, all of them, again and again; who left is not."""
     snapshot = GroupSnapshot(PresenceRule())
     snapshot.keep([snapshot.put(str(n), str(n), "p", 1) for n in range(5)])
@@ -65,7 +65,7 @@ def test_all_devices_are_looked_for_in_the_end():
     assert snapshot.next_to_locate(5)[0] == [4]
 
 
-def test_a_fleet_through_which_too_many_have_passed_is_worn_out(monkeypatch):
+def test_a_snapshot_with_too_many_numbers_is_replaced(monkeypatch):
     """Their numbers are never given to others, so it had better be made anew."""
     monkeypatch.setattr(snapshot_module, "_MAX_NUMBERS", 3)
     snapshot = GroupSnapshot(PresenceRule())

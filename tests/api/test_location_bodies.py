@@ -27,7 +27,7 @@ from tests.support.service import REPORT, running
         b"1",
     ],
 )
-async def test_what_is_no_report_is_400(service, body):
+async def test_a_body_that_is_no_report_is_400(service, body):
     """Broken JSON, broken UTF-8, bottomless nesting: a clear refusal."""
     answer = await service.call(
         "POST", "/api/v1/locations", data=body, headers={"Content-Type": "application/json"}
@@ -90,7 +90,7 @@ async def test_a_body_that_is_not_encoded_as_it_says_is_400(service):
     assert logs == []
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_crash(service):
+async def test_a_client_that_disconnects_within_its_body_logs_no_error(service):
     """A phone in a tunnel costs no error line."""
     url = service.client.make_url("/api/v1/locations")
     with capture_logs() as logs:

@@ -61,7 +61,7 @@ async def test_a_report_that_is_posted_again_changes_nothing(service, db):
     assert [row[1] for row in await stored(db)] == [1.0]
 
 
-async def test_awkward_values_survive_the_way_in_company(service, db):
+async def test_extreme_values_are_stored_in_a_batch_as_alone(service, db):
     """Stored in a group as exactly as alone: extreme numbers, and text full of punctuation."""
     device_id = await service.register()
     labels = ["NULL", 'a"b', "a\\b", "{},", "é\U0001f600", "", "a\nb", " "]
@@ -176,7 +176,7 @@ async def test_a_bad_field_is_named(service, db, field, text):
         ("provider", ""),
     ],
 )
-async def test_the_bounds_themselves_are_good(service, db, field, value):
+async def test_the_bounds_themselves_are_accepted(service, db, field, value):
     """Poles, the date line and both ends of time are places and times."""
     device_id = await service.register()
     assert (await service.upload(device_id, **{field: value})).status == 200
@@ -201,7 +201,7 @@ async def test_an_upload_of_an_unknown_device_is_404(service, db):
     assert await stored(db) == []
 
 
-async def test_a_device_that_was_deleted_a_moment_ago_is_404(service, db):
+async def test_a_device_that_was_just_deleted_is_404(service, db):
     """The cache may believe in it still; the table has the last word."""
     device_id = await service.register()
     await db.execute("DELETE FROM devices")

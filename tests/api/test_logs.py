@@ -56,13 +56,13 @@ def test_a_trace_in_the_logs_shows_no_values(log_lines):
     assert line["exception"][0]["frames"]
 
 
-def test_debug_is_silent_unless_asked_for(log_lines):
+def test_debug_lines_are_off_by_default(log_lines):
     """The level is info by default."""
     structlog.get_logger("own").debug("nothing.here")
     assert log_lines() == []
 
 
-def test_a_client_that_speaks_no_http_is_not_worth_an_error(log_lines):
+def test_malformed_http_logs_no_error(log_lines):
     """Port scanners do not fill the disk."""
     try:
         raise BadHttpMethod("BREW")

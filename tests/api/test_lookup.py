@@ -18,7 +18,7 @@ async def rig():
     await rig.cache.close()
 
 
-async def test_a_known_row_is_asked_for_once(rig):
+async def test_a_known_row_is_queried_once(rig):
     """Until its refresh time an entry costs the table nothing."""
     assert rig.cache.cached(1) is None
     assert await rig.cache.get(1) == "row 1"
@@ -28,7 +28,7 @@ async def test_a_known_row_is_asked_for_once(rig):
     assert rig.table.queries == [[1]]
 
 
-async def test_however_many_requests_miss_at_once_there_is_one_look_up(rig):
+async def test_concurrent_misses_share_one_lookup(rig):
     """A thundering herd becomes one query, for one key and for many."""
     rig.table.gate.clear()
     waiting = [asyncio.create_task(rig.cache.get(key)) for key in (1, 1, 1)]
@@ -41,7 +41,7 @@ async def test_however_many_requests_miss_at_once_there_is_one_look_up(rig):
     assert rig.table.queries == [[1], [2, 3, 9999]]
 
 
-async def test_an_old_entry_is_answered_at_once_and_refreshed_behind(rig):
+async def test_an_old_entry_is_served_at_once_and_refreshed_in_the_background(rig):
     """Past its refresh time nobody waits, and the change is seen soon."""
     await rig.cache.get(1)
     rig.table.rows[1] = "changed"
@@ -52,7 +52,7 @@ async def test_an_old_entry_is_answered_at_once_and_refreshed_behind(rig):
     assert rig.table.queries == [[1], [1]]
 
 
-async def test_a_much_older_entry_waits_only_a_moment(rig):
+async def test_a_much_older_entry_waits_briefly(rig):
     """When the database hangs, a device that was idle is not kept waiting for it."""
     await rig.cache.get(1)
     rig.clock.now += 61
@@ -98,7 +98,7 @@ async def test_a_much_older_entry_waits_for_the_table(rig):
     assert await rig.cache.get(1) is None
 
 
-async def test_an_outage_is_bridged_up_to_the_stale_limit(rig):
+async def test_entries_are_served_in_an_outage_up_to_the_stale_limit(rig):
     """Who was fine a minute ago is let in while the database is away, for 15 minutes."""
     await rig.cache.get(1)
     rig.table.away = True
@@ -139,7 +139,7 @@ async def test_unknown_keys_are_remembered_briefly_and_in_bounded_number(rig):
     assert len(rig.cache._negative) <= SETTINGS.negative_cache_size
 
 
-async def test_wrong_keys_push_no_right_ones_out(rig):
+async def test_wrong_keys_evict_no_valid_ones(rig):
     """A flood of wrong keys does not make valid ones miss."""
     await rig.cache.get(1)
     for first in range(2000, 2200, 50):
@@ -147,7 +147,7 @@ async def test_wrong_keys_push_no_right_ones_out(rig):
     assert rig.cache.cached(1) == "row 1"
 
 
-async def test_a_flood_waits_in_bounded_number(rig):
+async def test_a_bounded_number_of_misses_wait(rig):
     """More keys than may wait are turned away at once."""
     rig.table.gate.clear()
     waiting = [asyncio.create_task(rig.cache.get(2000 + key)) for key in range(80)]
@@ -245,7 +245,7 @@ async def test_a_crash_of_a_lookup_ends_all_that_wait_for_it(rig):
     assert await rig.cache.get(1) == "row 1"
 
 
-async def test_what_memory_tells_is_a_hit_and_what_waits_for_the_table_a_miss(rig):
+async def test_a_response_from_memory_is_a_hit_and_one_from_the_table_a_miss(rig):
     """Known and fresh, known and old, known not to exist; everything else has to be asked for."""
     assert (await rig.cache.get(1), counts(rig)) == ("row 1", (0, 1))
     assert (rig.cache.cached(1), counts(rig)) == ("row 1", (1, 1))
@@ -259,7 +259,7 @@ async def test_what_memory_tells_is_a_hit_and_what_waits_for_the_table_a_miss(ri
     assert (await rig.cache.get(1), counts(rig)) == ("row 1", (4, 3))
 
 
-async def test_a_look_up_that_fails_is_a_miss(rig):
+async def test_a_lookup_that_fails_is_a_miss(rig):
     """Also one that is not even tried, as the database has just been away."""
     rig.table.away = True
     for misses in (1, 2):

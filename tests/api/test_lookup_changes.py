@@ -14,7 +14,7 @@ async def rig():
     await rig.cache.close()
 
 
-async def test_a_slow_lookup_lets_no_revoked_key_in(rig):
+async def test_a_slow_lookup_authorizes_no_revoked_key(rig):
     """Nothing that may have been revoked is served before the database has responded."""
     await rig.cache.get(1)
     del rig.table.rows[1]
@@ -27,7 +27,7 @@ async def test_a_slow_lookup_lets_no_revoked_key_in(rig):
     assert await waiting is None
 
 
-async def test_a_failure_of_long_ago_lets_no_revoked_key_in(rig):
+async def test_an_old_failure_authorizes_no_revoked_key(rig):
     """Once the database has answered anybody, who comes next waits for it again."""
     await rig.cache.get(1)
     rig.clock.now += 31
@@ -43,7 +43,7 @@ async def test_a_failure_of_long_ago_lets_no_revoked_key_in(rig):
     assert await rig.cache.get(1) is None
 
 
-async def test_after_a_change_nothing_is_believed_before_it_was_looked_up_again(rig):
+async def test_after_a_change_entries_are_looked_up_before_use(rig):
     """A revoked key is refused at once, a key that is still good stays good."""
     await asyncio.gather(rig.cache.get(1), rig.cache.get(2))
     del rig.table.rows[1]
@@ -65,7 +65,7 @@ async def test_a_change_right_before_an_outage_denies_no_request(rig):
         assert await rig.cache.get(1) == "row 1"
 
 
-async def test_an_answer_from_before_a_change_is_not_believed(rig):
+async def test_a_result_from_before_a_change_is_not_used(rig):
     """A look-up that was under way when keys changed may have read the old row."""
     rig.table.gate.clear()
     early = asyncio.create_task(rig.cache.get(1))
@@ -78,7 +78,7 @@ async def test_an_answer_from_before_a_change_is_not_believed(rig):
     assert rig.table.queries == [[1], [1]]
 
 
-async def test_an_answer_from_before_a_change_bridges_an_outage(rig):
+async def test_a_result_from_before_a_change_is_used_in_an_outage(rig):
     """Who is let in for the first time just when keys change is known from then on."""
     rig.table.gate.clear()
     first = asyncio.create_task(rig.cache.get(1))
@@ -94,7 +94,7 @@ async def test_an_answer_from_before_a_change_bridges_an_outage(rig):
     assert await rig.cache.get(1) == "row 1"
 
 
-async def test_a_look_up_from_before_a_registration_does_not_undo_it(rig):
+async def test_a_lookup_from_before_a_registration_does_not_undo_it(rig):
     """That a device was unknown is not remembered of one that has just been registered."""
     rig.table.gate.clear()
     early = asyncio.create_task(rig.cache.get(5000))
@@ -105,7 +105,7 @@ async def test_a_look_up_from_before_a_registration_does_not_undo_it(rig):
     assert await rig.cache.get(5000) == "new"
 
 
-async def test_a_look_up_from_before_a_removal_does_not_undo_it(rig):
+async def test_a_lookup_from_before_a_deactivation_does_not_undo_it(rig):
     """Nor is a device that has just been deactivated remembered as active."""
     rig.table.gate.clear()
     early = asyncio.create_task(rig.cache.get(1))

@@ -18,7 +18,7 @@ from tests.support.service import REPORT, T0_MS
 
 
 @pytest.mark.parametrize("field", ["display_name", "group_id", "platform", "fcm_token"])
-async def test_text_that_cannot_be_stored_is_refused(service, db, field):
+async def test_text_that_cannot_be_stored_is_rejected(service, db, field):
     """NULs, lone surrogates raw and escaped, control characters, other types: 400, and no row."""
     for text in (
         *(
@@ -52,7 +52,7 @@ async def test_strange_text_is_stored_and_listed_as_it_came(service):
 
 
 @pytest.mark.parametrize("field", ["timestamp", "latitude", "accuracy", "altitude"])
-async def test_what_is_no_number_is_refused(service, db, field):
+async def test_an_invalid_number_is_rejected(service, db, field):
     """Not finite, not JSON, or longer than Python turns into an integer: 400, and no row."""
     device_id = await service.register()
     for text in (
@@ -67,7 +67,7 @@ async def test_what_is_no_number_is_refused(service, db, field):
     assert await db.fetchval("SELECT count(*) FROM locations") == 0
 
 
-async def test_a_capture_time_is_refused_by_name_or_can_be_listed(service, db):
+async def test_a_capture_time_is_rejected_or_can_be_listed(service, db):
     """From 2000 to the end of 9999, in whole milliseconds; no track fails of it later."""
     device_id = await service.register()
     for text, shown in {
@@ -115,7 +115,7 @@ async def test_the_ends_of_floating_point_are_stored(service, db):
 
 
 @pytest.mark.parametrize("path", [REGISTER, LOCATIONS, BATCH])
-async def test_what_is_no_such_object_is_refused(service, path):
+async def test_a_body_of_another_shape_is_rejected(service, path):
     """Empty, marked, badly encoded, bottomless, of another shape: 400, and nothing is logged."""
     with capture_logs() as logs:
         for body in (
@@ -133,7 +133,7 @@ async def test_what_is_no_such_object_is_refused(service, path):
     assert logs == []
 
 
-async def test_what_is_ignored_must_be_text_too(service):
+async def test_ignored_fields_must_be_valid_text_too(service):
     """A body that is not UTF-8 is no JSON, wherever the bad bytes are."""
     for text in ("\ud800", "\udcff"):
         body = a_registration(ignored=f'"{text}"')
@@ -156,7 +156,7 @@ async def test_fields_that_are_not_known_are_ignored(service):
     assert len(await service.listing()) == 1
 
 
-async def test_a_batch_that_is_too_large_is_refused(service, db):
+async def test_a_batch_that_is_too_large_is_rejected(service, db):
     """However small its reports are."""
     device_id = await service.register()
     for count in (51, 8000):

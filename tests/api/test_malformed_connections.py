@@ -133,7 +133,7 @@ STARTS = {
 }
 
 
-async def test_what_is_no_http_is_400_in_our_form(dsn):
+async def test_malformed_http_is_400_with_a_json_error(dsn):
     """Without a trace, without what the parser thinks, without the names of our libraries."""
     async with listening(dsn) as service:
         for following in (b"", service.heartbeat()):
@@ -152,7 +152,7 @@ async def test_what_is_no_http_is_400_in_our_form(dsn):
         await service.assert_serves()
 
 
-async def test_heads_that_are_too_large_are_431(dsn):
+async def test_headers_that_are_too_large_are_431(dsn):
     """A line, all lines together, and what has no end."""
     async with listening(dsn) as service:
         for data in (
@@ -172,7 +172,7 @@ async def test_heads_that_are_too_large_are_431(dsn):
         await service.assert_serves()
 
 
-async def test_odd_targets_are_answered_like_any_other(dsn):
+async def test_odd_request_targets_get_normal_responses(dsn):
     """Absolute, encoded, overlong, for a proxy: no 5xx, and no way around the key."""
     async with listening(dsn, keepalive_timeout_s=0.1) as service:
         device = service.device_id
@@ -202,7 +202,7 @@ async def test_odd_targets_are_answered_like_any_other(dsn):
             assert tuple(found) == statuses, line
 
 
-async def test_a_header_that_must_be_one_is_refused_twice(dsn):
+async def test_a_single_valued_header_that_appears_twice_is_rejected(dsn):
     """Which of two devices was meant is not guessed, nor which of two keys."""
     async with listening(dsn, keepalive_timeout_s=0.1) as service:
         for header, status, code in (
@@ -235,7 +235,7 @@ async def test_requests_in_one_packet_are_answered_in_order_and_counted_each(dsn
         assert after["api_keys"] - before["api_keys"] == 200
 
 
-async def test_an_error_among_pipelined_requests_is_the_last_answer(dsn):
+async def test_an_error_among_pipelined_requests_is_the_last_response(dsn):
     """Nothing after it is read, nor are those run that came in the very packet with it."""
     async with listening(dsn) as service:
         good, bad = service.heartbeat(), service.heartbeat("Content-Length: x")
@@ -248,7 +248,7 @@ async def test_an_error_among_pipelined_requests_is_the_last_answer(dsn):
         assert not service.was_touched(service.victim_id)
 
 
-async def test_a_flood_of_rubbish_logs_a_line(dsn, capsys):
+async def test_a_flood_of_malformed_requests_logs_one_line(dsn, capsys):
     """Not one for each."""
     async with listening(dsn) as service:
         for _ in range(50):
@@ -257,7 +257,7 @@ async def test_a_flood_of_rubbish_logs_a_line(dsn, capsys):
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_random_bytes_never_hang_or_break_it(dsn, seed):
+async def test_random_bytes_never_hang_or_crash_the_service(dsn, seed):
     """Nor do decent requests with some bytes gone wrong."""
     rng = random.Random(seed)
     limits = {"header_timeout_s": 0.05, "body_timeout_s": 0.05, "keepalive_timeout_s": 0.05}

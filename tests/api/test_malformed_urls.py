@@ -10,7 +10,7 @@ from tests.support.malformed import (
 )
 
 
-async def test_a_limit_is_a_plain_number_or_refused(service):
+async def test_a_limit_is_a_plain_number_or_rejected(service):
     """One spelling of each number, and no other script's digits."""
     for limit in (
         *("%EF%BC%91", "+1", "%2B1", "%201", "1%20", "1_0", "1e3", "1.0", "01", "-0", "0x10", ""),
@@ -22,7 +22,7 @@ async def test_a_limit_is_a_plain_number_or_refused(service):
         assert "`limit`" in message
 
 
-async def test_a_query_that_is_not_as_declared_is_refused(service):
+async def test_a_query_that_is_not_as_declared_is_rejected(service):
     """A parameter that is there twice too: which one is meant is not ours to say."""
     for query in (
         *("group_id=family&group_id=family", "group_id=family&group_id=others"),
@@ -41,7 +41,7 @@ async def test_parameters_that_are_not_known_are_ignored(service):
     assert len((await answer.json())["devices"]) == 1
 
 
-async def test_a_strange_path_is_a_clear_error(service):
+async def test_an_escaped_or_malformed_path_is_a_4xx(service):
     """A path with an escape is none of ours, and no device has another id than a uuid."""
     with capture_logs() as logs:
         for path, expected in {

@@ -86,7 +86,7 @@ async def test_the_revision_moves_out_of_alembic_s_own_table(dsn, db):
     assert await db.fetchval("SELECT to_regclass('alembic_version')") is None
 
 
-async def test_the_revision_of_a_neighbour_in_the_same_database_stays(dsn, db):
+async def test_the_revision_of_another_application_in_the_database_is_kept(dsn, db):
     """Another application that uses Alembic keeps its table and its revision."""
     await to_the_time_of_alembic_s_table(db, "0003")
     await db.execute("INSERT INTO alembic_version VALUES ('1f2e3d4c5b6a')")
@@ -97,7 +97,7 @@ async def test_the_revision_of_a_neighbour_in_the_same_database_stays(dsn, db):
     assert await at(db, "alembic_version") == ["1f2e3d4c5b6a"]
 
 
-async def test_a_neighbour_s_table_in_a_database_without_ours_is_not_read(dsn, db):
+async def test_the_revision_table_of_another_application_is_not_read(dsn, db):
     """Not even if its revisions are called as ours are."""
     await db.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     await db.execute(

@@ -40,7 +40,7 @@ async def test_every_route_is_in_the_document(service):
             assert any(status.startswith("2") for status in declared["responses"])
 
 
-async def test_only_public_routes_want_no_key(service):
+async def test_only_public_routes_need_no_key(service):
     """A route without a key in the document answers without one, the others 401."""
     found = await described(service)
     for path, item in found["paths"].items():

@@ -77,7 +77,7 @@ async def everything_arrives(service: Service, device_id: str, since: int) -> No
         assert metrics.total("activity_touches_dropped_total", target=target) == 0
 
 
-async def test_with_the_server_stopped_heartbeats_go_on_and_nothing_is_lost(server, service):
+async def test_with_the_server_stopped_heartbeats_are_served_and_nothing_is_lost(server, service):
     """An outage of the store does not block check-ins (Fleet's did)."""
     device_id = await service.register()
     server.stop()
@@ -99,7 +99,7 @@ async def test_with_the_server_stopped_heartbeats_go_on_and_nothing_is_lost(serv
     assert (await service.upload(device_id)).status == 200
 
 
-async def test_with_the_server_killed_heartbeats_go_on_and_nothing_is_lost(server, service):
+async def test_with_the_server_killed_heartbeats_are_served_and_nothing_is_lost(server, service):
     """Neither does a crash of it."""
     device_id = await service.register()
     server.kill()
@@ -143,7 +143,7 @@ async def test_no_upload_that_was_answered_200_is_missing_after_a_crash(server, 
     }
 
 
-async def test_with_the_server_paused_heartbeats_go_on_and_nothing_is_lost(server, service):
+async def test_with_the_server_paused_heartbeats_are_served_and_nothing_is_lost(server, service):
     """A server that takes connections and never answers is the hardest to notice."""
     device_id = await service.register()
     noise = []
@@ -159,7 +159,7 @@ async def test_with_the_server_paused_heartbeats_go_on_and_nothing_is_lost(serve
     await everything_arrives(service, device_id, since)
 
 
-async def test_a_new_key_right_before_an_outage_turns_no_device_away(server, service, monkeypatch):
+async def test_a_new_key_right_before_an_outage_denies_no_device(server, service, monkeypatch):
     """Changed keys are doubted, but not when the database cannot be asked."""
     polled: asyncio.Queue[int] = asyncio.Queue()
     look = Revocations._query
@@ -198,7 +198,7 @@ async def test_a_key_expires_while_the_database_is_away(server, service):
         assert (await service.heartbeat(device_id, key=short)).status == 401
 
 
-async def test_with_the_table_locked_heartbeats_go_on_and_nothing_is_lost(service):
+async def test_with_the_table_locked_heartbeats_are_served_and_nothing_is_lost(service):
     """A migration that locks the tables makes flushes fail, not requests."""
     device_id = await service.register()
     async with locking(service.dsn, "LOCK TABLE devices, api_keys IN ACCESS EXCLUSIVE MODE"):
@@ -248,7 +248,7 @@ async def test_a_device_that_is_deleted_while_pending_is_counted_as_missing(serv
     assert metrics.total("activity_buffer_keys") == 0
 
 
-async def test_live_streams_outlive_the_database(service, server):
+async def test_live_streams_continue_while_the_database_is_unavailable(service, server):
     """Ticks go on with what memory knows; when it is back, so is what others write."""
     mine, others = await service.register(name="Mine"), await service.register(name="Others")
     dsn = service.dsn

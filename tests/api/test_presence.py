@@ -58,7 +58,7 @@ async def test_a_device_is_online_idle_offline_and_online_again(service, db):
     ]
 
 
-async def test_events_of_a_device_tell_where_it_was(service, db):
+async def test_events_have_the_last_location_of_the_device(service, db):
     """With its newest position."""
     device_id = await service.register()
     assert (await service.upload(device_id)).status == 200
@@ -70,7 +70,7 @@ async def test_events_of_a_device_tell_where_it_was(service, db):
     assert told["last_location"]["timestamp"] == shown["last_location"]["timestamp"]
 
 
-async def test_downtime_is_no_silence(dsn, db):
+async def test_downtime_makes_no_device_offline(dsn, db):
     """An hour in which nobody listened counts for no device; it is stored and counted."""
     await db.execute("UPDATE presence_clock SET listened_until = now()")
     async with running(dsn) as service:
@@ -99,7 +99,7 @@ async def test_downtime_is_no_silence(dsn, db):
         assert metrics.total("presence_listening_gap_seconds_total") == pytest.approx(3600, abs=60)
 
 
-async def test_a_first_start_on_an_old_database_tells_of_nobody(dsn, db):
+async def test_a_first_start_on_an_old_database_stores_no_event(dsn, db):
     """Rows from before presence are judged in silence; one that is seen is online in silence."""
     await db.execute(
         "INSERT INTO devices (device_id, display_name, group_id, platform) SELECT "
@@ -123,7 +123,7 @@ async def test_a_first_start_on_an_old_database_tells_of_nobody(dsn, db):
         await until_event(service, listed["old 3"]["device_id"], "device.online")
 
 
-async def test_a_touch_that_is_pending_is_a_sign_of_life(service, db):
+async def test_a_device_with_a_pending_touch_is_not_declared_offline(service, db):
     """The row may be old while this process knows better; another device shows that it looked."""
     lively, silent = await service.register(), await service.register()
     await forget_touches(service)
@@ -135,7 +135,7 @@ async def test_a_touch_that_is_pending_is_a_sign_of_life(service, db):
     assert (await device(service, lively))["presence"] == "online"
 
 
-async def test_several_processes_tell_of_each_silence_once(dsn, db):
+async def test_several_processes_store_one_event_for_each_offline_device(dsn, db):
     """All of them watch all devices; numbers have no gap, and every one is told of."""
     await db.execute(LISTENED)
     async with running(dsn) as service, running(dsn, key=service.key) as other:
@@ -162,7 +162,7 @@ async def test_several_processes_tell_of_each_silence_once(dsn, db):
     assert [int(one["event_id"]) for one in story] == list(range(1, len(story) + 1))
 
 
-async def test_a_touch_that_is_older_than_the_silence_brings_nobody_back(service, db):
+async def test_a_touch_from_before_the_timeout_does_not_end_offline(service, db):
     """As one from a journal that was recovered late."""
     device_id = await service.register()
     await forget_touches(service)
@@ -174,7 +174,7 @@ async def test_a_touch_that_is_older_than_the_silence_brings_nobody_back(service
     assert await db.fetchval("SELECT is_online FROM devices")
 
 
-async def test_a_group_has_a_time_of_its_own(service, db):
+async def test_a_group_has_its_own_timeout(service, db):
     """It holds for its devices at once, and null gives the default back."""
     device_id = await service.register()
     await forget_touches(service)
@@ -198,7 +198,7 @@ async def test_a_group_has_a_time_of_its_own(service, db):
         assert a.status in (400, 404)
 
 
-async def test_a_device_that_leaves_or_moves_is_not_silent(service, db):
+async def test_a_device_that_is_deactivated_or_moved_gets_no_offline_event(service, db):
     """It is told of as what it is, and keeps its state when it moves."""
     gone, moved = await service.register(), await service.register()
     await forget_touches(service)

@@ -35,7 +35,7 @@ async def history(dsn, db) -> AsyncIterator[Callable[[int], History]]:
     await second.close()
 
 
-async def test_presence_is_as_the_model_says_in_any_history(history):
+async def test_presence_equals_the_model_in_any_history(history):
     """Two processes that crash at any statement, outages, clocks that jump, late commits."""
     for seed in range(SEED, SEED + HISTORIES):
         try:
@@ -44,7 +44,7 @@ async def test_presence_is_as_the_model_says_in_any_history(history):
             raise AssertionError(f"PRESENCE_SEED={seed} PRESENCE_HISTORIES=1") from error
 
 
-async def test_an_outage_before_a_touch_does_not_delay_the_next_silence(history):
+async def test_an_outage_before_a_touch_does_not_delay_the_next_offline(history):
     """The touch is pending when its row is read: the row alone would be due an hour later."""
     one = history(1)
     await one.begin(1)
@@ -58,7 +58,7 @@ async def test_an_outage_before_a_touch_does_not_delay_the_next_silence(history)
     await one.end()
 
 
-async def test_a_clock_that_is_set_back_delays_no_silence(history):
+async def test_a_clock_that_is_set_back_delays_no_offline(history):
     """It looked like an outage of an hour, which is still to come now: timers are set again."""
     one = history(1)
     await one.begin(1)
@@ -71,7 +71,7 @@ async def test_a_clock_that_is_set_back_delays_no_silence(history):
     await one.end()
 
 
-async def test_nobody_watches_before_events_are_followed(history):
+async def test_no_device_is_watched_before_events_are_followed(history):
     """Else a device that comes online after all were read, and before, would never be watched."""
     one = history(1)
     await one.begin(1)

@@ -25,7 +25,7 @@ async def service(dsn, db):
         yield service
 
 
-async def test_listings_and_groups_tell_states_apart(service, db):
+async def test_listings_filter_and_groups_count_by_state(service, db):
     """A filter, and counts for each group."""
     names = {"on": 0, "idle": 300, "off": 100}
     ids = {name: await service.register(name=name) for name in names}
@@ -51,7 +51,7 @@ async def test_listings_and_groups_tell_states_apart(service, db):
         assert answer.status == 400
 
 
-async def test_presence_that_is_off_watches_nobody(dsn, db):
+async def test_presence_that_is_off_stores_no_offline_event(dsn, db):
     """Devices are judged by when they were seen, whatever is stored."""
     await db.execute(LISTENED)
     async with running(dsn, presence={"enabled": False}) as service:
@@ -96,7 +96,7 @@ async def test_a_device_that_was_stored_with_an_infinite_time_was_never_seen(ser
         assert (shown["presence"], shown["presence_since"]) == ("never", None)
 
 
-async def test_groups_and_listings_judge_alike(dsn, db):
+async def test_groups_and_listings_show_the_same_presence(dsn, db):
     """One counts in SQL, the other device by device: the same, for whatever may be stored."""
     await db.execute(LISTENED)
     await any_presence(db)

@@ -28,7 +28,7 @@ async def registered(service: Service, registration: dict[str, str], key: str | 
     )
 
 
-def test_a_key_registers_so_many_a_minute_and_then_as_fast_as_the_bucket_fills():
+def test_registrations_of_a_key_are_limited_by_a_token_bucket():
     """Each key has a bucket of its own."""
     now = 1000.0
     rate = RegistrationRate(60, monotonic=lambda: now)
@@ -48,7 +48,7 @@ def test_a_key_registers_so_many_a_minute_and_then_as_fast_as_the_bucket_fills()
         rate.take(1)
 
 
-async def test_the_room_of_a_group_is_counted_seldom_and_never_overrun():
+async def test_the_size_of_a_group_is_rarely_counted_and_never_exceeded():
     """By one process; each of several may overrun it by an eighth of what was left."""
     counted = 0
     devices = 0
@@ -83,7 +83,7 @@ async def test_registrations_beyond_the_quota_are_429(dsn):
         assert (await registered(service, body(), other))[0] == 200
 
 
-async def test_a_full_group_takes_no_new_device(dsn, db):
+async def test_a_full_group_rejects_new_devices(dsn, db):
     """Those that are in it may register again; who leaves makes room."""
     async with running(dsn, limits={"devices_per_group": 2}) as service:
         first, second = body(), body()

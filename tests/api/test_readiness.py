@@ -48,9 +48,7 @@ async def codes(checks: ReadinessChecks) -> tuple[list[str], list[str], list[str
     return list(found.problems), list(found.degraded), list(found.warnings)
 
 
-async def test_an_outage_degrades_a_process_until_its_caches_are_past_their_limit(
-    checks, database, clock
-):
+async def test_in_an_outage_a_process_is_degraded_until_the_stale_limit(checks, database, clock):
     """A load balancer keeps all processes, which serve known devices, and then takes them out."""
     assert await codes(checks) == ([], [], [])
     database.error = StoreUnavailable("it is away")
@@ -79,7 +77,7 @@ async def test_a_process_that_never_reached_the_database_is_not_ready(checks, da
         (asyncpg.InvalidPasswordError("denied"), ([], ["database"], [])),
     ],
 )
-async def test_what_is_wrong_with_all_processes_alike_takes_none_out(
+async def test_a_fault_that_all_processes_share_leaves_them_ready(
     checks, database, clock, cause, found
 ):
     """A schema that was never made does; a revoked permission or a new password does not."""

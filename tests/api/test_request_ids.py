@@ -3,7 +3,7 @@
 import structlog
 
 
-async def test_every_answer_carries_a_request_id(service):
+async def test_every_response_has_a_request_id(service):
     """Good answers, errors, unknown routes, health and metrics."""
     ids = []
     for method, path, key in (
@@ -20,7 +20,7 @@ async def test_every_answer_carries_a_request_id(service):
     assert len(set(ids)) == len(ids)
 
 
-async def test_a_clients_request_id_is_kept_if_it_is_a_decent_one(service):
+async def test_a_valid_request_id_of_a_client_is_kept(service):
     """A caller may name its request; nothing odd gets into headers and logs."""
     for given, kept in (("abc-123", True), ("a" * 64, True), ("a" * 65, False), ("a b", False)):
         answer = await service.call("GET", "/api/health", headers={"X-Request-ID": given})

@@ -126,7 +126,7 @@ async def test_every_promised_metric_is_scraped(service):
 
 
 @needs_promtool
-async def test_prometheus_finds_no_fault_with_the_metrics(service):
+async def test_metrics_pass_the_linter_of_prometheus(service):
     """Names, units and help are as its conventions have them."""
     await service.heartbeat(await service.register())
     text = await (await service.call("GET", "/metrics", key="")).text()
@@ -134,7 +134,7 @@ async def test_prometheus_finds_no_fault_with_the_metrics(service):
     assert "activity_typo" in promtool("check", "metrics", given="activity_typo 1\n")
 
 
-async def test_what_the_caches_spare_the_database_is_counted(service):
+async def test_cache_hits_and_misses_are_counted(service):
     """A device that is known is a hit, one that nobody knows a miss; a key is either."""
     device_id = await service.register()
     await service.devices_are_known()
@@ -204,7 +204,7 @@ async def test_the_trackers_own_connections_are_scraped_too(dsn, db):
         assert opened in {1, 2}
 
 
-async def test_no_client_makes_new_time_series(service):
+async def test_requests_do_not_create_time_series(service):
     """A thousand requests with other paths, methods, devices, groups and keys: the same series."""
 
     async def make_a_stir(n: int) -> None:
@@ -244,7 +244,7 @@ async def test_no_client_makes_new_time_series(service):
     assert ("route", "unmatched") in labels
 
 
-async def test_an_upload_that_the_database_cannot_take_is_503_and_may_be_tried_again(dsn, db):
+async def test_an_upload_that_the_database_cannot_commit_is_503_with_retry_after(dsn, db):
     """A slow database makes uploads fail within their deadline, with a hint when to return."""
     async with running(dsn, database={"statement_timeout_s": 0.2}) as service:
         device_id = await service.register()

@@ -214,7 +214,7 @@ def assert_nothing_marked(said: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_no_value_of_a_rejected_row_gets_out(dsn, db, capfd, logged, name):
+async def test_no_value_of_a_rejected_row_leaks(dsn, db, capfd, logged, name):
     """Names, tokens, labels and positions stay in the database, whatever rejects them."""
     fault = FAULTS[name]
     async with running(dsn, **fault.settings) as service:
@@ -224,7 +224,7 @@ async def test_no_value_of_a_rejected_row_gets_out(dsn, db, capfd, logged, name)
     assert_nothing_marked([*said, log, *capfd.readouterr()])
 
 
-async def test_no_value_of_a_row_that_a_policy_rejects_gets_out(dsn, db, role_dsn, capfd, logged):
+async def test_no_value_of_a_row_that_a_policy_rejects_leaks(dsn, db, role_dsn, capfd, logged):
     """Row level security does not hold for the owner of a table, so another role serves."""
     policy = (
         "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; CREATE POLICY rule ON {table} "
@@ -271,7 +271,7 @@ async def test_a_trace_shows_no_row_either(dsn, logged, style):
     assert TEXT not in text
 
 
-async def test_what_the_driver_says_of_an_argument_gets_no_value_out(dsn, logged):
+async def test_no_value_leaks_through_the_drivers_error_about_an_argument(dsn, logged):
     """It quotes what it cannot encode, before the server sees it."""
     connection = await asyncpg.connect(dsn)
     try:

@@ -127,7 +127,7 @@ async def test_long_pages_follow_each_other(dsn, many):
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_a_listing_that_cannot_be_completed_is_never_taken_for_complete(
+async def test_a_listing_that_cannot_be_completed_resets_the_connection(
     dsn, many, version, monkeypatch
 ):
     """The connection is reset, and what was sent is no JSON."""
@@ -157,7 +157,7 @@ async def test_a_listing_that_cannot_be_completed_is_never_taken_for_complete(
         assert await held(service) == 0
 
 
-async def test_what_is_wrong_before_the_first_byte_is_an_error_with_a_status(service, many):
+async def test_an_error_before_the_first_byte_has_a_status(service, many):
     """JSON as always, and nothing is held afterwards."""
     await many.execute("ALTER TABLE devices RENAME TO moved")
     answer = await service.call("GET", LISTING)
@@ -168,7 +168,7 @@ async def test_what_is_wrong_before_the_first_byte_is_an_error_with_a_status(ser
     assert await held(service) == 0
 
 
-async def test_a_response_that_is_not_sent_holds_nothing(dsn, many):
+async def test_a_response_that_is_not_sent_holds_no_share(dsn, many):
     """That to HEAD, and that to a client that has left."""
     async with listening(dsn) as service:
         for _ in range(40):

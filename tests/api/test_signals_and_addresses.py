@@ -13,7 +13,7 @@ import pytest
 from tests.support.command_line import CHECKOUT, DEVICE, serving
 
 
-async def test_signals_other_than_those_to_stop_end_nothing(dsn, db):
+async def test_other_signals_do_not_end_the_process(dsn, db):
     """SIGHUP, SIGUSR1 and SIGUSR2 are logged; touches before and after them are written."""
     async with serving(dsn) as (process, session):
         await db.execute("UPDATE devices SET last_seen_at = NULL")
@@ -46,7 +46,7 @@ async def test_all_addresses_are_those_of_ipv6_and_of_ipv4(dsn, host):
                 assert answer.status == 200, address
 
 
-async def test_a_database_url_that_is_not_ours_is_said_once(tmp_path):
+async def test_database_url_in_the_environment_is_warned_of_once(tmp_path):
     """Most platforms set DATABASE_URL; a fleet in an embedded server instead is a bad surprise."""
     environment = {
         **os.environ,

@@ -18,7 +18,7 @@ from tracker import FlushError
 STARTED = "process_start_time_seconds"
 
 
-async def test_a_service_that_is_well_is_shown_with_its_rates(service):
+async def test_a_healthy_service_is_shown_with_its_rates(service):
     """Clients' requests count, those for health and metrics do not."""
     device = await service.register()
     await service.tracker.flush()
@@ -49,7 +49,7 @@ async def test_a_service_that_is_well_is_shown_with_its_rates(service):
         assert part in text
 
 
-async def test_a_service_that_is_not_says_so_first_and_names_the_alerts(service, db):
+async def test_an_unhealthy_service_is_shown_with_its_alerts_first(service, db):
     """Its table is gone, and its journal misses a touch: exit code 1, and where to read on."""
     device = await service.register()
     await service.tracker.flush()
@@ -91,7 +91,7 @@ async def test_the_exit_code_shows_whether_the_service_is_ready():
     assert "\x1b" not in done.stdout
 
 
-async def test_a_service_that_goes_away_and_comes_back_is_watched_on():
+async def test_status_continues_when_a_service_stops_and_starts_again():
     """Its last figures stay, with their age, and a new process has no rates with the old one."""
     stub = Stub()
     stub.metrics = f'{BUILD}{STARTED} 1000\nactivity_touches_total{{target="devices"}} 500\n'
@@ -116,7 +116,7 @@ async def test_a_service_that_goes_away_and_comes_back_is_watched_on():
         assert "restarted meanwhile" in shown(back)
 
 
-async def test_it_is_live_on_a_terminal_until_ctrl_c_which_leaves_the_last_view():
+async def test_the_view_is_live_until_ctrl_c_and_stays_on_the_screen():
     """The screen is given back, the exit code is 0, and no outage ends it."""
     stub = Stub()
     async with stub.serving() as url:

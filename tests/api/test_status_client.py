@@ -55,7 +55,7 @@ async def sampled(url: URL, timeout_s: float = 30.0) -> Sample:
         ("", 2, "an address like"),
     ],
 )
-def test_a_bad_address_is_said_in_a_line(url, code, said):
+def test_a_wrong_address_is_reported_in_one_line(url, code, said):
     """Nobody there is an answer, and exit code 1; no address is wrong usage, and 2."""
     done = run("status", "--url", url, FORCE_COLOR="1")  # which makes no terminal of a pipe
     assert done.returncode == code
@@ -64,14 +64,14 @@ def test_a_bad_address_is_said_in_a_line(url, code, said):
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_host_that_is_no_address_is_blamed_on_the_setting():
+def test_an_unresolvable_host_names_the_setting():
     """Nobody gave an address."""
     done = run("status", ACTIVITY__SERVER__HOST="my host")
     assert done.returncode == 2
     assert "error: server.host" in done.stderr
 
 
-def test_what_is_asked_by_default_is_where_the_settings_say_that_it_listens():
+def test_the_default_address_is_that_of_the_settings():
     """The port for metrics if there is one; loopback if it listens everywhere."""
     for settings, url in (
         ({}, "http://127.0.0.1:8080"),
@@ -93,7 +93,7 @@ def test_what_is_asked_by_default_is_where_the_settings_say_that_it_listens():
         ("http://host/inside/", "http://host/inside"),
     ],
 )
-def test_an_address_may_be_given_as_it_is_at_hand(text, url):
+def test_an_address_may_have_no_scheme_or_a_path(text, url):
     """Without a scheme, or with what Prometheus or a load balancer asks."""
     assert str(read_url(text)) == url
 
@@ -139,7 +139,7 @@ async def test_a_response_is_read_until_a_deadline(answers, endless, timeout_s, 
     assert error in seen.error
 
 
-async def test_what_is_small_when_packed_is_not_unpacked():
+async def test_a_compressed_response_is_not_inflated():
     """A few kilobytes of gzip may be gigabytes of zeros."""
     body = gzip.compress(bytes(50_000_000))
     head = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -149,7 +149,7 @@ async def test_what_is_small_when_packed_is_not_unpacked():
     assert "not in Prometheus's text format" in seen.metrics_error
 
 
-async def test_nothing_that_is_said_reaches_the_terminal_unread():
+async def test_control_characters_and_long_texts_do_not_reach_the_terminal():
     """Neither cursor movements nor walls of text, in whatever is shown."""
     stub, evil = Stub(), "\x1b[2J\x9b31m\r\n\u202e" + "x" * 10_000
     stub.ready = web.json_response(
@@ -173,7 +173,7 @@ async def test_nothing_that_is_said_reaches_the_terminal_unread():
     assert len(text) < 50_000
 
 
-async def test_metrics_that_are_elsewhere_are_missed_and_readiness_counts():
+async def test_metrics_on_another_port_are_reported_with_a_hint():
     """With a port for metrics, the API's port has none: the hint says where to look."""
     app = web.Application()
 

@@ -42,7 +42,7 @@ FLUSHED = "last_flush_success_timestamp_seconds"
         ("ActivityJournalDegraded", {"buffer_keys": 1, "journal_degraded": "?"}, 1, 0),
     ],
 )
-def test_what_an_alert_is_about_is_found(alert, metrics, wrong, well):
+def test_each_condition_of_a_target_alert_is_found(alert, metrics, wrong, well):
     """At its threshold and not below."""
     for value, expected in ((wrong, {alert}), (well, set())):
         text = target_metrics(**{n: value if v == "?" else v for n, v in metrics.items()})
@@ -113,13 +113,13 @@ def test_what_an_alert_is_about_is_found(alert, metrics, wrong, well):
         ),
     ],
 )
-def test_what_an_alert_on_the_whole_process_is_about_is_found(alert, wrong, well):
+def test_each_condition_of_a_process_alert_is_found(alert, wrong, well):
     """Likewise, of requests, keys and journals."""
     assert found("", wrong).keys() == {alert}
     assert found("", well).keys() == set()
 
 
-def test_what_is_lost_just_now_is_worse_than_what_was():
+def test_a_current_loss_is_more_severe_than_a_past_one():
     """And a loop that is held up, or uploads that are turned away, are of the whole process."""
     text = "activity_touches_dropped_total"
     before, after = (
@@ -195,7 +195,7 @@ def test_a_target_that_is_pending_for_long_without_a_commit_is_found():
         ("migrations", "ActivityFlushPermanentError"),
     ],
 )
-def test_what_keeps_a_service_from_being_ready_leads_to_what_to_do(problem, alert):
+def test_each_problem_of_readiness_names_its_runbook_section(problem, alert):
     """The section of the runbook that is about it."""
     sample = Sample(
         *(0.0, 0.0),
@@ -218,7 +218,7 @@ def test_what_keeps_a_service_from_being_ready_leads_to_what_to_do(problem, aler
         ({"warnings": ["journal.devices"]}, "warning", "ActivityJournalDegraded"),
     ],
 )
-def test_what_a_ready_service_can_do_without_leads_to_what_to_do(lists, severity, alert):
+def test_each_warning_of_readiness_names_its_runbook_section(lists, severity, alert):
     """It serves, and somebody has to act all the same."""
     ((code,),) = lists.values()
     readiness = Readiness("ready", **lists, details={code: "why"})

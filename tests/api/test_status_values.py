@@ -43,7 +43,7 @@ ODD = st.sampled_from([math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-300, 1e308, 
 
 @UNTIMED
 @given(st.lists(st.tuples(st.sampled_from(NAMES), ODD, ODD)))
-def test_whatever_is_counted_can_be_shown(samples):
+def test_any_value_can_be_shown(samples):
     """Not a number, without end, backwards: shown as not known, if need be, and never a crash."""
     names = {name: values for name, *values in samples}
     before, after = (
@@ -64,7 +64,7 @@ def test_a_quantile_is_estimated_as_prometheus_does():
     assert quantile(0.9, {}) is None
 
 
-def test_figures_are_short_and_have_a_unit():
+def test_values_are_short_and_have_a_unit():
     """As one would say them."""
     assert [span(s) for s in (0, 0.0008, 3.25, 75, 7500, 273_600)] == [
         *("0 s", "0.8 ms", "3.2 s", "1 min 15 s", "2 h 5 min", "3 d 4 h")

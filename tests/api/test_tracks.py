@@ -70,7 +70,7 @@ async def test_a_hundred_reports_are_read_unless_the_limit_says_otherwise(servic
     assert await times(service, device_id, "&limit=1000") == list(range(149, -1, -1))
 
 
-async def test_to_look_at_a_track_touches_the_key_and_not_the_device(service):
+async def test_reading_a_track_touches_the_key_and_not_the_device(service):
     """It is no sign of the device's life; a device that asks says so in X-Device-ID."""
     device_id = await service.register()
     before = service.touches()

@@ -85,7 +85,7 @@ async def test_a_request_after_trailers_is_not_read(dsn, size):
         assert not service.was_touched(service.victim_id)
 
 
-async def test_trailers_that_come_after_the_answer_end_the_connection(dsn):
+async def test_trailers_after_the_response_end_the_connection(dsn):
     """Who is answered before the end of the body is told that it was the last answer."""
     async with listening(dsn) as service, service.client() as client:
         await client.send(service.heartbeat(CHUNKED) + b"3\r\nabc\r\n")

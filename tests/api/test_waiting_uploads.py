@@ -50,7 +50,7 @@ async def test_beyond_what_may_wait_uploads_are_rejected_at_once(dsn, db):
         assert (await service.upload(device_id, timestamp=T0_MS + 7)).status == 200
 
 
-async def test_large_bodies_may_not_fill_the_memory_while_they_wait(dsn, db):
+async def test_waiting_bodies_are_bounded_in_bytes(dsn, db):
     """Blanks count too: what is limited is what is held."""
     async with running(dsn, ingest={"batches_in_flight": 1, "waiting_bytes": 150_000}) as service:
         device_id = await service.register()
@@ -104,7 +104,7 @@ async def test_uploads_that_wait_at_shutdown_get_503(dsn, db):
             assert await statuses(uploads) == [503, 503]
 
 
-async def test_an_upload_larger_than_what_may_wait_still_goes_when_nothing_waits(dsn, db):
+async def test_an_upload_above_the_limit_is_stored_if_no_other_waits(dsn, db):
     """Small limits make nobody try for ever."""
     async with running(dsn, ingest={"waiting_rows": 1, "waiting_bytes": 1}) as service:
         device_id = await service.register()

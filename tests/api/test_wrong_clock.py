@@ -61,7 +61,7 @@ def test_before_the_database_was_asked_the_hosts_clock_serves():
     assert (clock.now_or_host(), clock.offset_s()) == (9001.0, -9001.0)
 
 
-def test_a_host_whose_clock_agrees_is_believed():
+def test_the_clock_of_a_host_that_agrees_is_used():
     """What the database says is late by up to as long as the query took, and jumps with each."""
     ours, wall = Clock(1000.0), Clock(5001.0)
     clock = DatabaseClock(ours, wall)

@@ -57,7 +57,7 @@ async def ask(
         return await client.answers()
 
 
-async def test_headers_that_are_meant_for_others_change_nothing(dsn, capfd):
+async def test_headers_for_proxies_and_frameworks_are_ignored(dsn, capfd):
     """Not where a request is from, what it asks for, nor what is said of it."""
     async with listening(dsn, keepalive_timeout_s=0.1) as service:
         key = f"X-API-Key: {service.key}"
@@ -81,7 +81,7 @@ async def test_headers_that_are_meant_for_others_change_nothing(dsn, capfd):
 
 
 @pytest.mark.parametrize("protocol", ["websocket", "h2c", "TLS/1.0", "HTTP/1.1", "x" * 1000])
-async def test_an_upgrade_is_not_followed(dsn, protocol):
+async def test_an_upgrade_is_ignored(dsn, protocol):
     """The response is that of the request without it, and the connection ends."""
     async with listening(dsn) as service:
         lines = [
@@ -118,7 +118,7 @@ NO_KEY_OF_OURS = {
 
 
 @pytest.mark.parametrize("name", NO_KEY_OF_OURS)
-async def test_a_header_name_with_odd_bytes_is_no_http(dsn, name):
+async def test_a_header_name_with_odd_bytes_is_rejected(dsn, name):
     """What another reader takes for the name of a header of ours is 400 here, and ends."""
     async with listening(dsn) as service:
         line = NO_KEY_OF_OURS[name] + b": " + service.key.encode()
@@ -130,7 +130,7 @@ async def test_a_header_name_with_odd_bytes_is_no_http(dsn, name):
 @pytest.mark.parametrize(
     "name", ["X_API_Key", "X-API-Key-", "XAPIKey", "HTTP_X_API_KEY", "X.API.Key"]
 )
-async def test_a_name_that_others_take_for_ours_is_another_name(dsn, name):
+async def test_a_header_name_with_underscores_is_another_name(dsn, name):
     """Some servers read underscores and hyphens alike."""
     async with listening(dsn, keepalive_timeout_s=0.1) as service:
         path = f"POST /api/v1/devices/{service.device_id}/heartbeat"
@@ -143,7 +143,7 @@ async def test_a_name_that_others_take_for_ours_is_another_name(dsn, name):
 @pytest.mark.parametrize(
     "framing", [f"chun{KELVIN}ed", "chunked\u00a0", "\u00a0chunked", "CHUNKED;q=1"]
 )
-async def test_an_encoding_that_others_take_for_chunked_is_no_http(dsn, framing):
+async def test_an_encoding_similar_to_chunked_is_rejected(dsn, framing):
     """Another reader would find another end of the body."""
     async with listening(dsn) as service, service.client() as client:
         line = f"Transfer-Encoding: {framing}"

@@ -50,7 +50,7 @@ async def test_unknown_device_ids_without_end_cost_bounded_memory(dsn):
         assert len(service.tracker.buffers["devices"]) == 1
 
 
-async def test_groups_watched_in_turn_take_no_place_from_others(dsn):
+async def test_streams_of_many_groups_in_turn_leave_room_for_other_streams(dsn):
     """Each is let go of for the next one, and another API key's stream goes on."""
     async with running(dsn, live={"max_streams": MAX_STREAMS}) as service:
         other = await service.make_key("family")

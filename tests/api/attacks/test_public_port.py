@@ -24,7 +24,7 @@ async def ready(service, status: int = 503, **options) -> str:
     return await answer.text()
 
 
-async def test_readiness_has_no_name_in_it(dsn, db):
+async def test_readiness_on_the_public_port_names_nothing(dsn, db):
     """User, database, host and table are for API keys of no group, and for the monitor port."""
     async with running(dsn) as service:
         of_group = await service.make_key("family")
@@ -188,7 +188,7 @@ async def test_the_monitor_port_serves_any_host(dsn):
 
 
 @pytest.mark.parametrize("bad", ["http://a", "a:80", "a/b", "a,,b", "*"])
-def test_a_host_that_cannot_be_is_refused(monkeypatch, bad):
+def test_an_invalid_allowed_host_is_rejected(monkeypatch, bad):
     """A scheme or a port would never be equal to what is compared."""
     monkeypatch.setenv("ACTIVITY__SERVER__ALLOWED_HOSTS", bad)
     with pytest.raises(SettingsError, match=r"server\.allowed_hosts"):
@@ -203,7 +203,7 @@ def test_hosts_come_from_the_environment_too(monkeypatch):
     assert load_settings().server.allowed_hosts == []
 
 
-async def test_a_connection_to_a_database_that_is_not_there_is_no_oracle(dsn):
+async def test_readiness_has_no_details_while_the_database_is_unavailable(dsn):
     """The key cannot be looked up, so nobody gets the details without it."""
     gone = re.sub(r"/[^/?]+(\?|$)", rf"/{DATABASE}\1", dsn, count=1)
     with pytest.raises(asyncpg.InvalidCatalogNameError):

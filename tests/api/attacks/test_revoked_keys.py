@@ -15,7 +15,7 @@ from tests.support.service import running
 from tracker import StoreUnavailable
 
 
-async def test_a_restored_backup_lets_no_revoked_key_in(dsn, db, monkeypatch):
+async def test_a_restored_backup_authorizes_no_revoked_key(dsn, db, monkeypatch):
     """Its counter of changes may reach the number that was seen, by other changes."""
     original = Revocations._query
     seen: list[int] = []
@@ -91,7 +91,7 @@ async def test_a_clock_that_jumps_changes_no_expiry(service, monkeypatch, jump_s
     ("jump_s", "is_used"),
     [(0.0, True), (-3.0, True), (890.0, True), (-60.0, False), (910.0, False)],
 )
-async def test_a_clock_that_was_set_back_makes_no_old_file_new(
+async def test_a_clock_that_was_set_back_makes_no_old_file_valid(
     tmp_path, monkeypatch, jump_s, is_used
 ):
     """A start in an outage trusts a file that was written within the stale limit, and no other."""

@@ -1,4 +1,4 @@
-"""The story that the product was made for, point by point, over HTTP and in the table."""
+"""The acceptance criteria of the product, point by point, over HTTP and in the table."""
 
 import time
 import uuid
@@ -19,7 +19,7 @@ async def last_seen(db: asyncpg.Connection, device_id: str):
 
 
 async def forget_activity(service: Service, db: asyncpg.Connection) -> None:
-    """Make it so that nobody was ever seen, in the table and in the buffer."""
+    """Delete all activity, from the table and from the buffer."""
     await service.tracker.flush()
     await db.execute("UPDATE devices SET last_seen_at = NULL")
     await db.execute("UPDATE api_keys SET last_used_at = NULL")
@@ -132,7 +132,7 @@ async def test_5_a_touch_is_listed_at_once_and_stored_after_a_flush(service, db)
 
 
 async def test_6_health_metrics_401_and_403_touch_nothing(service):
-    """Internal traffic and strangers are no activity (Synapse, Strapi counted them)."""
+    """Internal and unauthenticated requests do not touch (Synapse and Strapi counted them)."""
     device_id = await service.register("family")
     bound = await service.make_key("family")
     before = service.touches()
@@ -197,7 +197,7 @@ async def test_9_an_error_of_tracking_is_logged_and_fails_no_request(service, mo
 
 
 async def test_tracking_can_be_switched_off(dsn, db):
-    """With tracker.enabled off the service serves, and nobody is tracked."""
+    """With tracker.enabled off the service serves, and records no touch."""
     async with running(dsn, tracker={"enabled": False}) as service:
         device_id = await service.register()
         await db.execute("UPDATE devices SET last_seen_at = NULL")

@@ -1,4 +1,4 @@
-"""Who is let in, and how far: keys, groups, and the X-Device-ID header."""
+"""Authentication and authorization: API keys, groups, and the X-Device-ID header."""
 
 import asyncio
 import uuid
@@ -16,7 +16,7 @@ async def refused(service: Service, *args, **options) -> tuple[int, str]:
 
 
 async def test_a_request_without_a_valid_key_is_401(service):
-    """No key, a wrong one, an empty one and two at once are all refused."""
+    """No key, a wrong one, an empty one and two at once are all denied."""
     device_id = await service.register()
     path = f"/api/v1/devices/{device_id}/heartbeat"
     for key in ("", "ak_wrong", " ", "\u00fc"):
@@ -61,7 +61,7 @@ async def test_a_touch_does_not_count_as_a_change_of_keys(service, db):
 
 
 async def test_only_the_hash_of_a_key_is_stored(service, db):
-    """Whoever reads the table can use none of its keys."""
+    """A reader of the table cannot use any of its keys."""
     rows = await db.fetch("SELECT * FROM api_keys")
     assert service.key not in str(rows)
     assert await db.fetchval(

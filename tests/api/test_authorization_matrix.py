@@ -1,4 +1,4 @@
-"""Every route by every key by every way to name a device: who gets what, and who counts as active.
+"""Every route, by every key and every way to name a device: the response, and what is touched.
 
 The routes are the application's own: one that has no entry here fails the test.
 """
@@ -71,7 +71,7 @@ async def test_an_api_key_reads_and_touches_only_what_it_may(world, db, method, 
 
 
 async def test_a_bound_key_lists_its_own_group_and_sees_no_other(world):
-    """A group that is not its own looks to it like one that has nobody in it."""
+    """Another group is an empty list."""
     await world.make_devices("of the own group")
     for key, reach in KEYS.items():
         for group in (MINE, THEIRS, "nobodys"):

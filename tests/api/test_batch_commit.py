@@ -117,7 +117,7 @@ async def test_an_upload_of_a_device_that_is_gone_fails_alone(dsn, db):
 
 
 async def test_a_report_that_the_database_rejects_fails_alone(dsn, db):
-    """Whatever rule the table has, only who breaks it is told, and it is no 500."""
+    """Whatever rule the table has, only the upload that breaks it fails, and not with 500."""
     await db.execute("ALTER TABLE locations ADD CHECK (latitude <> 13)")
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         devices = [await service.register() for _ in range(20)]
@@ -131,7 +131,7 @@ async def test_a_report_that_the_database_rejects_fails_alone(dsn, db):
 
 
 async def test_a_locked_device_delays_no_other_upload(dsn, db):
-    """Somebody's open transaction on one device delays the uploads of that device alone."""
+    """An open transaction on one device delays the uploads of that device alone."""
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         held, *others = [await service.register() for _ in range(10)]
         lock = f"SELECT 1 FROM devices WHERE device_id = '{held}' FOR UPDATE"
@@ -187,7 +187,7 @@ class Broken:
 
 
 async def test_a_bug_in_a_write_is_a_500_even_if_it_cannot_be_logged(monkeypatch):
-    """A closed pipe on standard output lets no client hang, and the next upload is tried."""
+    """With a closed pipe on standard output no client hangs, and the next upload is tried."""
 
     def broken(*_args: object, **_more: object) -> None:
         raise BrokenPipeError

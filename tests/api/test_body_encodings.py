@@ -68,7 +68,7 @@ async def test_a_body_that_is_not_compressed_as_it_says_is_400(service):
 
 @pytest.mark.parametrize(("encoding", "wbits"), [("gzip", 31), ("deflate", 15)])
 async def test_a_compressed_body_is_not_inflated_beyond_the_limit(service, encoding, wbits):
-    """A gibibyte in a mebibyte costs no more memory than an honest body."""
+    """A gibibyte in a mebibyte takes no more memory than other bodies."""
     bomb = a_bomb(1000, wbits)
     assert 1_000_000 < len(bomb) < service.settings.server.max_body_bytes
     tracemalloc.start()
@@ -82,7 +82,7 @@ async def test_a_compressed_body_is_not_inflated_beyond_the_limit(service, encod
 
 
 async def test_the_server_inflates_nothing_by_itself(service, monkeypatch):
-    """Else whoever has no key could make it work, and it would inflate on after a refusal."""
+    """Otherwise requests without a key would cost CPU time, also after they were rejected."""
     inflated: list[object] = []
     monkeypatch.setattr(
         ZLibDecompressor, "decompress_sync", lambda *given, **_: inflated.append(given)

@@ -36,7 +36,7 @@ def run(*arguments: str, dsn: str, stdin: str = "") -> subprocess.CompletedProce
 
 
 async def test_a_key_is_revoked_without_being_on_the_command_line(dsn, db):
-    """`keys revoke -` reads it; anybody may look at the arguments of a process."""
+    """`keys revoke -` reads it; every user can read the arguments of a process."""
     async with open_database(dsn, DatabaseSettings(), connections=1) as database:
         key = await create_key(database, "fleet", None)
     done = run("keys", "revoke", "-", dsn=dsn, stdin=f"{key}\n")
@@ -46,7 +46,7 @@ async def test_a_key_is_revoked_without_being_on_the_command_line(dsn, db):
 
 
 async def test_a_key_on_the_command_line_is_revoked_with_a_warning(dsn, db):
-    """In an emergency it is the one thing at hand."""
+    """In an emergency it may be all that is known of it."""
     async with open_database(dsn, DatabaseSettings(), connections=1) as database:
         key = await create_key(database, "fleet", None)
     done = run("keys", "revoke", key, dsn=dsn)
@@ -85,7 +85,7 @@ async def test_only_the_hash_of_a_key_is_sent_to_postgres(dsn, monkeypatch):
 
 
 async def test_json_is_safe_on_a_terminal_and_means_the_same(dsn, db):
-    """Names may come from anybody, and `--json` is looked at, too."""
+    """Names come from clients, and the output of `--json` is read on terminals, too."""
     await db.execute(
         "INSERT INTO devices (device_id, display_name, group_id, platform) "
         "VALUES (gen_random_uuid(), $1, 'vans', $1)",
@@ -106,7 +106,7 @@ async def test_json_is_safe_on_a_terminal_and_means_the_same(dsn, db):
 
 
 async def test_the_output_of_a_revocation_is_safe_on_a_terminal(dsn, db):
-    """Its name was checked when it was made, unless somebody wrote it into the table."""
+    """Its name was checked when it was made, unless it was written by SQL."""
     await db.execute(
         "INSERT INTO api_keys (key_hash, prefix, name) VALUES ('\\x00', 'ak_1', $1)", HOSTILE
     )

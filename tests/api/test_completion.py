@@ -81,7 +81,7 @@ def test_completion_runs_no_other_module_of_that_name(name, tmp_path):
 
 
 def test_an_existing_completion_of_python_in_bash_still_works(tmp_path):
-    """Of bash-completion, or of whoever else."""
+    """Of bash-completion, or of another package."""
     with shell("bash", tmp_path / "script") as shown:
         shown.type("theirs() { COMPREPLY=(of-theirs); }; complete -F theirs python\n")
         shown.type(f"source {tmp_path / 'script'}; source {tmp_path / 'script'}\n")

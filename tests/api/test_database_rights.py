@@ -24,7 +24,7 @@ async def little_dsn(dsn, db):
 
 
 async def test_the_role_cannot_hide_a_revocation_nor_make_keys(little_dsn):
-    """Whoever takes over the service does not take over who is let in."""
+    """An attacker who controls the service cannot make or restore API keys."""
     connection = await asyncpg.connect(little_dsn)
     try:
         for statement in (

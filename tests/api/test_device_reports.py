@@ -47,7 +47,7 @@ async def test_a_report_from_the_future_is_stored_and_is_no_last_location(servic
 
 
 async def test_a_report_slightly_ahead_is_accepted(dsn):
-    """Within the tolerance a report is believed; the setting says how far that goes."""
+    """Within the tolerance of the setting, a report counts as the last location."""
     for ahead_s, believed in ((300, True), (30, False)):
         async with running(dsn, ingest={"max_capture_ahead_s": ahead_s}) as service:
             device_id = await service.register(group_id=f"g{ahead_s}")

@@ -90,7 +90,7 @@ async def test_a_bad_registration_names_the_field(service, fields, message):
 
 
 async def test_the_listing_is_ordered_limited_and_of_one_group(service):
-    """Active devices of the group by display name, at most as many as asked for."""
+    """Active devices of the group by display name, at most `limit`."""
     for name in ("cc", "aa", "bb"):
         await service.register("family", name)
     await service.register("others", "dd")

@@ -29,7 +29,7 @@ async def test_of_two_reports_of_one_millisecond_the_first_is_stored(service, db
 
 
 async def test_a_batch_that_is_sent_again_is_all_duplicates(service, db):
-    """A retry after a lost response is told so, and one more report in it is not."""
+    """A retry after a lost response counts all as duplicates, except a report that is new."""
     device_id = await service.register()
     places = [(ms, float(ms)) for ms in range(49)]
     assert (await batch(service, device_id, *places))["duplicate_count"] == 0

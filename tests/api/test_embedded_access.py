@@ -78,7 +78,7 @@ def test_another_user_is_denied_by_the_directory_and_by_authentication(data_dir)
 
 @ROOT_ONLY
 def test_data_of_an_older_version_is_closed_to_other_users(data_dir):
-    """It let every local user in; a server that the older version left running is closed, too."""
+    """It admitted every local user; a server of that version that still runs is restarted."""
     server = EmbeddedServer(data_dir)
     (data_dir / "pg_hba.conf").write_text("local all all trust\n")
     (data_dir / ".handle_pids.json").write_text("[1]")
@@ -102,7 +102,7 @@ def test_data_of_an_older_version_is_closed_to_other_users(data_dir):
 
 @ROOT_ONLY
 def test_the_directory_of_another_user_is_rejected(data_dir):
-    """What is in it is not ours to read, nor to change."""
+    """Its content is neither read nor changed."""
     subprocess.run(["/bin/chown", "-R", "nobody", data_dir], check=True)
     with (
         pytest.raises(EmbeddedServerError, match="belongs to the user nobody"),
@@ -113,7 +113,7 @@ def test_the_directory_of_another_user_is_rejected(data_dir):
 
 @ROOT_ONLY
 def test_a_link_is_only_made_in_a_private_directory(data_dir, folder, monkeypatch):
-    """Another user who made it first could lead clients to a server of theirs."""
+    """A directory made by another user could lead clients to that user's server."""
     long = folder / LONG
     long.parent.mkdir(parents=True)
     data_dir.rename(long)

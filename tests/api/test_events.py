@@ -1,4 +1,4 @@
-"""Events are read in order, none is missed, and only by who may."""
+"""Events are read in order, without a gap, and only by authorized API keys."""
 
 import asyncio
 import json

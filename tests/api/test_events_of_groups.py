@@ -66,7 +66,7 @@ async def test_both_groups_read_the_event_of_a_device_that_moves(service):
 
 
 async def test_the_newest_events_are_a_page(service):
-    """Oldest first as always, and the cursor goes on behind them."""
+    """Oldest first as always, and the cursor continues after them."""
     ids = [await service.register("g1", name=f"d{n}") for n in range(3)]
     other = await service.register("g2")
     await move(service, ids[0], "g2")

@@ -1,4 +1,4 @@
-"""A full cache: who brings most loses most, and nobody else loses anything."""
+"""A full cache evicts entries of the owner that has most; others keep their share."""
 
 from collections import Counter
 
@@ -27,7 +27,7 @@ def test_an_owner_above_its_share_evicts_only_its_own_entries():
 
 
 def test_a_single_owner_uses_the_whole_cache_until_another_needs_its_share():
-    """The latecomer takes from the one who has most, up to half."""
+    """A new owner takes entries of the owner that has most, up to half."""
     cache = cache_of(100)
     for key in range(200):
         cache.put(key, "a")

@@ -1,4 +1,4 @@
-"""A flood of wrong keys: what it may cost is bounded, and valid keys go on as if nothing were."""
+"""A flood of wrong keys: its cost is bounded, and requests with valid keys are served."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ MOST_UNKNOWN = 50
 
 
 def wrong_key(number: int) -> str:
-    """Return a key of the right shape that nobody has."""
+    """Return a key of the right shape that does not exist."""
     return f"ak_{number:043}"
 
 
@@ -31,7 +31,7 @@ async def service(dsn):
 
 @pytest.fixture
 def looked_up(monkeypatch):
-    """The sizes of all look-ups of keys."""
+    """The sizes of all lookups of keys."""
     sizes = []
 
     async def noting(database, clock, hashes):
@@ -76,14 +76,14 @@ async def test_a_flood_costs_few_lookups_and_no_memory_and_denies_no_client(look
 
 
 async def test_a_value_without_the_shape_of_a_key_costs_no_lookup(looked_up, service):
-    """Malformed, empty and missing keys are refused without asking anybody."""
+    """Malformed, empty and missing keys are denied without a lookup."""
     keys = [*map(str, range(100)), "", "ak_", "\u00fc" * 43]
     assert await flood(service, keys) == {401}
     assert looked_up == []
 
 
 def test_few_401_responses_are_immediate_and_many_are_delayed():
-    """200 in a second; then evenly, one in 5 ms; nobody waits over 2 s; then it is over."""
+    """200 in a second at once; further ones one in 5 ms, each delayed by at most 2 s."""
     clock = Clock()
     turns = RateLimiter(clock)
     assert [turns.take_turn() for _ in range(200)] == pytest.approx([0] * 200, abs=1e-6)
@@ -97,7 +97,7 @@ def test_few_401_responses_are_immediate_and_many_are_delayed():
 
 
 async def test_a_bounded_number_of_401_responses_wait(monkeypatch):
-    """Beyond it they are answered at once: connections that come and go pile nothing up."""
+    """Beyond it they are sent at once, so that short connections do not use up memory."""
     monkeypatch.setattr(rate_limit, "_MOST_WAITING", 5)
     monkeypatch.setattr(rate_limit, "_AT_ONCE", 0)
     turns = RateLimiter()

@@ -66,7 +66,7 @@ async def test_a_device_of_another_group_is_looked_up_as_one_that_does_not_exist
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_outage_does_not_distinguish_them_either(service, monkeypatch, way):
-    """Both are 503: nobody knows."""
+    """Both are 503, as neither can be looked up."""
     theirs = await service.register("family")
     await service.heartbeat(theirs)
     key = await service.make_key("work")

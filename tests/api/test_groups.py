@@ -25,7 +25,7 @@ async def test_groups_are_listed_by_id_with_their_active_devices(service):
 
 
 async def test_the_time_of_a_group_is_that_of_its_newest_active_device(service, db):
-    """In whole seconds; infinity is no time, and who was deactivated says nothing."""
+    """In whole seconds; infinity is no time, and deactivated devices do not count."""
     for name, seen, active in (
         ("older", "2020-01-01 00:00:00+00", True),
         ("newer", "2021-01-01 00:00:00.75+00", True),
@@ -44,7 +44,7 @@ async def test_the_time_of_a_group_is_that_of_its_newest_active_device(service, 
 
 
 async def test_the_time_of_a_group_without_activity_is_null(service, db):
-    """Null, not the epoch."""
+    """It is not the epoch."""
     await service.register()
     await db.execute("UPDATE devices SET last_seen_at = NULL")
     states = {"online": 0, "idle": 0, "offline": 0, "never": 1}

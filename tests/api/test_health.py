@@ -13,7 +13,7 @@ READY = {"status": "ready", "problems": [], "degraded": [], "warnings": []}
 
 
 async def test_liveness_depends_on_the_event_loop_alone(service, db, monkeypatch):
-    """Whatever is wrong, a restart would mend nothing; readiness tells all of it at once."""
+    """A restart would repair none of these faults; readiness reports all of them at once."""
     await service.heartbeat(await service.register())
     await db.execute("ALTER TABLE devices RENAME TO elsewhere")
     with structlog.testing.capture_logs():
@@ -93,7 +93,7 @@ async def readiness_warns(service: Service, warnings: list[str]) -> None:
 
 
 async def test_readiness_warns_when_revocations_cannot_be_read(service, db):
-    """Without the table that counts changes, keys are looked up anew, and the fault is shown."""
+    """Without the table that counts changes, keys are looked up again, and there is a warning."""
     device_id = await service.register()
 
     async def lag_s() -> float:
@@ -119,7 +119,7 @@ async def test_readiness_warns_when_revocations_cannot_be_read(service, db):
 
 
 async def test_concurrent_readiness_requests_share_one_query(service, monkeypatch):
-    """Anybody may ask, so asking costs the database little."""
+    """The route is public, so it must cost the database little."""
     asked = []
     fetch = Database.fetch
 

@@ -37,7 +37,7 @@ async def test_a_key_is_denied_from_its_expiry_on(service, db):
 
 
 async def test_an_expiry_that_is_changed_by_hand_counts_within_a_second(service, db):
-    """Brought forward, a key is refused; put off, it is let in again."""
+    """An earlier expiry denies the key, a later one authorizes it again."""
     device_id = await service.register()
     for expires_at, status in (("now()", 401), ("NULL", 204), ("'-infinity'", 401)):
         await db.execute(f"UPDATE api_keys SET expires_at = {expires_at}")
@@ -47,7 +47,7 @@ async def test_an_expiry_that_is_changed_by_hand_counts_within_a_second(service,
 
 
 def test_the_clock_is_the_databases_advanced_by_the_monotonic_clock():
-    """It follows what it is told, forwards and backwards, and goes on by itself."""
+    """It follows the database's time, forwards and backwards, and advances between responses."""
     ours = Clock(1000.0)
     clock = DatabaseClock(ours)
     assert clock.now() == float("-inf")
@@ -62,7 +62,7 @@ def test_the_clock_is_the_databases_advanced_by_the_monotonic_clock():
 
 
 async def test_every_process_denies_an_expired_key_within_a_second(dsn, db):
-    """None of them has to be told."""
+    """Without any message between them."""
     async with serving(dsn) as (_, one), serving(dsn) as (_, other), asyncio.timeout(100):
         for _ in range(ATTEMPTS):
             made = run("keys", "create", "--name", "passing", "--expires", "4s", dsn=dsn)

@@ -1,4 +1,4 @@
-"""What a key is worth: how it is made, when it ends, and what looking it up gives away."""
+"""API keys: their entropy, their revocation, and that a lookup reveals nothing of them."""
 
 import asyncio
 import base64
@@ -46,7 +46,7 @@ async def test_a_key_has_256_random_bits_of_which_42_are_listed(database, db):
 
 
 async def test_the_poll_for_revoked_keys_sets_the_clock(database, db, monkeypatch):
-    """So no clock of ours matters, be it ahead or behind."""
+    """So the host's clock does not matter, whether it is ahead or behind."""
     monkeypatch.setattr(time, "time", lambda: 0.0)
     clock = DatabaseClock()
     keys: CachedLookup[bytes, object] = CachedLookup(
@@ -119,7 +119,7 @@ class Touchy(str):
 
 
 async def test_the_text_of_a_key_is_never_compared(service):
-    """So how long a refusal takes tells nothing of how much of a wrong key is right."""
+    """So the time of a 401 response does not show how much of a wrong key is right."""
     hashed = hashlib.sha256(service.key.encode()).digest()
     assert hash_key(Touchy(service.key)) == quick_hash(Touchy(service.key)) == hashed
 
@@ -141,7 +141,7 @@ async def test_the_text_of_a_key_is_never_compared(service):
     ],
 )
 def test_a_value_without_the_shape_of_a_key_is_not_hashed(key):
-    """It is refused before it costs anything; the quick hash looks at length and ASCII alone."""
+    """It is denied before it is hashed; the check reads only its length and that it is ASCII."""
     assert hash_key(key) is None
     assert (quick_hash(key) is None) == (len(key) != 46 or not key.isascii())
 

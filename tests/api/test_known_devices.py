@@ -37,7 +37,7 @@ async def misses(service: Service) -> float:
 
 
 async def becomes(service: Service, device_id: str, status: int, **options: str) -> None:
-    """Return when a heartbeat has this status."""
+    """Wait until a heartbeat has this status."""
     async with asyncio.timeout(10):
         while (await service.heartbeat(device_id, **options)).status != status:
             await asyncio.sleep(0.01)
@@ -99,7 +99,7 @@ async def test_a_change_that_commits_late_is_not_missed(dsn, db, service):
 
 
 async def test_the_file_is_for_its_owner_and_for_its_database_alone(dsn, db, tmp_path):
-    """No key and no name is in it; one that others may write to is not believed."""
+    """It contains no key and no name; a file that other users may write to is not read."""
     file = tmp_path / "known"
     async with running(dsn) as service:
         device_id = await service.register(name="Telltale")
@@ -125,7 +125,7 @@ async def test_the_file_is_for_its_owner_and_for_its_database_alone(dsn, db, tmp
 
 
 async def test_devices_beyond_the_capacity_are_looked_up(dsn, db):
-    """None is refused for want of room."""
+    """None is rejected because the memory is full."""
     devices = await add(db, 20)
     async with running(dsn, auth={"known_devices": 10}) as service:
         async with asyncio.timeout(10):

@@ -1,4 +1,4 @@
-"""A key that gets out fails the run, by whatever way it does."""
+"""An API key that leaks into any output fails the test run."""
 
 import re
 import subprocess
@@ -84,7 +84,7 @@ def test_a_leaked_key_fails_the_run(tmp_path):
 
 
 def test_a_key_leaked_in_one_of_several_processes_fails_the_run(tmp_path):
-    """Tests are shared out between processes, and what each has heard comes together."""
+    """Tests run in several processes, and the findings of all are combined."""
     done = run(tmp_path, {"print": LEAKS["print"]}, "-n", "1")
     assert "1 passed" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 1

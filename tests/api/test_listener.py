@@ -1,4 +1,4 @@
-"""Clients that take their time, come in crowds or never leave: they harm nobody else."""
+"""Slow, numerous and idle clients are limited, and affect no other client."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""The listing by when devices were last seen, page by page, with what is pending laid over it."""
+"""The listing by when devices were last seen, page by page, with the overlay of pending touches."""
 
 import base64
 import uuid
@@ -87,7 +87,7 @@ async def test_a_device_that_was_touched_a_moment_ago_is_not_silent(service, db)
 
 
 async def test_pages_follow_each_other_by_cursor(service):
-    """Names that are equal are told apart by id, and the last page says that it is the last."""
+    """Equal names are ordered by id, and the last page has no cursor."""
     for name in ("cc", "aa", "bb", "aa", "aa"):
         await service.register(name=name)
     everything = await page(service)
@@ -104,7 +104,7 @@ async def test_pages_follow_each_other_by_cursor(service):
 
 
 async def test_a_cursor_works_after_its_device_was_renamed_or_deactivated(service):
-    """Renamed or gone, nobody who stayed is skipped or repeated."""
+    """If it was renamed or deactivated, no other device is skipped or repeated."""
     ids = {name: await service.register(name=name) for name in ("aa", "bb", "cc", "dd")}
     first = await page(service, "&limit=2")
     assert [device["display_name"] for device in first["devices"]] == ["aa", "bb"]
@@ -142,7 +142,7 @@ async def test_a_page_is_full_although_pending_touches_exclude_rows(service, db)
     ],
 )
 async def test_a_bad_parameter_is_named(service, name, text):
-    """Whatever group it is about, and whoever asks."""
+    """For any group and any API key."""
     for key in (service.key, await service.make_key("others")):
         answer = await service.call(
             "GET", f"/api/v1/devices?group_id=family&{name}={text}", key=key
@@ -163,7 +163,7 @@ def test_a_cursor_stands_for_its_position(display_name, device_id):
 
 
 async def test_a_huge_group_is_read_in_parts(dsn, db, service):
-    """After so many rows a page ends, even empty; the next goes on, and none is missed."""
+    """A page ends after a number of rows, even empty; the next continues without a gap."""
     ids = [await service.register(name=f"d{n:02}") for n in range(30)]
     await service.tracker.flush()
     await db.execute("UPDATE devices SET last_seen_at = '2020-01-01'")

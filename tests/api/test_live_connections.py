@@ -20,7 +20,7 @@ RENAME = "UPDATE devices SET display_name = $1 || left(device_id::text, 40) WHER
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch):
-    """Nothing here is about the pace."""
+    """Ticks are fast, as no test here depends on their interval."""
     monkeypatch.setattr(group, "TICK_S", 0.05)
     monkeypatch.setattr(group, "_REFRESH_EVERY_S", 0.1)
 
@@ -58,7 +58,7 @@ async def watching(service: ListeningService, group_id: str = "family") -> Async
 
 
 async def stuffed(service: ListeningService, seen: Live, db) -> None:
-    """Let so much be told that a subscriber who does not read is not written to any more.
+    """Send so much that the buffers of a subscriber that does not read are full.
 
     On a busy machine it may have been disconnected for that before it is noticed here.
     """
@@ -158,7 +158,7 @@ async def test_a_stream_that_has_ended_leaves_the_connection_to_the_next_request
 
 
 async def test_a_shutdown_ends_streams_at_once(dsn, many):
-    """Neither for who watches nor for who does not read."""
+    """Neither a subscriber that reads nor one that does not delays it."""
     async with asyncio.timeout(PATIENCE_S), listening(dsn, shutdown_timeout_s=600) as service:
         reading = watching(service, "many")
         deaf = watching(service, "many")

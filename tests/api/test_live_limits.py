@@ -38,7 +38,7 @@ async def test_a_stream_beyond_the_limit_gets_503_until_another_has_ended(dsn):
 
 
 async def test_denied_streams_of_many_groups_leave_nothing_in_memory(dsn):
-    """Who only asks, as HEAD does, takes no place from those who watch."""
+    """A request without a stream, such as HEAD, takes no place of a stream."""
     async with (
         running(dsn, live={"max_streams": 4}) as service,
         live(service.client, service.key) as seen,
@@ -70,7 +70,7 @@ async def test_streams_that_end_leave_nothing_in_memory(service, db):
 
 
 async def test_a_stream_beyond_the_limit_of_watched_devices_gets_503(service, db, monkeypatch):
-    """Whoever watches goes on, and others may watch the same group."""
+    """Open streams continue, and others may watch the same group."""
     monkeypatch.setattr(hub, "_MAX_DEVICES", 3)
     await stored(db, "A", "B")
     await stored(db, "C", "D", group_id="others")
@@ -92,7 +92,7 @@ async def test_a_stream_beyond_the_limit_of_watched_devices_gets_503(service, db
 
 
 async def test_a_crash_of_the_snapshot_ends_streams_and_is_logged_once(service, monkeypatch):
-    """So that they come again at the pace of who is refused, not over and over."""
+    """So that clients retry as after a denied stream, not in a fast loop."""
     monkeypatch.setattr(GroupSnapshot, "changes", None)
     with capture_logs() as logs:
         for _ in range(2):
@@ -120,7 +120,7 @@ async def test_a_group_with_too_many_numbers_starts_a_new_snapshot(service, db, 
 
 
 async def test_the_number_of_devices_beyond_the_limit_is_sent(service, db, monkeypatch):
-    """Of a group that was whole when one began to watch, and of one that grows at its end."""
+    """For a group that fitted when the stream began, and for one that grows at its end."""
     monkeypatch.setattr(group, "_REFRESHES_PER_COUNT", 1)
     monkeypatch.setattr(group, "MAX_DEVICES", 2)
     monkeypatch.setattr(queries, "_SUMMARY", queries._SUMMARY.replace("LIMIT 10000", "LIMIT 2"))

@@ -72,7 +72,7 @@ async def test_a_changed_time_of_a_group_changes_states(dsn, db):
 
 
 def test_a_state_lasts_until_the_second_at_which_the_rule_says_that_it_changes():
-    """So that nobody has to judge all devices in each second."""
+    """So that not every device has to be evaluated each second."""
     drawn = random.Random(7)
     changed = 0
     for _ in range(2000):

@@ -1,4 +1,4 @@
-"""The snapshot of a group: what subscribers are told of it, however it is read."""
+"""The snapshot of a group: what subscribers receive, however it is read."""
 
 import json
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ NOW = 1000.0
 
 
 def told(events: Iterable[bytes]) -> dict[str, list]:
-    """Return the ids of all devices that some events tell of, and the numbers of those gone."""
+    """Return the ids of all devices in some events, and the numbers of those that are gone."""
     found: dict[str, list] = {"devices": [], "gone": []}
     for event in events:
         data = json.loads(event.partition(b"data: ")[2])
@@ -51,7 +51,7 @@ def test_devices_that_left_before_the_reading_ended_are_gone(snapshot):
 
 
 def test_all_devices_are_queried_in_turn():
-    """A few at a time, all of them, again and again; who left is not."""
+    """A few at a time, all of them, repeatedly; not those that left."""
     snapshot = GroupSnapshot(PresenceRule())
     snapshot.keep([snapshot.put(str(n), str(n), "p", 1) for n in range(5)])
     snapshot.next_to_locate(5)
@@ -66,7 +66,7 @@ def test_all_devices_are_queried_in_turn():
 
 
 def test_a_snapshot_with_too_many_numbers_is_replaced(monkeypatch):
-    """Their numbers are never given to others, so it had better be made anew."""
+    """Numbers are never used again, so a new snapshot is made."""
     monkeypatch.setattr(snapshot_module, "_MAX_NUMBERS", 3)
     snapshot = GroupSnapshot(PresenceRule())
     for number in range(4):

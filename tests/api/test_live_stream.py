@@ -1,4 +1,4 @@
-"""The live stream: what is seen of a group while one watches, and what it may not cost."""
+"""The live stream: what a subscriber of a group receives, and what it costs."""
 
 import time
 import uuid
@@ -13,7 +13,7 @@ from tests.support.sse import live
 
 @pytest.fixture(autouse=True)
 def fast_ticks(request, monkeypatch):
-    """Ticks come ten times a second, except in the one test of the real pace."""
+    """Ticks come ten times a second, except in the one test of the real interval."""
     if "real_pace" not in request.fixturenames:
         monkeypatch.setattr(group, "TICK_S", 0.1)
         monkeypatch.setattr(group, "_REFRESH_EVERY_S", 0.2)
@@ -72,7 +72,7 @@ async def test_a_pending_touch_is_sent_before_it_is_written(service, db, monkeyp
 
 
 async def test_touches_of_other_processes_are_sent(service, db):
-    """Touches, registrations, renames and positions, and who leaves; a device keeps its number."""
+    """Touches, registrations, renames, positions and deactivations; a device keeps its number."""
     ann, bob = await stored(db, "Ann", "Bob")
     async with live(service.client, service.key) as seen:
         number = seen.named(bob)["n"]
@@ -148,7 +148,7 @@ async def test_the_resolution_of_touches_makes_no_device_idle(dsn, db):
 
 
 async def test_a_stream_has_the_devices_of_its_group_alone(service, db):
-    """Nothing of another group is told, whatever happens there."""
+    """Nothing of another group is sent, whatever happens there."""
     (mine,), (theirs,) = await stored(db, "A"), await stored(db, "B", group_id="others")
     async with live(service.client, service.key) as seen:
         service.tracker.touch("devices", theirs)
@@ -195,7 +195,7 @@ async def test_an_api_key_of_one_group_receives_no_tracker_stats(service, db):
     ],
 )
 async def test_a_key_that_is_no_longer_valid_ends_the_stream(service, db, change, reason):
-    """It is told why; a stream of another key goes on."""
+    """The last event has the reason; a stream of another key continues."""
     key = await service.make_key(name="short")
     async with live(service.client, key) as seen, live(service.client, service.key) as other:
         await db.execute(f"UPDATE api_keys SET {change} WHERE name = 'short'")
@@ -231,7 +231,7 @@ async def test_an_open_stream_touches_its_api_key_again(service, db, monkeypatch
 
 
 async def test_without_tracking_the_times_of_the_database_are_sent(dsn, db):
-    """Nobody is tracked by this process; others may, and write."""
+    """This process records no touch; other processes may."""
     (device_id,) = await stored(db, "A")
     async with (
         running(dsn, tracker={"enabled": False}) as service,

@@ -28,7 +28,7 @@ from tests.support.service import REPORT, running
     ],
 )
 async def test_a_body_that_is_no_report_is_400(service, body):
-    """Broken JSON, broken UTF-8, bottomless nesting: a clear refusal."""
+    """Broken JSON, broken UTF-8 and unbounded nesting are rejected."""
     answer = await service.call(
         "POST", "/api/v1/locations", data=body, headers={"Content-Type": "application/json"}
     )
@@ -46,7 +46,7 @@ async def test_another_content_type_is_415(service, content_type):
 
 
 async def test_json_with_a_charset_is_json(service):
-    """Parameters of the content type do no harm."""
+    """Parameters of the content type are ignored."""
     device_id = await service.register()
     answer = await service.call(
         "POST",
@@ -91,7 +91,7 @@ async def test_a_body_that_is_not_encoded_as_it_says_is_400(service):
 
 
 async def test_a_client_that_disconnects_within_its_body_logs_no_error(service):
-    """A phone in a tunnel costs no error line."""
+    """A lost connection is no error of the service."""
     url = service.client.make_url("/api/v1/locations")
     with capture_logs() as logs:
         for _ in range(3):

@@ -113,7 +113,7 @@ async def test_a_batch_is_stored_whole(service, db):
     ],
 )
 async def test_a_batch_is_all_or_nothing(service, db, locations, message):
-    """One bad report refuses the batch and says which."""
+    """One invalid report rejects the batch, and the message names it."""
     device_id = await service.register()
     answer = await post(
         service, {"device_id": device_id, "locations": locations}, "/api/v1/locations/batch"
@@ -195,14 +195,14 @@ async def test_a_missing_field_is_named(service, missing):
 
 
 async def test_an_upload_of_an_unknown_device_is_404(service, db):
-    """A report of nobody is not stored."""
+    """A report needs a registered device."""
     answer = await service.upload(str(uuid.uuid4()))
     assert (answer.status, (await answer.json())["error"]) == (404, "device_not_found")
     assert await stored(db) == []
 
 
 async def test_a_device_that_was_just_deleted_is_404(service, db):
-    """The cache may believe in it still; the table has the last word."""
+    """The cache may still have it; the table decides."""
     device_id = await service.register()
     await db.execute("DELETE FROM devices")
     assert (await service.upload(device_id)).status == 404

@@ -1,4 +1,4 @@
-"""Cached look-ups: fresh ones cost nothing, misses share a query, an outage is bridged."""
+"""Cached lookups: fresh entries cost no query, misses share one, an outage is bridged."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ async def test_a_known_row_is_queried_once(rig):
 
 
 async def test_concurrent_misses_share_one_lookup(rig):
-    """A thundering herd becomes one query, for one key and for many."""
+    """Many misses become one query, for one key and for many."""
     rig.table.gate.clear()
     waiting = [asyncio.create_task(rig.cache.get(key)) for key in (1, 1, 1)]
     await turn()
@@ -42,7 +42,7 @@ async def test_concurrent_misses_share_one_lookup(rig):
 
 
 async def test_an_old_entry_is_served_at_once_and_refreshed_in_the_background(rig):
-    """Past its refresh time nobody waits, and the change is seen soon."""
+    """Past its refresh time no request waits, and the change is seen soon."""
     await rig.cache.get(1)
     rig.table.rows[1] = "changed"
     rig.clock.now += 31
@@ -91,7 +91,7 @@ async def test_an_entry_is_as_old_as_its_query(rig):
 
 
 async def test_a_much_older_entry_waits_for_the_table(rig):
-    """A device that was idle for long is looked up before it is believed."""
+    """A device that was idle for long is looked up before it is served."""
     await rig.cache.get(1)
     del rig.table.rows[1]
     rig.clock.now += 61
@@ -99,7 +99,7 @@ async def test_a_much_older_entry_waits_for_the_table(rig):
 
 
 async def test_entries_are_served_in_an_outage_up_to_the_stale_limit(rig):
-    """Who was fine a minute ago is let in while the database is away, for 15 minutes."""
+    """Cached keys are authorized while the database is unavailable, for 15 minutes."""
     await rig.cache.get(1)
     rig.table.away = True
     for _ in range(14):
@@ -112,7 +112,7 @@ async def test_entries_are_served_in_an_outage_up_to_the_stale_limit(rig):
 
 
 async def test_during_an_outage_misses_fail_at_once_and_the_table_is_tried_twice_a_second(rig):
-    """Nobody queues for a database that is away, and it is not hammered."""
+    """No request waits for an unavailable database, and it gets few queries."""
     rig.table.away = True
     with capture_logs() as logs:
         for _ in range(100):
@@ -222,7 +222,7 @@ async def test_log_lines_of_a_lookup_have_no_request_id(rig):
 
 
 async def test_a_cancelled_request_cancels_no_other_lookup(rig):
-    """A shared look-up outlives the request that began it."""
+    """A shared lookup continues if the request that began it is cancelled."""
     rig.table.gate.clear()
     first = asyncio.create_task(rig.cache.get(1))
     second = asyncio.create_task(rig.cache.get(1))
@@ -235,7 +235,7 @@ async def test_a_cancelled_request_cancels_no_other_lookup(rig):
 
 
 async def test_a_crash_of_a_lookup_ends_all_that_wait_for_it(rig):
-    """An unforeseen error is an answer too, and the next look-up starts afresh."""
+    """All of them get the error, and the next lookup starts a new query."""
     rows, rig.table.rows = rig.table.rows, None
     with capture_logs() as logs, pytest.raises(StoreUnavailable):
         await rig.cache.get(1)
@@ -246,7 +246,7 @@ async def test_a_crash_of_a_lookup_ends_all_that_wait_for_it(rig):
 
 
 async def test_a_response_from_memory_is_a_hit_and_one_from_the_table_a_miss(rig):
-    """Known and fresh, known and old, known not to exist; everything else has to be asked for."""
+    """Known and fresh, known and old, known not to exist: hits; everything else is a query."""
     assert (await rig.cache.get(1), counts(rig)) == ("row 1", (0, 1))
     assert (rig.cache.cached(1), counts(rig)) == ("row 1", (1, 1))
     assert (await rig.cache.get(1), counts(rig)) == ("row 1", (2, 1))

@@ -1,4 +1,4 @@
-"""Lookups around a change: nothing from before it is believed, and nothing undoes it."""
+"""Lookups around a change: no result from before it is used, and none undoes it."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ async def test_a_slow_lookup_authorizes_no_revoked_key(rig):
 
 
 async def test_an_old_failure_authorizes_no_revoked_key(rig):
-    """Once the database has answered anybody, who comes next waits for it again."""
+    """After the database has responded once, lookups wait for it again."""
     await rig.cache.get(1)
     rig.clock.now += 31
     rig.table.away = True
@@ -44,7 +44,7 @@ async def test_an_old_failure_authorizes_no_revoked_key(rig):
 
 
 async def test_after_a_change_entries_are_looked_up_before_use(rig):
-    """A revoked key is refused at once, a key that is still good stays good."""
+    """A revoked key is denied at once; a valid key stays valid."""
     await asyncio.gather(rig.cache.get(1), rig.cache.get(2))
     del rig.table.rows[1]
     rig.clock.now += 1
@@ -56,7 +56,7 @@ async def test_after_a_change_entries_are_looked_up_before_use(rig):
 
 
 async def test_a_change_right_before_an_outage_denies_no_request(rig):
-    """What cannot be looked up again is believed, as in any outage."""
+    """Entries that cannot be looked up again are used, as in any outage."""
     await rig.cache.get(1)
     rig.clock.now += 1
     rig.cache.invalidate()
@@ -66,7 +66,7 @@ async def test_a_change_right_before_an_outage_denies_no_request(rig):
 
 
 async def test_a_result_from_before_a_change_is_not_used(rig):
-    """A look-up that was under way when keys changed may have read the old row."""
+    """A lookup that was under way when keys changed may have read the old row."""
     rig.table.gate.clear()
     early = asyncio.create_task(rig.cache.get(1))
     await turn()
@@ -79,7 +79,7 @@ async def test_a_result_from_before_a_change_is_not_used(rig):
 
 
 async def test_a_result_from_before_a_change_is_used_in_an_outage(rig):
-    """Who is let in for the first time just when keys change is known from then on."""
+    """A key that is first authorized while keys change is cached from then on."""
     rig.table.gate.clear()
     first = asyncio.create_task(rig.cache.get(1))
     unknown = asyncio.create_task(rig.cache.get(5000))

@@ -1,4 +1,4 @@
-"""What no sane client sends: each is refused clearly, or stored so that it can be listed again."""
+"""Unusual and malformed bodies: each is rejected with 4xx, or stored so that it can be listed."""
 
 import json
 

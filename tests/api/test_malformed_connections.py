@@ -1,7 +1,7 @@
-"""Bytes that no decent client sends: a clear 4xx or a closed connection, and never a request more.
+"""Malformed bytes get a 4xx or a closed connection, and never make a further request.
 
-Many are followed by a heartbeat of a device that nobody asked for: who can smuggle that past the
-end of a request can smuggle anything.
+Many are followed by a heartbeat of another device: if that were smuggled past the end of a
+request, any request could be.
 """
 
 import random
@@ -90,7 +90,7 @@ async def test_no_request_is_smuggled_past_the_end_of_another(dsn, name):
 
 
 async def test_a_body_is_not_read_as_a_request(dsn):
-    """A request in another's body stays there, also if the first is refused before it is read."""
+    """A request in another's body stays there, also if the first is rejected before it is read."""
     async with listening(dsn, keepalive_timeout_s=0.5) as service:
         inner = service.heartbeat(device_id=service.victim_id)
         length = f"Content-Length: {len(inner)}"
@@ -216,7 +216,7 @@ async def test_a_single_valued_header_that_appears_twice_is_rejected(dsn):
 
 
 async def test_requests_in_one_packet_are_answered_in_order_and_counted_each(dsn):
-    """More than are read at once, with one that is refused among them."""
+    """More than are read at once, with one that is rejected among them."""
     async with listening(dsn) as service, service.client() as client:
         before = service.touches()
         ids = [f"request-{number}" for number in range(200)]
@@ -258,7 +258,7 @@ async def test_a_flood_of_malformed_requests_logs_one_line(dsn, capsys):
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_random_bytes_never_hang_or_crash_the_service(dsn, seed):
-    """Nor do decent requests with some bytes gone wrong."""
+    """Nor do valid requests with some changed bytes."""
     rng = random.Random(seed)
     limits = {"header_timeout_s": 0.05, "body_timeout_s": 0.05, "keepalive_timeout_s": 0.05}
     async with listening(dsn, **limits) as service:

@@ -1,4 +1,4 @@
-"""Queries, paths and headers that no sane client sends."""
+"""Malformed queries, paths and headers."""
 
 from structlog.testing import capture_logs
 
@@ -23,7 +23,7 @@ async def test_a_limit_is_a_plain_number_or_rejected(service):
 
 
 async def test_a_query_that_is_not_as_declared_is_rejected(service):
-    """A parameter that is there twice too: which one is meant is not ours to say."""
+    """A parameter that appears twice, too: which one is meant is unknown."""
     for query in (
         *("group_id=family&group_id=family", "group_id=family&group_id=others"),
         *("group_id=family&group_id=", "group_id=family&limit=1&limit=1", "group_id[]=family"),
@@ -42,7 +42,7 @@ async def test_parameters_that_are_not_known_are_ignored(service):
 
 
 async def test_an_escaped_or_malformed_path_is_a_4xx(service):
-    """A path with an escape is none of ours, and no device has another id than a uuid."""
+    """No route has an escape in its path, and a device id is a uuid."""
     with capture_logs() as logs:
         for path, expected in {
             f"{DEVICES}/%00": 404,

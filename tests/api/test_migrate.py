@@ -98,7 +98,7 @@ async def test_the_revision_of_another_application_in_the_database_is_kept(dsn, 
 
 
 async def test_the_revision_table_of_another_application_is_not_read(dsn, db):
-    """Not even if its revisions are called as ours are."""
+    """Not even if its revisions have the same names."""
     await db.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     await db.execute(
         "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);"

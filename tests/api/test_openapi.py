@@ -17,7 +17,7 @@ async def described(service) -> dict:
 
 
 async def test_the_document_is_valid_and_public(service):
-    """Anybody may read it, no touch is made, and it is OpenAPI 3.1."""
+    """It needs no API key, touches nothing, and is OpenAPI 3.1."""
     touches = service.touches()
     found = await described(service)
     validate(found)

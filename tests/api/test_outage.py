@@ -1,4 +1,4 @@
-"""The database goes away, hangs, or locks up: heartbeats never notice, and nothing is lost."""
+"""The database is unavailable, hangs, or is locked: heartbeats are served, nothing is lost."""
 
 import asyncio
 import time
@@ -184,7 +184,7 @@ async def test_a_new_key_right_before_an_outage_denies_no_device(server, service
 
 
 async def test_a_key_expires_while_the_database_is_away(server, service):
-    """Known keys are let in during an outage, but none past its time; the others go on."""
+    """Known keys are authorized during an outage until they expire."""
     device_id = await service.register()
     short = await service.make_key(valid_s=4)
     for key in (service.key, short):
@@ -208,7 +208,7 @@ async def test_with_the_table_locked_heartbeats_are_served_and_nothing_is_lost(s
 
 
 async def test_shutdown_with_the_server_paused_keeps_its_deadline(server, service):
-    """A server that never answers does not keep the service from ending; the next one goes on."""
+    """A server that never responds does not prevent the stop; the next process writes."""
     device_id = await service.register()
     since = int(time.time())
     with server.paused():
@@ -235,7 +235,7 @@ async def test_without_a_journal_a_stop_counts_what_it_loses(dsn):
 
 
 async def test_a_device_that_is_deleted_while_pending_is_counted_as_missing(service):
-    """A deleted row does not poison every flush to come (animego's did)."""
+    """A deleted row does not make later flushes fail (animego's did)."""
     device_id = await service.register()
     await service.heartbeat(device_id)
     connection = await asyncpg.connect(service.dsn)

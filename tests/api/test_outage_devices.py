@@ -40,7 +40,7 @@ async def test_processes_behind_a_proxy_know_each_others_devices_in_an_outage(se
 
 
 async def test_a_process_that_starts_in_an_outage_knows_what_the_last_one_knew(server):
-    """Devices and keys come from the file; what is past the stale limit is not believed."""
+    """Devices and keys come from the file; entries past the stale limit are not used."""
     dsn = await new_database(server)
     async with running(dsn) as service:
         device_id = await service.register()

@@ -1,4 +1,4 @@
-"""Presence: what is stored and told of devices that come, stay and fall silent."""
+"""Presence: the states and events that are stored as devices come online and go offline."""
 
 import asyncio
 import uuid
@@ -71,7 +71,7 @@ async def test_events_have_the_last_location_of_the_device(service, db):
 
 
 async def test_downtime_makes_no_device_offline(dsn, db):
-    """An hour in which nobody listened counts for no device; it is stored and counted."""
+    """An hour without a running process counts for no device; it is stored and counted."""
     await db.execute("UPDATE presence_clock SET listened_until = now()")
     async with running(dsn) as service:
         for name in ("silent", "unlucky"):
@@ -100,7 +100,7 @@ async def test_downtime_makes_no_device_offline(dsn, db):
 
 
 async def test_a_first_start_on_an_old_database_stores_no_event(dsn, db):
-    """Rows from before presence are judged in silence; one that is seen is online in silence."""
+    """Existing rows get their state without an event, also a device that is seen now."""
     await db.execute(
         "INSERT INTO devices (device_id, display_name, group_id, platform) SELECT "
         "gen_random_uuid(), 'old ' || n, 'family', 'android' FROM generate_series(1, 3) AS n"
@@ -136,7 +136,7 @@ async def test_a_device_with_a_pending_touch_is_not_declared_offline(service, db
 
 
 async def test_several_processes_store_one_event_for_each_offline_device(dsn, db):
-    """All of them watch all devices; numbers have no gap, and every one is told of."""
+    """All of them watch all devices; `seq` has no gap, and each device has its event."""
     await db.execute(LISTENED)
     async with running(dsn) as service, running(dsn, key=service.key) as other:
         ids = [await service.register(name=f"d{n}") for n in range(40)]
@@ -199,7 +199,7 @@ async def test_a_group_has_its_own_timeout(service, db):
 
 
 async def test_a_device_that_is_deactivated_or_moved_gets_no_offline_event(service, db):
-    """It is told of as what it is, and keeps its state when it moves."""
+    """Its event is that of the deactivation or the move; it keeps its state when it moves."""
     gone, moved = await service.register(), await service.register()
     await forget_touches(service)
     assert (await service.call("DELETE", f"/api/v1/devices/{gone}")).status == 204

@@ -1,4 +1,4 @@
-"""Presence in random histories: no false offline, none missed, and events that tell the same.
+"""Presence in random histories: no false offline, none missed, and events that agree with it.
 
 More of them: `PRESENCE_HISTORIES=200 pytest --timeout 0 tests/api/test_presence_model.py`; from
 another first one with PRESENCE_SEED. A history that fails prints how to run it again.

@@ -1,4 +1,4 @@
-"""The states of devices as responses show them: the same wherever they are judged."""
+"""The states of devices as responses show them: the same wherever they are computed."""
 
 import asyncio
 
@@ -52,7 +52,7 @@ async def test_listings_filter_and_groups_count_by_state(service, db):
 
 
 async def test_presence_that_is_off_stores_no_offline_event(dsn, db):
-    """Devices are judged by when they were seen, whatever is stored."""
+    """States are computed from the last activity, whatever is stored."""
     await db.execute(LISTENED)
     async with running(dsn, presence={"enabled": False}) as service:
         assert "presence" not in {task.get_name() for task in asyncio.all_tasks()}

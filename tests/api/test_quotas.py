@@ -72,7 +72,7 @@ async def test_the_size_of_a_group_is_rarely_counted_and_never_exceeded():
 
 
 async def test_registrations_beyond_the_quota_are_429(dsn):
-    """With Retry-After; another key goes on."""
+    """With Retry-After; another key is not affected."""
     async with running(dsn, limits={"registrations_per_minute": 3}) as service:
         for _ in range(3):
             assert (await registered(service, body()))[0] == 200
@@ -84,7 +84,7 @@ async def test_registrations_beyond_the_quota_are_429(dsn):
 
 
 async def test_a_full_group_rejects_new_devices(dsn, db):
-    """Those that are in it may register again; who leaves makes room."""
+    """Its devices may register again; a device that leaves makes room."""
     async with running(dsn, limits={"devices_per_group": 2}) as service:
         first, second = body(), body()
         for registration in (first, second, first):
@@ -143,7 +143,7 @@ async def test_a_long_track_is_removed_before_an_id_is_released(dsn, db, monkeyp
 
 
 async def test_a_device_that_its_own_group_registers_again_keeps_its_track(dsn, db):
-    """A deletion that was a mistake costs nothing."""
+    """A deletion by mistake loses nothing."""
     async with running(dsn, limits={"release_device_id_after_s": 0}) as service:
         key = await service.make_key("family")
         device_id = await service.register("family")

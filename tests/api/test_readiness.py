@@ -64,7 +64,7 @@ async def test_in_an_outage_a_process_is_degraded_until_the_stale_limit(checks, 
 
 
 async def test_a_process_that_never_reached_the_database_is_not_ready(checks, database):
-    """It knows nobody, and another process may."""
+    """It knows no device and no API key; another process may."""
     database.error = StoreUnavailable("it is away")
     assert await codes(checks) == (["database"], [], [])
 

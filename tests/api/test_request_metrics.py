@@ -135,7 +135,7 @@ async def test_metrics_pass_the_linter_of_prometheus(service):
 
 
 async def test_cache_hits_and_misses_are_counted(service):
-    """A device that is known is a hit, one that nobody knows a miss; a key is either."""
+    """A known device is a hit, an unknown one a miss; so are API keys."""
     device_id = await service.register()
     await service.devices_are_known()
     before = await service.metrics()

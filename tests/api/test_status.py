@@ -1,4 +1,4 @@
-"""`python -m api status` tells the truth about a service, well or not."""
+"""`python -m api status` shows the state of a healthy or an unhealthy service."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`python -m api status` asks where it should, and is harmed by nobody who answers."""
+"""`python -m api status` requests the right address, and withstands any response."""
 
 import asyncio
 import gzip
@@ -17,7 +17,7 @@ from tests.support.status_client import READY, Stub, shown, watching
 
 @asynccontextmanager
 async def answering(*answers: bytes, then_endless: bytes = b""):
-    """Send bytes to whoever asks anything, and perhaps more of them without end."""
+    """Send bytes in response to any request, and optionally more without end."""
 
     async def send(reader, writer):
         try:
@@ -56,7 +56,7 @@ async def sampled(url: URL, timeout_s: float = 30.0) -> Sample:
     ],
 )
 def test_a_wrong_address_is_reported_in_one_line(url, code, said):
-    """Nobody there is an answer, and exit code 1; no address is wrong usage, and 2."""
+    """A refused connection is a result, with exit code 1; a malformed address is wrong usage, 2."""
     done = run("status", "--url", url, FORCE_COLOR="1")  # which makes no terminal of a pipe
     assert done.returncode == code
     assert said in " ".join((done.stdout + done.stderr).split())
@@ -65,7 +65,7 @@ def test_a_wrong_address_is_reported_in_one_line(url, code, said):
 
 
 def test_an_unresolvable_host_names_the_setting():
-    """Nobody gave an address."""
+    """The address is not from the command line."""
     done = run("status", ACTIVITY__SERVER__HOST="my host")
     assert done.returncode == 2
     assert "error: server.host" in done.stderr

@@ -137,7 +137,7 @@ def test_a_current_loss_is_more_severe_than_a_past_one():
 
 
 def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
-    """Whoever changes one is told of the other."""
+    """A change of one without the other fails."""
     groups = yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
     rules = {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
     for alert, comparison in (
@@ -178,7 +178,7 @@ def test_thresholds_are_those_of_the_alerts_and_each_has_its_section():
 
 
 def test_a_target_that_is_pending_for_long_without_a_commit_is_found():
-    """One touch after a quiet hour is no reason to wake anybody."""
+    """One touch after a quiet hour is no finding."""
     for lag_s, flushed_at, expected in (
         (61, 9699, {"ActivityLagHigh", "ActivityNoSuccessfulFlush"}),
         (61, 9700, {"ActivityLagHigh"}),
@@ -219,7 +219,7 @@ def test_each_problem_of_readiness_names_its_runbook_section(problem, alert):
     ],
 )
 def test_each_warning_of_readiness_names_its_runbook_section(lists, severity, alert):
-    """It serves, and somebody has to act all the same."""
+    """The service is ready, but an operator has to act."""
     ((code,),) = lists.values()
     readiness = Readiness("ready", **lists, details={code: "why"})
     sample = Sample(0.0, 0.0, readiness, None, None, None)

@@ -60,7 +60,7 @@ async def test_a_track_is_read_page_by_page(service):
 
 
 async def test_a_hundred_reports_are_read_unless_the_limit_says_otherwise(service):
-    """More is asked for."""
+    """`limit` allows up to 1,000."""
     device_id = await service.register()
     for first in (0, 50, 100):
         reports = [{**REPORT, "timestamp": T0_MS + first + n} for n in range(50)]

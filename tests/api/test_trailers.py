@@ -1,4 +1,4 @@
-"""What a parser of requests leaves behind reaches no other request, whoever's that is."""
+"""Leftovers of a request in the parser reach no other request, of any client."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -86,7 +86,7 @@ async def test_a_request_after_trailers_is_not_read(dsn, size):
 
 
 async def test_trailers_after_the_response_end_the_connection(dsn):
-    """Who is answered before the end of the body is told that it was the last answer."""
+    """A response before the end of the body has `Connection: close`."""
     async with listening(dsn) as service, service.client() as client:
         await client.send(service.heartbeat(CHUNKED) + b"3\r\nabc\r\n")
         answer = await client.answer()
@@ -96,7 +96,7 @@ async def test_trailers_after_the_response_end_the_connection(dsn):
 
 
 async def test_chunks_without_trailers_keep_the_connection(dsn):
-    """Devices that send their uploads in chunks do not connect anew for each."""
+    """Devices that send their uploads in chunks keep their connection."""
     async with listening(dsn) as service, service.client() as client:
         for pieces in (
             [b"0\r\n\r\n"],

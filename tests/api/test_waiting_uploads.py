@@ -15,7 +15,7 @@ from tests.support.uploads import (
 
 
 async def test_an_upload_of_a_device_that_stays_locked_is_503_in_time(dsn, db):
-    """Its sender is told to try again, and nobody else notices."""
+    """The response has Retry-After, and no other upload is affected."""
     async with running(dsn, database={"statement_timeout_s": 0.5}) as service:
         held, other = await service.register(), await service.register()
         lock = f"SELECT 1 FROM devices WHERE device_id = '{held}' FOR UPDATE"
@@ -72,7 +72,7 @@ async def test_waiting_bodies_are_bounded_in_bytes(dsn, db):
 
 
 async def test_uploads_that_wait_too_long_are_503_and_make_room(dsn, db):
-    """With the table locked for longer than they may wait, nobody hangs and nothing is kept."""
+    """With the table locked for longer than they may wait, no client hangs and nothing is kept."""
     async with running(
         dsn,
         database={"statement_timeout_s": 0.5},
@@ -92,7 +92,7 @@ async def test_uploads_that_wait_too_long_are_503_and_make_room(dsn, db):
 
 
 async def test_uploads_that_wait_at_shutdown_get_503(dsn, db):
-    """The end of the service is no reason to let a client hang."""
+    """A shutdown leaves no client without a response."""
     async with running(dsn, ingest={"batches_in_flight": 1}) as service:
         device_id = await service.register()
         async with locking(dsn, "LOCK TABLE locations"):
@@ -105,7 +105,7 @@ async def test_uploads_that_wait_at_shutdown_get_503(dsn, db):
 
 
 async def test_an_upload_above_the_limit_is_stored_if_no_other_waits(dsn, db):
-    """Small limits make nobody try for ever."""
+    """So a small limit does not reject an upload for ever."""
     async with running(dsn, ingest={"waiting_rows": 1, "waiting_bytes": 1}) as service:
         device_id = await service.register()
         reports = [{**REPORT, "timestamp": T0_MS + n} for n in range(50)]

@@ -119,7 +119,7 @@ NO_KEY_OF_OURS = {
 
 @pytest.mark.parametrize("name", NO_KEY_OF_OURS)
 async def test_a_header_name_with_odd_bytes_is_rejected(dsn, name):
-    """What another reader takes for the name of a header of ours is 400 here, and ends."""
+    """A name that another parser may read as a known header gets 400, and the connection ends."""
     async with listening(dsn) as service:
         line = NO_KEY_OF_OURS[name] + b": " + service.key.encode()
         answers = await ask(service, f"POST /api/v1/devices/{service.device_id}/heartbeat", line)
@@ -179,7 +179,7 @@ async def test_http_1_0_is_served_and_ends_its_connection(dsn):
 
 
 async def test_absolute_and_authority_form_reach_nothing_else(dsn):
-    """The host of a target is not asked for anything, and no tunnel is opened."""
+    """The host of a target gets no request, and no tunnel is opened."""
     async with listening(dsn, keepalive_timeout_s=0.1) as service:
         key = f"X-API-Key: {service.key}"
         path = f"/api/v1/devices/{service.device_id}/heartbeat"

@@ -51,7 +51,7 @@ async def test_unknown_device_ids_without_end_cost_bounded_memory(dsn):
 
 
 async def test_streams_of_many_groups_in_turn_leave_room_for_other_streams(dsn):
-    """Each is let go of for the next one, and another API key's stream goes on."""
+    """Each stream ends before the next begins; another API key's stream continues."""
     async with running(dsn, live={"max_streams": MAX_STREAMS}) as service:
         other = await service.make_key("family")
         async with live(service.client, other, "family") as seen:

@@ -204,7 +204,7 @@ def test_hosts_come_from_the_environment_too(monkeypatch):
 
 
 async def test_readiness_has_no_details_while_the_database_is_unavailable(dsn):
-    """The key cannot be looked up, so nobody gets the details without it."""
+    """The key cannot be looked up, so the response has no details."""
     gone = re.sub(r"/[^/?]+(\?|$)", rf"/{DATABASE}\1", dsn, count=1)
     with pytest.raises(asyncpg.InvalidCatalogNameError):
         await asyncpg.connect(gone)

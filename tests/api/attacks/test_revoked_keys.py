@@ -1,4 +1,4 @@
-"""API keys that were revoked or have expired: restored backups and clocks that jump let none in."""
+"""Revoked and expired API keys are denied after a restored backup and after clock jumps."""
 
 import asyncio
 import math

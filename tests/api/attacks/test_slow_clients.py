@@ -1,4 +1,4 @@
-"""Clients that read or write a byte at a time: they end, or are served, and hold up nobody."""
+"""Clients that read or write a byte at a time: closed or served, without a delay for others."""
 
 import asyncio
 import json

@@ -288,7 +288,7 @@ MUTANTS = [
     Mutant(
         "a chunk that takes too long is written again as it is",
         "_flush/batch.py",
-        "            self.chunk_keys = max(middle, min(self.chunk_keys, _SMALLEST_CHUNK_KEYS))\n",
+        "        self.chunk_keys = max(middle, min(self.chunk_keys, _SMALLEST_CHUNK_KEYS))\n",
         "",
         "AssertionError",
         "tests/tracker/test_flusher.py::test_a_chunk_that_takes_too_long_is_divided_without_a_backoff",

@@ -9,7 +9,7 @@ import pytest
 from tests.support.sample_table import AT, THINGS, seen
 from tests.support.stores import FlushRig
 from tests.support.writer_role import flushed, writer_role
-from tracker import FlushError, StoreMisconfigured, StoreUnavailable, Tracker
+from tracker import FlushError, StoreMisconfigured, StoreTimeout, StoreUnavailable, Tracker
 
 REFUSE = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -172,3 +172,48 @@ async def test_a_statement_that_the_pool_ends_is_divided_as_one_that_the_server_
                 tracker.touch("things", key, AT)
             await tracker.flush()
             assert tracker.flushers["things"].counts.written == 200
+
+
+async def test_one_row_that_is_always_slow_holds_up_no_other(dsn, things):
+    """It stays pending, and the others of its chunk are written in the second flush."""
+    await things.execute(
+        "INSERT INTO things SELECT generate_series(11, 60);"
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF OLD.id = 7 THEN PERFORM pg_sleep(60); END IF; RETURN NEW; END $$; "
+        "CREATE TRIGGER slow BEFORE UPDATE ON things FOR EACH ROW EXECUTE FUNCTION slow()"
+    )
+    tracker = Tracker(
+        [THINGS], dsn=dsn, statement_timeout_s=0.1, lock_timeout_s=0.05, flush_interval_s=1000
+    )
+    async with tracker.running():
+        for key in range(1, 61):
+            tracker.touch("things", key, AT)
+        for _ in range(2):
+            with pytest.raises(FlushError, match="statement timeout"):
+                await tracker.flush()
+        assert tracker.flushers["things"].counts.written == 59
+        assert tracker.pending("things").latest([6, 7]) == [0, AT]
+        await things.execute("DROP TRIGGER slow ON things")
+        await tracker.flush()
+        assert len(tracker.buffers["things"]) == 0
+    assert (await seen(things)).keys() == set(range(1, 61))
+
+
+async def test_a_server_on_which_every_statement_is_slow_is_not_asked_row_by_row():
+    """Few statements of a flush run into their time limit; all touches stay pending."""
+    rig = FlushRig(chunk_keys=50)
+    rig.touch(*range(50))
+    writes = []
+
+    def take_too_long() -> None:
+        writes.append(1)
+        raise StoreTimeout("slow")
+
+    rig.store.before = take_too_long
+    for at_most in (1, 13, 13):
+        writes.clear()
+        with pytest.raises(StoreTimeout):
+            await rig.flush()
+        assert len(writes) <= at_most
+    assert len(rig.buffer) == 50
+    rig.assert_books_balance()

@@ -12,11 +12,13 @@ from tracker.errors import RowRejected, StoreMisconfigured, StoreTimeout, StoreU
 from tracker.keys import Entries, Key
 
 _SMALLEST_CHUNK_KEYS: Final = 50
-"""A chunk of this size that times out is not divided further."""
+"""A chunk of this size that times out is divided further only to find a row that is slow."""
 _MAX_REJECTED_KEYS: Final = 100
 """If a flush has more rejected rows, the fault is in the table, not in the rows."""
 _MAX_TEMPORARY_FAILURES: Final = 60
 """Two rows of a chunk of 5,000 are found with about 50 writes that fail."""
+_MAX_TIMEOUTS: Final = 12
+"""As many as it takes to find two slow rows in the smallest chunk; each lasts seconds."""
 _NO_CHUNK: Final = Chunk([], [])
 
 
@@ -42,6 +44,7 @@ class BatchProgress:
         self._table_at_fault = False
         self._postponement: StoreUnavailable | None = None
         self._failures = 0  # of chunks that were divided or postponed for a temporary error
+        self._timeouts = 0  # those among them
         self._missing_believed = False
         self._batch = batch
         self._regions: list[Chunk] = []  # the next one to write is last
@@ -117,31 +120,40 @@ class BatchProgress:
         if rejected:
             self._reject(rejected, RowRejected("a trigger or a policy skipped the row"))
 
-    def divide(self, error: RowRejected | StoreTimeout) -> None:
-        """Split the chunk into halves: to find the rejected row, or to write it in time.
+    def divide_late(self) -> bool:
+        """Split a chunk that took too long into halves, and let later chunks be smaller.
+
+        Returns:
+            False if it is small already: then the store is slow, or a row; see `postpone`.
+        """
+        middle = len(self._chunk) // 2
+        self.timed_out = True
+        self.chunk_keys = max(middle, min(self.chunk_keys, _SMALLEST_CHUNK_KEYS))
+        if len(self._chunk) <= _SMALLEST_CHUNK_KEYS:
+            return False
+        self._halve()
+        return True
+
+    def divide(self, error: RowRejected) -> None:
+        """Split the chunk into halves, to find the rejected row.
 
         Raises:
-            StoreTimeout: the chunk is too small to be divided.
             StoreMisconfigured: so many rows are rejected that the table must be at fault.
         """
-        chunk, middle = self._chunk, len(self._chunk) // 2
-        if isinstance(error, StoreTimeout):
-            self.timed_out = True
-            self.chunk_keys = max(middle, min(self.chunk_keys, _SMALLEST_CHUNK_KEYS))
-            if len(chunk) <= _SMALLEST_CHUNK_KEYS:
-                raise error
+        chunk = self._chunk
         self._halve()
-        if len(chunk) == 1 and isinstance(error, RowRejected):
+        if len(chunk) == 1:
             self._reject(chunk.entries(), error)
 
     def postpone(self, error: StoreUnavailable) -> None:
-        """Split the chunk, to write its other rows although one of them fails again and again.
+        """Split the chunk, to write its other rows although one of them fails or is slow each time.
 
         Raises:
             StoreUnavailable: so many chunks have failed that it is not for single rows.
         """
         self._failures += 1
-        if self._failures > _MAX_TEMPORARY_FAILURES:
+        self._timeouts += isinstance(error, StoreTimeout)
+        if self._failures > _MAX_TEMPORARY_FAILURES or self._timeouts > _MAX_TIMEOUTS:
             raise error
         chunk = self._chunk
         self._halve()

@@ -133,20 +133,34 @@ class Flusher:
             started = self._monotonic()
             try:
                 result = await self._write_chunk(chunk)
-            except (RowRejected, StoreTimeout) as error:
+            except RowRejected as error:
                 progress.divide(error)
-                continue
+            except StoreTimeout as error:
+                if not progress.divide_late():
+                    await self._postpone(progress, chunk, error)
             except StoreUnavailable as error:
-                # A trigger may raise any error for a single row. If it persists, see which it is.
-                if set(self._failed_keys).isdisjoint(chunk.keys):
-                    raise
-                await self._store.check()
-                progress.postpone(error)
-                continue
-            advanced = self._count_chunk(chunk, result)
-            progress.committed(result, advanced=advanced)
-            worked_s = self._monotonic() - started
-            await self._pause(worked_s, until - self._monotonic(), progress.remaining_chunks)
+                await self._postpone(progress, chunk, error)
+            else:
+                advanced = self._count_chunk(chunk, result)
+                progress.committed(result, advanced=advanced)
+                worked_s = self._monotonic() - started
+                await self._pause(worked_s, until - self._monotonic(), progress.remaining_chunks)
+
+    async def _postpone(
+        self, progress: BatchProgress, chunk: Chunk, error: StoreUnavailable
+    ) -> None:
+        """Go on with parts of a chunk that failed in the last flush, too.
+
+        A trigger may raise any error for a single row, or take its time. So if an error persists
+        while the store is in order, the other rows are written.
+
+        Raises:
+            StoreError: the error, if it is the first one, or the store is at fault.
+        """
+        if set(self._failed_keys).isdisjoint(chunk.keys):
+            raise error
+        await self._store.check()
+        progress.postpone(error)
 
     async def _write_chunk(self, chunk: Chunk) -> ChunkResult:
         """Write a chunk, and find out whether a permanent error is that of a row.

@@ -61,13 +61,13 @@ class Parent:
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._run_dir.answering(self._answer_command))
             stack.push_async_callback(self._workers.stop_all)
+            await stack.enter_async_context(background(self._watch_for_hangs(), "worker-hangs"))
             async with self._changing:  # a reload waits for it
                 await self._workers.start_all()
             for slot in self._workers.slots:
                 await stack.enter_async_context(
                     background(self._watch(slot), f"worker-{slot.number}")
                 )
-            await stack.enter_async_context(background(self._watch_for_hangs(), "worker-hangs"))
             log.info("server.listening", url=self._url, workers=len(self._workers.slots))
             tell_supervisor("READY=1")
             await self._told_to_stop.wait()

@@ -113,6 +113,8 @@ class WorkerProcess:
     ) -> None:
         """Say which other workers there are, and wait until it has connected to them.
 
+        Nobody waits for a worker that hangs: it connects when it goes on.
+
         Args:
             peers: the number of each, by the path of its socket.
             warnings: what its readiness should warn of.
@@ -121,7 +123,9 @@ class WorkerProcess:
         """
         with suppress(ChannelError):  # it hangs, or is about to end
             await self._channel.ask(
-                "peers", (peers, warnings, died, vacant), deadline_s=_TELL_DEADLINE_S
+                "peers",
+                (peers, warnings, died, vacant),
+                deadline_s=0 if self.hangs else _TELL_DEADLINE_S,
             )
 
     async def ping(self) -> None:

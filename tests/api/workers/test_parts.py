@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from api.config import LimitSettings, ServerSettings, Settings
 from api.http.listener import Listener
+from api.workers import process
 from api.workers.channel import Channel, ChannelError
 from api.workers.merge import (
     LARGEST,
@@ -78,6 +79,23 @@ async def test_a_question_without_an_answer_fails_in_time_or_when_the_other_side
             await waiting
         with pytest.raises(ChannelError, match="closed"):
             await channel.ask("wait", deadline_s=30)
+
+
+async def test_a_worker_that_hangs_is_told_of_others_and_delays_nobody(monkeypatch):
+    """The start of another worker does not wait for it."""
+    monkeypatch.setattr(process, "_TELL_DEADLINE_S", 3600)
+    told = asyncio.Event()
+
+    def answer(_what, _body):
+        told.set()
+        return asyncio.get_running_loop().create_future()
+
+    async with pair(answer) as (channel, _):
+        worker = process.WorkerProcess(1, None, channel)
+        worker.hangs = True
+        async with asyncio.timeout(30):
+            await worker.tell_peers({}, {}, died=False, vacant=[])
+            await told.wait()
 
 
 def counted(value: float, gauge: float = 0.0):

@@ -1,4 +1,4 @@
-"""The sample fleet, as the demo reads it, and the demo's judgement of a replay."""
+"""The sample fleet, as the demo reads it, and the demo's check of a replay."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ activity_flush_keys_total{target="devices",outcome="missing"} 1
 """
 
 
-def test_the_fleet_is_whole():
+def test_the_sample_fleet_is_complete():
     """91 aircraft, 90,371 reports, in the order of arrival, as uploads in metric units."""
     fleet, reports = read_fleet()
     assert (len(fleet), len(reports)) == (91, 90_371)
@@ -59,7 +59,7 @@ async def test_the_fleets_reports_are_accepted_as_they_are(service):
 
 
 def test_the_demo_finds_what_is_wrong():
-    """A refused report, an aircraft that was not seen, and counters that do not balance."""
+    """A rejected report, an aircraft that was not seen, and counters that do not balance."""
     fleet, _ = read_fleet()
     two = fleet[:2]
     replay = Replay(reports=5, statuses=Counter({200: 5}))
@@ -76,8 +76,8 @@ def test_the_demo_finds_what_is_wrong():
     assert len(find_problems(replay, two, listing, metrics)) == 1
 
 
-async def test_the_demo_says_when_its_port_is_taken(tmp_path, dsn):
-    """Somebody else's service on the port is not mistaken for ours."""
+async def test_the_demo_reports_a_port_in_use(tmp_path, dsn):
+    """Another service on the port is not taken for the demo's."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""The service keeps to its document whatever it is sent; and the fuzzing sees it if it does not."""
+"""Responses match the OpenAPI document for any request; the fuzzer reports one that does not."""
 
 import asyncio
 import io
@@ -27,7 +27,7 @@ GOOD = Sent(
 )
 
 
-async def test_the_service_keeps_to_its_document(server_dsn, tmp_path, monkeypatch):
+async def test_responses_match_the_openapi_document(server_dsn, tmp_path, monkeypatch):
     """Thousands of requests to two workers cause no crash and no undocumented response."""
     monkeypatch.setattr(fuzzing, "LOG", tmp_path / "fuzz.log")
     output = io.StringIO()
@@ -74,7 +74,7 @@ def with_id(response: web.Response) -> web.Response:
     ],
 )
 async def test_an_undocumented_response_is_reported(aiohttp_server, respond, failure):
-    """Statuses, shapes, content types and headers are all held against the document."""
+    """Statuses, shapes, content types and headers are all compared with the document."""
     url = str((await aiohttp_server(a_service(respond))).make_url("")).rstrip("/")
     found, accepted = await asyncio.to_thread(explore, url, "ak_x", seed=SEED, examples=1)
     assert f"GET /api/v1/devices: {failure}" in found.failures
@@ -116,8 +116,8 @@ async def test_an_invalid_response_to_a_malformed_request_is_reported(
     assert found.statuses.total() == 1
 
 
-def test_a_seed_breaks_requests_the_same_way_again():
-    """And each of them in ways of its own."""
+def test_a_seed_always_gives_the_same_malformed_requests():
+    """Each request is malformed in its own way."""
     runs = []
     for _ in range(2):
         rng = Random(SEED)

@@ -184,7 +184,7 @@ async def test_a_rate_is_kept(serve):
     assert saw.seconds >= 0.5
 
 
-async def test_a_stall_is_seen_by_all_that_fell_due_in_it(serve):
+async def test_a_stall_delays_every_request_that_was_due_in_it(serve):
     """Requests that could not be sent for 0.3 s were late, though each had its response at once."""
     stalls = iter([0.3])
 
@@ -199,7 +199,7 @@ async def test_a_stall_is_seen_by_all_that_fell_due_in_it(serve):
     assert saw.p50_ms >= 40  # of 50 requests 30 were late, by 10 ms less each
 
 
-def test_a_busy_generator_is_said_to_be_the_bottleneck():
+def test_a_busy_generator_is_reported_as_the_bottleneck():
     """From 90 % of a core on, a sentence says so and what to do."""
 
     def busy(share: float, generator: str) -> str | None:

@@ -137,7 +137,7 @@ async def test_the_touch_suite_logs_nothing(server_dsn, monkeypatch):
     assert len(report.results.findings) == 5
 
 
-def test_a_log_file_shows_how_far_a_long_part_is():
+def test_progress_is_logged_at_most_every_ten_seconds():
     """A line at most every ten seconds, and none for the last step, whose part ends at once."""
     output, now = io.StringIO(), [0.0]
     progress = Progress(Console(file=output, width=200), clock=lambda: now[0])

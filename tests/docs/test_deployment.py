@@ -1,4 +1,4 @@
-"""What is there to deploy works, as far as that shows without systemd and without containers."""
+"""The files for deployment work, as far as can be tested without systemd and containers."""
 
 import asyncio
 import configparser
@@ -51,13 +51,13 @@ def environment_of_unit() -> dict[str, str]:
 
 
 def in_place(text: str) -> str:
-    """Return what the unit says if this checkout is in its place, with the tests' own Python."""
+    """Return the unit with the path of this checkout and the Python of the tests."""
     return text.replace(f"{PLACE}/.venv/bin/python", sys.executable).replace(PLACE, str(ROOT))
 
 
 @needs_systemd
-def test_systemd_takes_the_unit_and_finds_it_well_confined(tmp_path):
-    """With a checkout in its place. What is not confined is on purpose."""
+def test_systemd_accepts_the_unit_and_reports_a_low_exposure(tmp_path):
+    """With the path of this checkout; the reported exposure is the intended one."""
     placed = tmp_path / UNIT.name
     placed.write_text(in_place(UNIT.read_text()))
     for check in (("verify",), ("security", "--offline=true", "--threshold=15")):
@@ -68,7 +68,7 @@ def test_systemd_takes_the_unit_and_finds_it_well_confined(tmp_path):
         assert str(placed) not in done.stderr  # what it does not know it says, and ignores
 
 
-def test_the_unit_leaves_enough_time_and_room():
+def test_the_unit_allows_enough_time_and_open_files():
     """To end in good order, and for as many connections as there may be."""
     service, settings = unit(), Settings()
     needed_s = settings.server.shutdown_timeout_s + settings.tracker.shutdown_deadline_s
@@ -92,7 +92,7 @@ def test_workers_find_each_other_where_the_unit_and_the_image_may_write():
     )
 
 
-async def test_what_the_unit_tells_the_parent_reloads_its_workers(dsn, tmp_path):
+async def test_the_reload_signal_of_the_unit_reloads_the_workers(dsn, tmp_path):
     """ExecReload names the signal that it takes."""
     program, sent, pid = shlex.split(unit()["ExecReload"])
     assert (Path(program).name, pid) == ("kill", "$MAINPID")
@@ -116,7 +116,7 @@ def test_the_page_has_the_connections_that_workers_open():
         assert shown == [str(each), str(total), str(total + each) if int(workers) > 1 else ""]
 
 
-async def test_what_the_unit_starts_says_when_it_is_ready_and_when_it_stops(dsn, tmp_path):
+async def test_the_service_notifies_systemd_when_it_is_ready_and_when_it_stops(dsn, tmp_path):
     """By the protocol of Type=notify, where no memory may be both written and executed."""
     service, declared, monitor = unit(), environment_of_unit(), free_port()
     assert declared["ACTIVITY__SERVER__MONITOR_PORT"] == "9464"
@@ -148,8 +148,8 @@ async def test_what_the_unit_starts_says_when_it_is_ready_and_when_it_stops(dsn,
     assert (state / "journal").is_dir()
 
 
-def test_who_did_not_ask_or_is_gone_is_told_nothing(tmp_path, monkeypatch):
-    """And an address may be abstract, as systemd's is in containers."""
+def test_no_notification_is_sent_without_a_notify_socket(tmp_path, monkeypatch):
+    """An address may be abstract, as systemd's is in containers."""
     tell_supervisor("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
     tell_supervisor("READY=1")
@@ -161,7 +161,7 @@ def test_who_did_not_ask_or_is_gone_is_told_nothing(tmp_path, monkeypatch):
         assert listener.recv(100) == b"READY=1"
 
 
-async def test_the_page_leads_to_files_in_their_places_and_to_a_first_key(dsn, db, tmp_path):
+async def test_the_commands_of_the_page_install_the_files_and_create_a_key(dsn, db, tmp_path):
     """Its commands, in a folder; the environment is that of the tests, so none is made.
 
     The URL has what a shell would read as something else.
@@ -204,7 +204,7 @@ async def test_the_page_leads_to_files_in_their_places_and_to_a_first_key(dsn, d
 
 
 def test_every_variable_of_the_environment_file_is_a_setting(monkeypatch):
-    """Those that are commented out, too: somebody will want them."""
+    """Those that are commented out, too."""
     lines = re.findall(rf"^#?({PREFIX}\w+)=(.*)$", ENVIRONMENT.read_text(), re.MULTILINE)
     assert len(lines) > 5
     assert not any(set(value) & set("\"' ") for _, value in lines)

@@ -61,7 +61,7 @@ async def test_the_consumer_writes_its_buffer_on_sigterm(dsn, db):
     assert await db.fetchval("SELECT last_seen_at > now() - interval '5 min' FROM devices")
 
 
-async def test_the_receiver_takes_what_the_service_sends_and_nothing_else(dsn, db):
+async def test_the_receiver_accepts_signed_requests_alone(dsn, db):
     """Events and `webhooks test` get 204; a body that was changed or has another signature, 401."""
     secret = new_secret()
     environment = {"WEBHOOK_SECRET": secret}

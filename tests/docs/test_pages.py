@@ -1,4 +1,4 @@
-"""Links of all pages lead somewhere, and every snippet is of a kind that is tested."""
+"""All links have a target, and every snippet is of a kind that is tested."""
 
 import json
 import re
@@ -46,12 +46,12 @@ def broken_links(page: Page) -> list[str]:
 
 
 @each_page
-def test_every_link_leads_somewhere(page):
+def test_every_link_has_a_target(page):
     """To a file of the checkout, and to a heading in it."""
     assert broken_links(page) == []
 
 
-def test_a_link_that_leads_nowhere_is_noticed():
+def test_a_broken_link_is_detected():
     """A file that is not there, and a heading that is not in it."""
     links = "[a](docs/nowhere.md) [b](docs/index.md#nowhere) [c](#here) [d](docs/glossary.md#lag)"
     assert broken_links(Page("README.md", f"{links} ![e](f.png)")) == [

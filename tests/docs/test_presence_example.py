@@ -66,7 +66,7 @@ async def is_online(db) -> bool:
     return await db.fetchval("SELECT is_online FROM users WHERE id = 7")
 
 
-async def test_a_user_who_returns_is_an_event_once(example, db):
+async def test_a_user_who_returns_is_one_event(example, db):
     """Of the second of the touch; further touches neither write an event nor call the function."""
     example.tracker.touch("users", 7)
     await example.tracker.flush()
@@ -91,7 +91,7 @@ async def test_the_event_and_the_touch_are_written_together_or_not_at_all(exampl
     assert (await is_online(db), await events(db)) == (True, [(True, timedelta(0))])
 
 
-async def test_a_touch_that_is_as_old_as_the_silence_ends_none(example, db):
+async def test_a_touch_from_before_the_timeout_does_not_end_offline_state(example, db):
     """It comes from the journal of a process that was killed an hour ago."""
     now = await db.fetchval("SELECT extract(epoch FROM now())::bigint")
     example.tracker.touch("users", 7, now - 3600)
@@ -99,14 +99,14 @@ async def test_a_touch_that_is_as_old_as_the_silence_ends_none(example, db):
     assert (await is_online(db), await events(db)) == (False, [])
 
 
-async def test_a_user_who_is_silent_is_an_event_once(online, db, pool):
+async def test_a_user_who_goes_offline_is_one_event(online, db, pool):
     """Of the second at which the silence was too long, not of the look."""
     await online.look(pool, online.tracker)
     await online.look(pool, online.tracker)
     assert (await is_online(db), await events(db)) == (False, [(False, timedelta(minutes=5))])
 
 
-async def test_a_touch_that_is_not_written_yet_ends_the_silence(online, db, pool):
+async def test_a_pending_touch_keeps_a_user_online(online, db, pool):
     """And it is no event when it is written, as the user was online all the time."""
     online.tracker.touch("users", 7)
     await online.look(pool, online.tracker)
@@ -114,7 +114,7 @@ async def test_a_touch_that_is_not_written_yet_ends_the_silence(online, db, pool
     assert (await is_online(db), await events(db)) == (True, [])
 
 
-async def test_the_row_is_read_again_before_a_user_is_called_offline(online, db, pool):
+async def test_the_row_is_read_again_before_a_user_is_set_offline(online, db, pool):
     """While a touch of it is being committed it is left alone, and afterwards it is not silent."""
     async with db.transaction():
         await db.execute("UPDATE users SET last_seen = now()")
@@ -125,7 +125,7 @@ async def test_the_row_is_read_again_before_a_user_is_called_offline(online, db,
 
 
 @pytest.mark.parametrize("shift", ["- interval '15 min'", "+ interval '15 min'"])
-async def test_time_in_which_nothing_listened_is_no_silence(online, db, pool, shift):
+async def test_downtime_of_the_watcher_sets_no_user_offline(online, db, pool, shift):
     """Every process was dead, or the clock has jumped: silence counts from now on."""
     await db.execute(f"UPDATE presence_watch SET listening_until = now() {shift}")
     await online.look(pool, online.tracker)
@@ -137,7 +137,7 @@ async def test_time_in_which_nothing_listened_is_no_silence(online, db, pool, sh
     assert not await is_online(db)
 
 
-async def test_a_process_that_was_suspended_calls_nobody_offline(online, db, pool):
+async def test_a_process_that_was_suspended_sets_no_user_offline(online, db, pool):
     """It goes on in the middle of a look, before it has found out that it was suspended."""
     await online.look(pool, online.tracker)
     await db.execute("UPDATE users SET is_online = true")

@@ -1,4 +1,4 @@
-"""The tables of the reference miss nothing that the code has, and name nothing that it has not."""
+"""The tables of the reference have everything that the code has, and nothing else."""
 
 import re
 import subprocess

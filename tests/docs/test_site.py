@@ -95,7 +95,7 @@ def test_the_site_loads_nothing_from_another_host(site):
     assert not any(re.search(r"(fetch|import)\(\s*['\"`](https?:)?//", text) for text in scripts)
 
 
-def test_a_load_from_another_host_is_noticed():
+def test_a_load_from_another_host_is_detected():
     """In a page and in a style sheet; a link is none."""
     page = (
         '<a href="https://a.example"></a><script src="//b.example/x.js"></script><img src="x.png">'

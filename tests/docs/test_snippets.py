@@ -154,7 +154,7 @@ def test_commands_in_running_text_exist(page):
     "wrong",
     ["make tea", "make bench COMPRAE=x", "python -m api sreve", "python -m api serve --nwo"],
 )
-def test_a_command_that_does_not_exist_is_noticed(wrong):
+def test_a_command_that_does_not_exist_is_detected(wrong):
     """A target, a command, an option."""
     assert is_ours(wrong)
     assert not exists(wrong)

@@ -1,4 +1,4 @@
-"""The dashboard: up to date, and about all there is."""
+"""The dashboard is up to date, and shows every metric."""
 
 import json
 import re
@@ -26,25 +26,25 @@ def queries() -> Iterator[tuple[str, str]]:
 
 
 def families(expr: str) -> set[str]:
-    """Return the metrics that a query asks for, histograms by their own names."""
+    """Return the metrics of a query, histograms by their own names."""
     return {re.sub(r"_(bucket|count|sum)$", "", name) for name in metrics_of(expr)}
 
 
 def test_the_dashboard_is_what_its_code_makes():
-    """Whoever changes the one makes the other: `make dashboard`."""
+    """`make dashboard` generates it after a change of the code."""
     assert FILE.read_text() == dashboard_json()
 
 
 def test_the_dashboard_shows_every_metric_and_no_other():
-    """A new metric is on it, or left off on purpose; one that is gone is asked for no more."""
+    """A new metric is on it, or is listed as left out; no query names a metric that is gone."""
     shown = set().union(*(families(expr) for _, expr in queries())) - OF_PROMETHEUS
     of_the_process = {name for name in shown if name.startswith("process_")}
     assert shown - of_the_process == {*PROMISED, *PROMISED_OF_WORKERS} - LEFT_OFF
     assert set(PROMISED) >= LEFT_OFF
 
 
-def test_the_dashboard_is_fit_for_import():
-    """Any Prometheus may be behind it, it covers nothing up, and people are told what they see."""
+def test_the_dashboard_can_be_imported():
+    """It works with any Prometheus, no panels overlap, and each panel has a description."""
     assert "uid" in DASHBOARD
     assert "id" not in DASHBOARD
     texts = json.dumps(DASHBOARD)
@@ -79,7 +79,7 @@ def test_every_alert_of_the_service_has_a_panel_that_leads_to_its_runbook():
 
 
 async def test_the_dashboard_picks_labels_that_the_service_exports(service, monkeypatch):
-    """A query that shows 0 where there is nothing would else be green for ever."""
+    """A query that shows 0 where there is no data would otherwise always be green."""
     device_id = await service.register()
     monkeypatch.setattr("api.fleet.batch_commit.BatchCommit.store", None)
     assert (await service.upload(device_id)).status == 500
@@ -99,6 +99,6 @@ async def test_the_dashboard_picks_labels_that_the_service_exports(service, monk
 
 
 @needs_promtool
-def test_prometheus_takes_the_example_of_its_configuration():
+def test_prometheus_accepts_the_example_configuration():
     """With the rules that it names."""
     assert promtool("check", "config", EXAMPLE) == ""

@@ -1,4 +1,4 @@
-"""Every query of the dashboard and of the alerts answers, by a real Prometheus.
+"""Every query of the dashboard and of the alerts returns data from a real Prometheus.
 
 It scrapes a real service under load.
 """
@@ -32,7 +32,7 @@ from tests.support.service import REPORT
 
 
 async def keep_busy(url: str, key: str) -> None:
-    """Use every part of the service, rightly and wrongly, without end."""
+    """Send valid and invalid requests to every part of the service, without end."""
     device_id = str(uuid.uuid4())
     registration = {"device_id": device_id, "display_name": "Phone", "group_id": "family"}
     capture_ms = time.time_ns() // 1_000_000
@@ -58,7 +58,7 @@ async def keep_busy(url: str, key: str) -> None:
 
 
 def impatient(folder: Path) -> Path:
-    """Return a copy of the rules, in which nothing has to last before it is told."""
+    """Return a copy of the rules in which alerts fire without a delay."""
     rules = yaml.safe_load(RULES.read_text())
     for group in rules["groups"]:
         group["name"] += "-impatient"
@@ -71,7 +71,7 @@ def impatient(folder: Path) -> Path:
 
 @asynccontextmanager
 async def watched(url: str, folder: Path) -> AsyncIterator[Prometheus]:
-    """Run Prometheus as the example has it, but every second, and on a service of ours."""
+    """Run Prometheus with the example configuration, a scrape every second, on a service."""
     config = yaml.safe_load(EXAMPLE.read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(RULES), str(impatient(folder))]
@@ -82,7 +82,7 @@ async def watched(url: str, folder: Path) -> AsyncIterator[Prometheus]:
 
 
 async def chosen(prometheus: Prometheus) -> dict[str, str]:
-    """Return what Grafana puts in for the variables, when all that there is is chosen."""
+    """Return the values of Grafana's variables when everything is selected."""
     values = {"__rate_interval": "4s", "__range": "1m"}
     for name in ("job", "instance", "target"):
         query = VARIABLES[name]["query"]["query"]
@@ -134,7 +134,7 @@ async def until_no_alert_is_pending(prometheus: Prometheus) -> None:
 
 
 async def until_firing(prometheus: Prometheus, rules: Path, alert: str) -> dict[str, Any]:
-    """Wait until an alert fires; return it as it would be sent to whoever is woken."""
+    """Wait until an alert fires; return it as it would be sent."""
     async with asyncio.timeout(60):
         while True:
             rule = (await prometheus.rules(rules))[alert]
@@ -151,7 +151,7 @@ def short_path() -> Iterator[Path]:
 
 
 async def fall_silent(db) -> None:
-    """Let a few devices fall silent one after the other, too few for an alert."""
+    """Let a few devices go offline one after the other, too few for an alert."""
     for _ in range(5):
         await db.execute("DELETE FROM listening_gaps")  # before the first start nobody listened
         await db.execute(
@@ -163,10 +163,10 @@ async def fall_silent(db) -> None:
 
 @needs_prometheus
 @needs_promtool
-async def test_every_query_of_dashboard_and_alerts_answers_by_a_real_prometheus(
+async def test_every_query_of_dashboard_and_alerts_returns_data_from_a_real_prometheus(
     tmp_path, short_path, dsn, db
 ):
-    """On a busy service; an outage is told with the runbook, and so is the end of the process."""
+    """On a busy service; an outage and the end of the process fire alerts with a runbook."""
     async with open_database(dsn, DatabaseSettings(), connections=1) as database:
         key = await create_key(database, "busy", None)
     url = f"http://127.0.0.1:{free_port()}"

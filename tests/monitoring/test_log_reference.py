@@ -1,4 +1,4 @@
-"""The page of log events tells all of them, and nothing else."""
+"""The page of log events has all of them, and no other."""
 
 import asyncio
 import json
@@ -39,8 +39,8 @@ def test_every_event_is_on_the_page_with_its_level_and_its_fields():
     assert on_the_page() == LOGGED - {dropped} | {named}
 
 
-def test_all_that_is_logged_is_logged_through_log():
-    """The name by which calls are found in the source; what it stands for knows no event itself."""
+def test_every_log_call_is_a_call_of_log():
+    """The name by which calls are found in the source; the logger itself adds no event."""
     for path in [*(ROOT / "api").rglob("*.py"), *(ROOT / "tracker").rglob("*.py")]:
         source = path.read_text()
         made = re.findall(r"^.*\b(?:get_logger|Log)\(.*$", source, re.MULTILINE)
@@ -56,7 +56,7 @@ def test_all_that_is_logged_is_logged_through_log():
         ), path
 
 
-async def test_a_service_in_trouble_says_nothing_that_is_not_on_the_page(dsn, db, tmp_path):
+async def test_every_event_that_a_failing_service_logs_is_on_the_page(dsn, db, tmp_path):
     """Its lines, as they come out of the process: through errors of many kinds, and to its end."""
     async with open_database(dsn, DatabaseSettings(), connections=1) as database:
         key = await create_key(database, "in trouble", None)

@@ -9,7 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from tests.conftest import new_database
-from tests.support.browser import Visitor, chromium, visiting
+from tests.support.browser import BrowserTab, chromium, open_tab
 from tests.support.page_service import Host, hosting
 
 
@@ -31,11 +31,11 @@ async def host(
 
 
 @pytest_asyncio.fixture(loop_scope="package")
-async def visitor(browser: Browser, host: Host) -> AsyncIterator[Visitor]:
+async def tab(browser: Browser, host: Host) -> AsyncIterator[BrowserTab]:
     """Open a tab, and fail on each problem in it that the test has not cleared."""
-    async with visiting(browser, host.url) as visitor:
-        yield visitor
-        visitor.check_well()
+    async with open_tab(browser, host.url) as tab:
+        yield tab
+        tab.check_well()
 
 
 @pytest.fixture

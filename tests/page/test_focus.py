@@ -10,75 +10,73 @@ from tests.support.page_service import IDLE_S
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
-async def test_the_focus_moves_to_the_title_of_a_new_view_and_stays_on_a_filter(
-    visitor, host, group
-):
+async def test_the_focus_moves_to_the_title_of_a_new_view_and_stays_on_a_filter(tab, host, group):
     await host.add(group, {f"Van {n:03}": IDLE_S for n in range(150)})
     await host.add(f"{group}-too", {"Bus": 0})
-    await visitor.sign_in(await host.make_key())
-    page = visitor.page
+    await tab.sign_in(await host.make_key())
+    page = tab.page
     await expect(page.get_by_role("heading", name="Groups")).to_be_focused()
     await page.get_by_role("link", name=f"{group} 150 devices").click()
-    await visitor.live()
+    await tab.live()
     await expect(page.get_by_role("heading", name=group)).to_be_focused()
     await page.get_by_role("link", name="Next").first.click()
-    await expect(visitor.rows()).to_have_count(50)
+    await expect(tab.rows()).to_have_count(50)
     idle = page.locator(".filter", has_text="Idle")
     await idle.focus()
     await page.keyboard.press("Enter")
-    await expect(visitor.rows()).to_have_count(100)
+    await expect(tab.rows()).to_have_count(100)
     await expect(idle).to_be_focused()
 
 
-async def test_the_focus_stays_on_its_device_when_another_row_is_removed(visitor, host, group):
+async def test_the_focus_stays_on_its_device_when_another_row_is_removed(tab, host, group):
     """If its own row is removed, the focus moves to the title."""
     ids = await host.add(group, dict.fromkeys(("Ann", "Bob", "Cid", "Dan"), IDLE_S))
-    await visitor.watch(await host.make_key(), group, "?sort=name")
-    page = visitor.page
+    await tab.watch(await host.make_key(), group, "?sort=name")
+    page = tab.page
     await page.get_by_role("columnheader", name="Device").get_by_role("link").focus()
     while await page.evaluate("document.activeElement.innerText") != "Cid":
         await page.keyboard.press("Tab")
     await host.db.execute("UPDATE devices SET is_active = false WHERE device_id = $1", ids["Ann"])
-    await visitor.shows(["Bob", "Cid", "Dan"])
-    await expect(visitor.row("Cid").get_by_role("link")).to_be_focused()
+    await tab.shows(["Bob", "Cid", "Dan"])
+    await expect(tab.row("Cid").get_by_role("link")).to_be_focused()
     await host.db.execute("UPDATE devices SET is_active = false WHERE device_id = $1", ids["Cid"])
-    await visitor.shows(["Bob", "Dan"])
+    await tab.shows(["Bob", "Dan"])
     await expect(page.get_by_role("heading", name=group)).to_be_focused()
 
 
-async def test_a_screen_reader_announces_an_outage_once(visitor, host, group):
+async def test_a_screen_reader_announces_an_outage_once(tab, host, group):
     """The focus does not move when the outage ends."""
     await host.add(group, {"Cab": IDLE_S})
-    await visitor.watch(await host.make_key(), group)
-    await visitor.page.evaluate(
+    await tab.watch(await host.make_key(), group)
+    await tab.page.evaluate(
         "window.announced = []; new MutationObserver(() => announced.push(announcer.textContent))"
         ".observe(announcer, { childList: true, characterData: true, subtree: true });"
         "document.activeElement.blur();"
     )
-    sent = len(visitor.requests)
+    sent = len(tab.requests)
     await host.stop()
     async with asyncio.timeout(60):
-        while len(visitor.requests) < sent + 3:
+        while len(tab.requests) < sent + 3:
             await asyncio.sleep(0.1)
     await host.start()
-    await visitor.live()
-    announced = await visitor.page.evaluate("announced")
+    await tab.live()
+    announced = await tab.page.evaluate("announced")
     assert len(announced) == len(set(announced))
     assert announced[0].startswith("Connection lost")
     assert announced[-1] == "Live"
-    assert await visitor.page.evaluate("document.activeElement === document.body")
-    visitor.problems.clear()
+    assert await tab.page.evaluate("document.activeElement === document.body")
+    tab.problems.clear()
 
 
-async def test_everything_can_be_done_by_keyboard(visitor, host, group):
+async def test_everything_can_be_done_by_keyboard(tab, host, group):
     """From sign-in to a device and back; each focused element has an outline."""
     await host.add(group, {"Cab": 0, "Bus": IDLE_S})
-    await visitor.open()
-    page, keyboard = visitor.page, visitor.page.keyboard
+    await tab.open()
+    page, keyboard = tab.page, tab.page.keyboard
     await expect(page.get_by_label("API key")).to_be_focused()
     await keyboard.insert_text(await host.make_key(group))
     await keyboard.press("Enter")
-    await visitor.live()
+    await tab.live()
 
     async def walk_to(name: str) -> None:
         for _ in range(40):
@@ -96,7 +94,7 @@ async def test_everything_can_be_done_by_keyboard(visitor, host, group):
 
     await walk_to("Idle")
     await keyboard.press("Enter")
-    await visitor.shows(["Bus"])
+    await tab.shows(["Bus"])
     await walk_to("Search")
     await keyboard.insert_text("bu")
     await walk_to("Device")
@@ -110,4 +108,4 @@ async def test_everything_can_be_done_by_keyboard(visitor, host, group):
     await page.evaluate("document.activeElement.blur()")
     await walk_to("All devices")
     await keyboard.press("Enter")
-    await expect(visitor.row("Bus").get_by_role("link")).to_be_focused()
+    await expect(tab.row("Bus").get_by_role("link")).to_be_focused()

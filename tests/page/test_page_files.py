@@ -1,4 +1,4 @@
-"""The files of the live page: anybody may have them, and nothing else by them."""
+"""The files of the live page need no API key, and no other file is served."""
 
 import os
 
@@ -17,7 +17,9 @@ POLICY = (
     ("path", "status"), [("/", 200), ("/page/index.html", 200), ("/page/nothing.js", 404)]
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_every_answer_keeps_the_page_to_itself(service, method, path, status):
+async def test_every_response_of_the_page_allows_no_other_host_or_script(
+    service, method, path, status
+):
     """No outside host, no inline script, no frame, on errors too; and no touch."""
     touches = service.touches()
     answer = await service.call(method, path, key="")
@@ -57,7 +59,7 @@ async def test_a_file_that_has_not_changed_is_not_sent_again(service):
         "/page/",
     ],
 )
-async def test_no_path_leads_out_of_the_folder(service, path):
+async def test_only_files_of_the_page_are_served(service, path):
     """Only the files that were there at the start have names."""
     url = f"http://{service.client.host}:{service.client.port}{path}"
     async with service.client.session.get(URL(url, encoded=True)) as answer:
@@ -65,7 +67,7 @@ async def test_no_path_leads_out_of_the_folder(service, path):
         assert (await answer.json())["error"] == "not_found"
 
 
-async def test_there_is_no_page_when_it_is_off(dsn):
+async def test_live_enabled_false_removes_page_and_stream(dsn):
     """Neither page nor stream; the rest is there."""
     async with running(dsn, live={"enabled": False}) as service:
         for path in ("/", "/page/index.html", "/api/v1/live?group_id=family"):
@@ -73,8 +75,8 @@ async def test_there_is_no_page_when_it_is_off(dsn):
         assert (await service.call("GET", "/api/v1/devices?group_id=family")).status == 200
 
 
-async def test_the_page_is_found_from_any_folder(dsn, tmp_path, monkeypatch):
-    """Whoever starts the service need not be in the checkout."""
+async def test_the_page_is_served_from_any_working_directory(dsn, tmp_path, monkeypatch):
+    """The service need not be started in the checkout."""
     monkeypatch.chdir(tmp_path)
     assert not os.listdir(tmp_path)  # noqa: PTH208
     async with running(dsn) as service:

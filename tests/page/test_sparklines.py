@@ -9,12 +9,12 @@ from playwright.async_api import expect
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
-async def test_sparklines_show_the_statistics_of_each_target(visitor, host, group):
+async def test_sparklines_show_the_statistics_of_each_target(tab, host, group):
     """Both targets have touches, the coalesced share, the lag and the last flush."""
     ids = await host.add(group, {"Cab": 0})
     key = await host.make_key()
-    await visitor.watch(key, group)
-    sparks = visitor.page.locator(".spark")
+    await tab.watch(key, group)
+    sparks = tab.page.locator(".spark")
     await expect(sparks.locator("dt")).to_have_text(
         ["active devices/s", *["touches/s", "coalesced", "lag", "last flush"] * 2]
     )
@@ -26,10 +26,10 @@ async def test_sparklines_show_the_statistics_of_each_target(visitor, host, grou
     assert await sparks.nth(1).locator("svg path").count() > 0
 
 
-async def test_sparklines_have_gaps_for_missed_seconds_and_restarts(visitor):
+async def test_sparklines_have_gaps_for_missed_seconds_and_restarts(tab):
     """After a restart the totals start at zero; the difference is not a number of touches."""
-    await visitor.open()
-    rates = await visitor.module(
+    await tab.open()
+    rates = await tab.module(
         "tracker-stats",
         """(() => {
           const stats = new m.TrackerStats();
@@ -45,10 +45,10 @@ async def test_sparklines_have_gaps_for_missed_seconds_and_restarts(visitor):
     assert rates == [None, 50, None, None, 100, None]
 
 
-async def test_sparklines_have_every_second_once(visitor):
+async def test_sparklines_have_every_second_once(tab):
     """Also if ticks arrive in the middle of a second, where rounding could skip or repeat one."""
-    await visitor.open()
-    seconds = await visitor.module(
+    await tab.open()
+    seconds = await tab.module(
         "tracker-stats",
         """(() => {
           const stats = new m.TrackerStats();

@@ -27,9 +27,9 @@ CASES = (
 pieces from second 0 to 1000 with the second in which each ends."""
 
 
-async def test_pieces_of_a_span_follow_from_events(visitor):
+async def test_the_bars_of_a_timeline_follow_from_events(tab):
     """They have no gaps; the last one is what the device is now."""
-    await visitor.open()
+    await tab.open()
     made = [
         [
             {
@@ -47,7 +47,7 @@ async def test_pieces_of_a_span_follow_from_events(visitor):
         {"presence": presence, "since": None if presence == "never" else 600, "seen": 550}
         for presence, _, _ in CASES
     ]
-    found = await visitor.module(
+    found = await tab.module(
         "timeline",
         f"{json.dumps(devices)}.map((one, i) => m.piecesOf(one, {json.dumps(made)}[i], 0, 1000))",
     )
@@ -56,35 +56,33 @@ async def test_pieces_of_a_span_follow_from_events(visitor):
         assert [one["from"] for one in pieces] == [0, *[one["to"] for one in pieces[:-1]]]
 
 
-async def test_many_events_are_one_line_every_few_seconds(visitor):
+async def test_many_events_are_announced_in_one_line(tab):
     """A screen reader would read nothing else while a group vanishes."""
-    await visitor.page.clock.install()
-    await visitor.open()
-    await visitor.page.evaluate(
-        "import('/page/news.js').then((m) => { window.news = new m.News(); })"
-    )
+    await tab.page.clock.install()
+    await tab.open()
+    await tab.page.evaluate("import('/page/news.js').then((m) => { window.news = new m.News(); })")
 
     async def line_after(counts: str, *, second: int) -> str:
         event = "{ type: 'device.offline', at: '2026-01-01T03:12:00Z', device_id: 'x' }"
-        return await visitor.page.evaluate(
+        return await tab.page.evaluate(
             f"(news.add({counts}, [{event}]), news.update('g', () => 'Van {second}'), news.line)"
         )
 
     assert await line_after("{ 'device.offline': 1 }", second=1) == "03:12:00: Van 1 went offline"
-    await visitor.page.clock.fast_forward(1000)
+    await tab.page.clock.fast_forward(1000)
     later = "{ 'device.offline': 1200, 'device.online': 1 }"
     assert await line_after(later, second=2) == "03:12:00: Van 1 went offline"
-    await visitor.page.clock.fast_forward(5000)
+    await tab.page.clock.fast_forward(5000)
     assert await line_after("{ 'device.online': 1 }", second=3) == (
         "1,200 devices went offline, 2 devices came online"
     )
 
 
-async def test_a_list_of_events_is_bounded_and_has_each_once(visitor):
+async def test_a_list_of_events_is_bounded_without_duplicates(tab):
     """The newest are kept, and it is known that there are others."""
-    await visitor.open()
-    await visitor.page.route("**/api/v1/events*", lambda route: route.fulfill(json={"events": []}))
-    found = await visitor.module(
+    await tab.open()
+    await tab.page.route("**/api/v1/events*", lambda route: route.fulfill(json={"events": []}))
+    found = await tab.module(
         "event-list",
         """(async () => {
           const list = new m.EventList("key", { group_id: "g" }, 3, () => {});
@@ -101,10 +99,10 @@ async def test_a_list_of_events_is_bounded_and_has_each_once(visitor):
     assert found == [True, True, False, 12, ["12", "11", "10"]]
 
 
-async def test_a_service_without_presence_says_so_on_a_device_s_page(visitor):
+async def test_a_service_without_presence_says_so_on_a_device_s_page(tab):
     """Bars would show a device as online for ever."""
-    await visitor.open()
-    shown = await visitor.module(
+    await tab.open()
+    shown = await tab.module(
         "history-view",
         """import("/page/vendor/lit-html/lit-html.js").then(({ render }) => {
           const place = document.createElement("div");

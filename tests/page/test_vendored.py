@@ -8,7 +8,7 @@ VENDOR = Path(__file__).parents[2] / "api" / "page" / "vendor"
 ROW = re.compile(r"^\| .+ \| `(.+)` \| `([0-9a-f]{64})` \|$", re.MULTILINE)
 
 
-def test_vendored_files_are_the_published_ones():
+def test_vendored_files_equal_the_published_ones():
     """Every script has its hash on record, and its licence beside it."""
     recorded = dict(ROW.findall((VENDOR / "README.md").read_text(encoding="utf-8")))
     actual = {

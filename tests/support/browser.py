@@ -60,7 +60,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 @dataclass
-class Visitor:
+class BrowserTab:
     """One tab with a browser profile of its own, and the problems that occurred in it."""
 
     page: Page
@@ -145,7 +145,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @asynccontextmanager
-async def visiting(browser: Browser, url: str, **options: Any) -> AsyncIterator[Visitor]:
+async def open_tab(browser: Browser, url: str, **options: Any) -> AsyncIterator[BrowserTab]:
     """Open a tab with a new browser profile.
 
     Args:
@@ -159,6 +159,6 @@ async def visiting(browser: Browser, url: str, **options: Any) -> AsyncIterator[
     context.set_default_timeout(PATIENCE_MS)
     await context.add_init_script(RECORD)
     try:
-        yield Visitor(await context.new_page(), url)
+        yield BrowserTab(await context.new_page(), url)
     finally:
         await context.close()

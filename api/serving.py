@@ -122,8 +122,8 @@ class Serving:
     async def let_go(self, patience_s: float) -> None:
         """Accept no more connections, and end each one with its next response.
 
-        Clients then open new ones, which another process accepts from the same socket. Nobody is
-        cut off who has just sent a request on an idle connection.
+        Clients then open new ones, which another process accepts from the same socket. No client is
+        disconnected that has just sent a request on an idle connection.
 
         Args:
             patience_s: how long to wait for clients that send nothing, in seconds.

@@ -1,4 +1,4 @@
-"""What a worker asks of the other workers of its service; `api.workers` answers it.
+"""What a worker queries from the other workers of its service; `api.workers` responds.
 
 A service of one process has no siblings: `Alone` stands for that.
 """
@@ -41,7 +41,7 @@ class SiblingViews(Protocol):
 
     @property
     def missing(self) -> Sequence[int]:
-        """The workers that have not answered in time, whose touches are unknown."""
+        """The workers that have not responded in time, whose touches are unknown."""
         ...
 
     async def latest(self, device_ids: Sequence[str]) -> Mapping[str, int]:

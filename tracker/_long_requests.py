@@ -1,7 +1,7 @@
 """Touches of requests that last: streams and WebSockets, which may go on for hours.
 
 Such a request is touched when its response is prepared and when it ends. What happens in between
-only the handler knows: it calls `touch_request` for each message, or lets `keep_touching` do so at
+only the handler knows: it calls `touch_request` for each message, or has `keep_touching` do so at
 an interval.
 """
 

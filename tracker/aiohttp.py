@@ -49,7 +49,7 @@ def activity_middleware(tracker: Tracker, identify: Identify) -> Middleware:
         tracker: where touches are recorded.
         identify: returns (target name, key) pairs for a request: the authenticated client, and what
             the request was about; nothing if it was not authenticated. An error that it raises is
-            logged, at most once a minute, and the request goes on.
+            logged, at most once a minute, and the request continues.
 
     Returns:
         The middleware, for `web.Application(middlewares=[...])`.
@@ -98,7 +98,7 @@ class ActivityRecorder:
         request[RECORDERS] = (*earlier, self.record)
 
     def end(self, request: web.Request, status: int | None) -> None:
-        """Record the touches of a request, unless its response says that it was not let in.
+        """Record the touches of a request, unless its response is 401 or 403.
 
         Args:
             request: the request.

@@ -63,7 +63,7 @@ _FLUSH: Final[tuple[Family[tuple[FlushCounts, FlushLoop]], ...]] = (
     Family(
         _Counter,
         "activity_flush_keys",
-        "Drained keys by what became of them.",
+        "Drained keys by outcome.",
         lambda f: {
             name: getattr(f[0], name) for name in ("written", "unchanged", "missing", "rejected")
         },
@@ -102,7 +102,7 @@ _FLUSH: Final[tuple[Family[tuple[FlushCounts, FlushLoop]], ...]] = (
     Family(
         _Gauge,
         "activity_flush_permanent_error",
-        "1 if flushes fail until somebody changes something: a table, a column, a permission.",
+        "1 if flushes fail until a table, a column or a permission is changed.",
         lambda f: f[1].permanent_error is not None,
     ),
     Family(

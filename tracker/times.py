@@ -14,7 +14,7 @@ def second_of(at: object, now: float) -> int:
     """Return the whole second of a time that a caller passes, never later than now.
 
     A time far ahead is a mistake, such as milliseconds taken for seconds. It must not count as now:
-    whoever replays an old queue would mark all its keys as active.
+    a replay of an old queue would mark all its keys as active.
 
     Args:
         at: a `Time`; an `int` or a `float` is in seconds since the epoch.

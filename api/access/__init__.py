@@ -1,1 +1,1 @@
-"""Who is let in: API keys, what they reach, and the caches that spare the database the question."""
+"""Authentication: API keys, which devices they may access, and the caches of both."""

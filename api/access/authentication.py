@@ -60,7 +60,7 @@ class Access:
         clock: DatabaseClock,
     ) -> None:
         self.devices = devices
-        """What requests reach; handlers that change devices tell it."""
+        """The devices that requests may access; handlers report changes of devices to it."""
         self._keys = keys
         self._clock = clock
         self._denials = RateLimiter()

@@ -19,7 +19,7 @@ class Cache(Protocol):
 
     @property
     def hits(self) -> int:
-        """How many lookups it answered."""
+        """How many lookups were hits."""
         ...
 
     @property
@@ -32,7 +32,7 @@ _FAMILIES: Final[tuple[Family[Cache], ...]] = (
     Family(
         CounterMetricFamily,
         "auth_cache_hits",
-        "Lookups that the cache answered.",
+        "Lookups that were served from the cache.",
         lambda cache: cache.hits,
     ),
     Family(

@@ -2,7 +2,7 @@
 
 A trigger notes each change in `device_changes`, with the transaction that made it. Each poll reads
 the changes of all transactions that were not over at the poll before, so a change that commits late
-is not missed; to read one again does no harm. Polling works through a pooler in transaction mode.
+is not missed; to read one again has no effect. Polling works through a pooler in transaction mode.
 
 Of several workers one polls, and the others ask it whether it has found changes: only then they
 read them, too. A worker whose sibling does not answer, or has not polled just now, polls itself.
@@ -71,7 +71,7 @@ class DeviceFeed:
         stale_limit_s: how long the directory is used while the database is unavailable, in seconds.
         restore: fills the directory with what an earlier process knew, if the database cannot be
             reached at the start; returns the age of that in seconds, None if there is nothing.
-        on_change: called with each active device that was changed by anybody.
+        on_change: called with each active device that was changed, by any process.
         monotonic: monotonic clock in seconds.
     """
 
@@ -200,7 +200,7 @@ class DeviceFeed:
         if usable and age_s > _GRACE_S + self._every_s:
             usable = not await self._is_available()
             if usable:
-                # What answers after an outage may be a replica that lacks the last changes.
+                # After an outage the server may be a replica that lacks the last changes.
                 self._position = None
         self._directory.use(current=usable, bridging=age_s <= self._stale_limit_s)
 

@@ -60,7 +60,7 @@ class CachedLookup(Generic[K, V]):
     ) -> None:
         self.name = name
         self.misses = 0
-        """How often the cache had no answer, so that a query was needed."""
+        """How often the cache had no entry, so that a query was needed."""
         self._lookups = 0
         self._refresh_s = settings.refresh_s
         self._stale_limit_s = settings.stale_limit_s
@@ -77,7 +77,7 @@ class CachedLookup(Generic[K, V]):
 
     @property
     def hits(self) -> int:
-        """How often the cache answered: with a row, fresh or stale, or that there is none."""
+        """How often the cache had an entry: a row, fresh or stale, or that there is none."""
         return self._lookups - self.misses
 
     def cached(self, key: K) -> V | None:
@@ -183,7 +183,7 @@ class CachedLookup(Generic[K, V]):
         self.note_available()
 
     def note_available(self) -> None:
-        """Note that the database has just answered another statement, so it is queried again.
+        """Note that the database has just responded to another statement, so it is queried again.
 
         Otherwise a key that is seldom used would be served stale because of an old failure.
         """

@@ -53,7 +53,7 @@ class SharedQueries(Generic[K, V]):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.generation = 0
-        """How often all rows were invalidated; a query in flight is no answer to later requests."""
+        """How often all rows were invalidated; later requests do not use a query in flight."""
         self.unavailable = False
         """Whether the last query failed, and no statement has succeeded since then."""
         self._name = name
@@ -96,7 +96,7 @@ class SharedQueries(Generic[K, V]):
         self._in_flight.pop(key, None)
 
     def note_available(self) -> None:
-        """Note that the database has just answered another statement, so it is queried again.
+        """Note that the database has just responded to another statement, so it is queried again.
 
         Otherwise a key that is seldom used would be served stale because of an old failure.
         """

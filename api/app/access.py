@@ -44,7 +44,7 @@ async def start_access(
         database: a pool that requests do not use.
         clock: of the database.
         siblings: the other workers.
-        on_change: called with each active device that was changed by anybody.
+        on_change: called with each active device that was changed, by any process.
 
     Returns:
         What authorizes requests, what polls for revoked API keys, what this process has just

@@ -34,7 +34,7 @@ async def start_presence(
         clock: of the database.
 
     Returns:
-        What tells of new events, what watches devices, and collectors of metrics.
+        The feed of new events, the watcher of devices, and collectors of metrics.
     """
     offline_after_s = settings.presence.offline_after_s
     listening = Listening(database, offline_after_s=offline_after_s)

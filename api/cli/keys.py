@@ -115,7 +115,7 @@ def create(
     except OSError as error:
         give_up_output()
         fail(
-            f"cannot write the output: {error.strerror}; nobody knows what was made, so revoke it "
+            f"cannot write the output: {error.strerror}; what was made is lost, so revoke it "
             "and repeat the command"
         )
 
@@ -160,7 +160,7 @@ def revoke(
     ],
     config: Config = None,
 ) -> None:
-    """Revoke a key for good; running services refuse it within a second."""
+    """Revoke a key for good; running services deny it within a second."""
     from api.access.keys import find_keys, hash_key, revoke_key
     from api.cli.tables import shown
 

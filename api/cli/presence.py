@@ -20,7 +20,7 @@ Group: TypeAlias = Annotated[
 presence = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Let webhooks ignore silences of groups that are in maintenance.",
+    help="Keep webhooks from reporting devices of groups in maintenance.",
 )
 
 

@@ -128,7 +128,7 @@ def reload(context: typer.Context, config: Config = None) -> None:
         try:
             answer = asyncio.run(RunDirectory(settings.server).command("reload"))
         except ChannelError as error:
-            fail(f"the service has not answered: {error}")
+            fail(f"the service has not responded: {error}")
     if answer["error"]:
         fail(answer["error"])
     typer.echo("all workers are new", err=True)

@@ -1,4 +1,4 @@
-"""Follows the log of events: numbers new ones, and wakes who waits for them in this process."""
+"""Follows the log of events: numbers new ones, and wakes the requests that wait for them."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
@@ -66,7 +66,7 @@ class EventFeed(Collector):
         # of each the group and the API key
         self._followers: dict[str, set[RecentEvents]] = {}
         self.is_stopping = False
-        """Whether nobody should wait any more."""
+        """Whether waiting has ended for good."""
         self._failed = LogThrottle(_LOG_EVERY_S)
         self.counts: dict[str, int] = dict.fromkeys(get_args(EventType), 0)
         """How many events of each type this process has followed."""
@@ -141,7 +141,7 @@ class EventFeed(Collector):
                 self._followers.pop(group_id, None)
 
     def stop(self) -> None:
-        """Let nobody wait any longer."""
+        """End all waiting."""
         self.is_stopping = True
         for waiting in self._waiting:
             if not waiting.done():

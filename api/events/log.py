@@ -95,7 +95,7 @@ def _statement(
 ) -> tuple[str, list[Any]]:
     """Return a statement and what it takes after the position and the limit.
 
-    It has only the conditions that are asked for, so that an index serves each, however often the
+    It has only the conditions that are needed, so that an index serves each, however often the
     statement has run. `OR` between two indexes would have neither give the order, so the events of
     devices that left a group are read by themselves.
     """

@@ -1,12 +1,13 @@
 """Batch commit: uploads that arrive while a write is in progress share the next one.
 
-An upload is answered when its batch is committed. An idle service writes each upload at once; under
-load batches grow to what arrives during a write, so no upload is delayed to fill a batch.
+The response to an upload is sent when its batch is committed. An idle service writes each upload
+at once; under load batches grow to what arrives during a write, so no upload is delayed to fill a
+batch.
 
 A batch is first written by the fast path. If a row is rejected or locked, the SKIP LOCKED path
 writes the batch again: an upload whose device has no row fails alone, an upload whose device is
-locked waits alone, and a rejected report is found by bisection. Writing a report twice does no
-harm: its device and capture time identify it.
+locked waits alone, and a rejected report is found by bisection. Writing a report twice has
+no effect: its device and capture time identify it.
 """
 
 import asyncio

@@ -21,7 +21,7 @@ class PresenceRule:
         idle_after_s: seconds since it was last seen, after which it is idle.
         offline_after_s: the same for offline, where it is not stored, and its group and the device
             itself have no other.
-        is_watched: whether somebody watches for devices that fall silent; if not, what is stored
+        is_watched: whether a process watches for devices that go offline; if not, what is stored
             is not looked at.
     """
 
@@ -95,7 +95,7 @@ def presence_rule(settings: Settings) -> PresenceRule:
 
 
 def presence_sql(*, idle_after_s: str, offline_after_s: str, is_watched: str) -> str:
-    """Return SQL for the presence of a row of `devices`, judged as `PresenceRule` does.
+    """Return SQL for the presence of a row of `devices`, computed as `PresenceRule` does.
 
     Args:
         idle_after_s: the placeholder of the rule's field, such as `$1`.

@@ -1,4 +1,4 @@
-"""The routes of devices: register, list, show, deactivate, heartbeat."""
+"""Routes of devices: register, list, show, deactivate, heartbeat."""
 
 from functools import partial
 from math import inf

@@ -26,7 +26,7 @@ class EventStream(StreamBody):
 
     Args:
         hub: counts streams, and ends them when the service stops.
-        feed: tells of new events.
+        feed: notifies of new events.
         read: reads the events after a position.
         check: returns whether the client may still read them; raises ApiError or StoreError.
         key_id: the API key that the stream is counted for.
@@ -55,7 +55,7 @@ class EventStream(StreamBody):
     async def send_events(self) -> None:
         """Send events as they come."""
         await self._write(b": events\n\n")
-        # If it may not any more, the client connects again, and is told why.
+        # If it may not any more, the client connects again, and gets the reason.
         with suppress(StoreError, ApiError):
             while not self._hub.stopping and await self._check():
                 await self._send_new()

@@ -60,7 +60,7 @@ class EventHandlers:
 
     Args:
         database: where events are.
-        feed: tells of new ones.
+        feed: notifies of new ones.
         access: knows whether an API key is still valid.
         limits: what API keys share.
         hub: counts streams, and ends them; None if there are no streams.

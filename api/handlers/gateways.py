@@ -212,7 +212,7 @@ class GatewayHandlers:
             self._access.devices.forget(device_id)
             return "device_not_found", "no such device: register it first"
         if isinstance(result, RowRejected):
-            return "refused", "the database refuses this report"
+            return "refused", "the database rejects this report"
         if isinstance(
             result, BaseException
         ):  # the whole request gets 503, and the client sends it again

@@ -80,7 +80,7 @@ class LocationHandlers:
 
     @Operation(body=_UPLOAD, answers={200: Accepted}, refuses=(422,))
     async def _one(self, request: web.Request) -> web.Response:
-        """Store a report, answered once it is committed; posted again it changes nothing."""
+        """Store a report; respond once it is committed. Sent again, it changes nothing."""
         upload = await read_body(request, _UPLOAD, self._access)
         return await self._store(request, upload.device_id, [upload])
 
@@ -129,7 +129,7 @@ class LocationHandlers:
         except RowRejected as error:
             if times := self._refused.due():
                 log.warning("upload.rejected", times=times, error=str(error))
-            raise ApiError(422, "refused", "the database refuses this report") from error
+            raise ApiError(422, "refused", "the database rejects this report") from error
         return json_response(
             Accepted(success=True, processed_count=len(reports), duplicate_count=duplicates)
         )

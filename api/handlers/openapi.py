@@ -30,7 +30,7 @@ _REFUSALS: Final = {
     410: "No event after this cursor is kept; the message says where to begin.",
     413: "The body is larger than the service takes.",
     415: "The body is not declared as JSON, or encoded in a way that is not understood.",
-    422: "The database refuses the report by a rule of its own.",
+    422: "A constraint of the database rejects the report.",
     429: "This API key registers too many devices, or the group is full: try again later.",
     500: "Something went wrong; the logs have the request's id.",
     503: "The database is away or too slow, or too much is waiting for it: try again.",
@@ -75,7 +75,7 @@ _PARAMETERS: Final = {
 }
 _HEADERS: Final = {
     "X-Request-ID": {
-        "description": "The request's id in the logs: the client's own if it sent a decent one.",
+        "description": "The request's id in the logs: the client's own if it sent a valid one.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
     },
@@ -117,7 +117,7 @@ class Operation:
 
 
 class DocumentHandler:
-    """Handler of /api/openapi.json. The document is made when it is first asked for."""
+    """Handler of /api/openapi.json. The document is made at the first request."""
 
     def __init__(self) -> None:
         self._routes: list[web.AbstractRoute] = []

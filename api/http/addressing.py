@@ -1,6 +1,6 @@
 """Which requests are for this service: how their target may be spelled, and what host they name.
 
-Proxies decide by the path who may ask for what, as it is spelled, and the router decodes it first.
+Proxies authorize requests by the path as it is spelled, and the router decodes it first.
 So a path has one spelling here: nothing in the routes needs an escape.
 """
 
@@ -31,7 +31,7 @@ def allowed_names(hosts: Iterable[str]) -> frozenset[str]:
 def is_for_another_host(request: web.Request, allowed: frozenset[str]) -> bool:
     """Return whether a request names a host that is not served.
 
-    Probes ask for health by an address that nobody knows beforehand, and it has nothing to hide.
+    Probes request health by an address that is not known beforehand, and it reveals nothing.
 
     Args:
         request: with a `Host`, an absolute target, or both: each must be allowed.

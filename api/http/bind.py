@@ -92,4 +92,4 @@ def advice(listener: Listener, error: OSError) -> str:
         return f"{host}, which is no address of this machine; :: stands for all of its addresses"
     if error.errno == errno.EACCES:
         return f"{port}, which this user may not listen on; ports from 1024 are free to all"
-    return f"{host} and {port}, where nobody can listen: {error.strerror or error}"
+    return f"{host} and {port}, where no process can listen: {error.strerror or error}"

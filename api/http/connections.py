@@ -40,7 +40,7 @@ class Connection(LastRequestHandler):
     Args:
         listener: where it came in.
         limits: of sizes and times.
-        requests: counts what is refused before a handler sees it.
+        requests: counts what is rejected before a handler sees it.
         server: what answers it.
     """
 
@@ -85,8 +85,8 @@ class Connection(LastRequestHandler):
         self._body: StreamReader | None = None  # of the last request, if it did not come at once
         self._body_due: asyncio.TimerHandle | None = None
         self._sent_due: asyncio.TimerHandle | None = None
-        self._wire: asyncio.Transport | None = None  # aiohttp lets go of it before all is sent
-        self._streams = False  # an answer without an end is being sent
+        self._wire: asyncio.Transport | None = None  # aiohttp drops it before all is sent
+        self._streams = False  # a response without an end is being sent
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the connection, and start the timeout of its first header."""
@@ -142,7 +142,7 @@ class Connection(LastRequestHandler):
                 self._await_head()
 
     def _requests_came(self) -> None:
-        if not self._paused:  # who does not read has no claim to its place, whatever it asks
+        if not self._paused:  # a client that does not read may lose its place, whatever it requests
             self._listener.waiting.pop(self, None)
         self._head_bytes = 0
         if self._head_due is not None:
@@ -160,7 +160,9 @@ class Connection(LastRequestHandler):
         self._head_due = self._loop.call_later(self._limits.header_timeout_s, self._head_is_late)
 
     def _head_is_late(self) -> None:
-        if self._current_request is not None:  # it was about to be answered when the head began
+        if (
+            self._current_request is not None
+        ):  # its response was about to be sent when the head began
             self._await_head()
             return
         self._head_due = None
@@ -168,7 +170,7 @@ class Connection(LastRequestHandler):
         if self._head_bytes:
             self._refuse(408, "request_timeout", "the request's headers took too long")
         else:
-            self.force_close()  # an answer to no request would be taken for that to the next one
+            self.force_close()  # a response to no request would be taken for that to the next one
 
     def _body_is_late(self, body: StreamReader) -> None:
         self._body_due = None
@@ -182,7 +184,7 @@ class Connection(LastRequestHandler):
             self._body_due = None
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """Answer a request that is not there yet, and hear no more.
+        """Respond to a request that is incomplete, and read no more.
 
         Nothing else is being answered, or the head would not be awaited.
         """
@@ -195,7 +197,7 @@ class Connection(LastRequestHandler):
         body = cast("bytes", answer.body)
         lines += [f"Content-Length: {len(body)}", "", ""]
         transport.write("\r\n".join(lines).encode() + body)
-        # Closing with something unread would reset the connection, and the answer might be lost.
+        # Closing with something unread would reset the connection, and the response might be lost.
         transport.write_eof()
         self.close()
 
@@ -241,7 +243,7 @@ class Connection(LastRequestHandler):
             if hdrs.EXPECT in request.headers and not request.content.is_eof():
                 response.force_close()  # it may never come, and the next request be taken for it
             self._forget_body()
-        # After an upgrade, to nothing, what follows would be nobody's to limit.
+        # After an upgrade that is not served, nothing would limit what follows.
         if self._upgraded or self._listener.lets_go or self.may_be_last(request):
             response.force_close()
         return response
@@ -292,7 +294,7 @@ class Connection(LastRequestHandler):
             log.error("request.crashed_outside", status=status, exc_info=exc)
             error = ApiError(500, "internal_error", "something went wrong")
         if request.writer.output_size > 0:
-            raise ConnectionError("a part of another answer has been sent already")
+            raise ConnectionError("a part of another response has been sent already")
         answer = self._requests.reject(error)
         answer.force_close()
         return answer

@@ -15,7 +15,7 @@ BODY_BYTES: Final = 262_144
 
 
 class Limits(Collector):
-    """The shares that handlers take; reports to Prometheus what is held, and who waits for it.
+    """The shares that handlers take; reports to Prometheus what is held, and how many wait.
 
     Args:
         settings: how much there is of each.
@@ -66,7 +66,7 @@ _FAMILIES: Final[tuple[Family[Shares], ...]] = (
     Family(
         CounterMetricFamily,
         "limits_denied_requests",
-        "Requests that got no share and were answered with 503.",
+        "Requests that got no share in time, and 503.",
         lambda shares: shares.denied,
     ),
 )

@@ -31,7 +31,7 @@ def json_response(body: object, status: int = 200) -> web.Response:
 
 
 class ApiError(web.HTTPException):
-    """An answer other than the one asked for; raised by handlers, turned into JSON in one place.
+    """A response with an error; raised by handlers, turned into JSON in one place.
 
     It is one of aiohttp's own exceptions, so that any middleware on the way knows its status.
 
@@ -62,7 +62,7 @@ class ApiError(web.HTTPException):
 
 
 def error_response(error: web.HTTPException) -> web.Response:
-    """Return an exception as an answer in our form, aiohttp's own (no such route, ...) included.
+    """Return an exception as a JSON response, aiohttp's own (no such route, ...) included.
 
     Raises:
         HTTPException: the same, if it is no error.

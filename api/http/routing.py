@@ -1,7 +1,7 @@
 """Finds the route of a request whose path is spelled as the route is; aiohttp finds the others.
 
 aiohttp's router decodes a path and looks for each of its prefixes. A path of this service needs no
-decoding (see `addressing`), so it is compared as it was received: one look-up in a dictionary for a
+decoding (see `addressing`), so it is compared as it was received: one lookup in a dictionary for a
 path without variables, one regular expression for each pattern that has some.
 """
 

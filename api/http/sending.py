@@ -18,7 +18,7 @@ def as_bytes(request: web.BaseRequest, response: web.StreamResponse) -> bytes | 
     """Return what is to be sent for a response, with the headers that aiohttp would add.
 
     Args:
-        request: what it answers.
+        request: the request that it responds to.
         response: as its handler and the middlewares have left it.
 
     Returns:

@@ -51,8 +51,8 @@ class Group:
         queries: reads the database.
         stats: reads the tracker.
         rule: when a device is online.
-        feed: tells of new events.
-        siblings: tells what other workers know of these devices; None if there are none.
+        feed: notifies of new events.
+        siblings: reports the touches of other workers; None if there are none.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Group:
         self.number = 0
         """Number of the last tick."""
         self.closed = False
-        """No more ticks will come; the hub has to be asked for a new Group."""
+        """No more ticks will come; get a new Group from the hub."""
         self.crashed = False
         """It was closed by a bug, so a new Group would most likely fail in the same way."""
         self._group_id = group_id

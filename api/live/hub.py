@@ -60,7 +60,7 @@ class Hub(Collector):
         queries: reads the database.
         stats: reads the tracker.
         rule: when a device is online.
-        feed: tells of new events.
+        feed: notifies of new events.
         max_streams: limit of open streams.
         streams_per_key: limit of open streams of one API key; half of `max_streams` at most.
         siblings: the other workers, which know of touches, too.

@@ -1,6 +1,6 @@
-"""The presence of a snapshot's devices, judged again only when it may have changed.
+"""The presence of a snapshot's devices, computed again only when it may have changed.
 
-Devices are judged by `PresenceRule`, as in listings. To judge all of a large group every second
+It is computed by `PresenceRule`, as in listings. To compute it for a large group every second
 would take longer than everything else that a tick does. So a device is judged when its row says
 something new, when it is seen while it is not online, and at the second at which the rule says that
 time alone changes it.
@@ -23,7 +23,7 @@ STORED: Final = """
 """
 """SQL: what a row says of presence as one number, so that ten thousand are one array."""
 _AT_ONCE: Final = 1000
-"""How many devices are judged at once; each takes about a microsecond."""
+"""How many devices are computed at once; each takes about a microsecond."""
 _IS_ONLINE: Final = (None, True, False)
 
 Judged: TypeAlias = tuple[Presence, int | None]
@@ -34,7 +34,7 @@ class JudgedPresence:
     """What each device is, by its number.
 
     Args:
-        rule: judges a device.
+        rule: computes the presence of a device.
     """
 
     def __init__(self, rule: PresenceRule) -> None:

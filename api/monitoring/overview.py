@@ -99,7 +99,7 @@ def at_a_glance() -> list[stat.Panel]:
         ),
         number(
             "Journals left alone",
-            "Segments of dead processes' journals that nobody takes over.",
+            "Segments of journals of ended processes that no process recovers.",
             "max(activity_journal_foreign_segments{P}) or vector(0)",
             limits=_ANY,
             alert="ActivityForeignJournals",
@@ -124,7 +124,7 @@ def at_a_glance() -> list[stat.Panel]:
         ),
         number(
             "Keys' changes unseen for",
-            "A key that was revoked since may be let in.",
+            "A key that was revoked since then may be accepted.",
             "max(auth_revocation_lag_seconds{P})",
             unit="s",
             limits=Limits(10, 60),

@@ -34,7 +34,7 @@ _Panel = TypeVar("_Panel", stat.Panel, timeseries.Panel)
 
 
 class Query(NamedTuple):
-    """What to ask Prometheus, and what a line of the answer is called.
+    """A query for Prometheus, and the name of a line of its result.
 
     Attributes:
         expr: PromQL, with `{P}` and `{T}`.
@@ -74,7 +74,7 @@ def number(
     Args:
         title: what it is.
         about: what it means, for people who see it for the first time.
-        expr: the query; it has one answer also when nothing is wrong.
+        expr: the query; it has one result also when nothing is wrong.
         unit: of Grafana's units.
         limits: where it changes its colour.
         alert: whose section of the runbook says what to do.

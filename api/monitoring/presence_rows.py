@@ -33,7 +33,7 @@ def presence() -> list[Panel]:
         graph(
             "Times without a listener",
             "No process ran, or the database took no writes, in the last hour; and the seconds of"
-            " the last 24 hours that are stored. That time is no device's silence.",
+            " the last 24 hours that are stored. That time counts for no device.",
             Query("sum by (job) (increase(presence_listening_gaps_total{P}[1h]))", "gaps"),
             Query(
                 "sum by (job) (increase(presence_listening_gap_seconds_total{P}[1h]))", "seconds"
@@ -58,7 +58,7 @@ def presence() -> list[Panel]:
         ),
         graph(
             "Delay of events",
-            "How long the oldest event of the last move waited in the outbox; nobody can read it"
+            "How long the oldest event of the last move waited in the outbox; no client can read it"
             " before.",
             Query("events_delay_seconds{P}", "{{instance}}"),
             unit="s",
@@ -73,7 +73,7 @@ def presence() -> list[Panel]:
         graph(
             "Events sent to webhooks",
             "A second. Failed: given up. Expired: removed before they were sent. Dropped: not to be"
-            " sent, as silences that were too short, or that a summary stands for.",
+            " sent, because the device returned soon, or a summary replaces it.",
             rate("webhooks_events_total{P}", "outcome", "{{outcome}}"),
             unit="ops",
             alert="ActivityWebhookEventsLost",

@@ -16,7 +16,7 @@ def requests() -> list[Panel]:
         ),
         graph(
             "Time of a request, 99th percentile by route",
-            "From its head to its answer.",
+            "From its header to its response.",
             Query(
                 "histogram_quantile(0.99, sum by (le, method, route) ("
                 f"rate({duration}_bucket{{P}}[$__rate_interval])))",
@@ -60,7 +60,7 @@ def requests() -> list[Panel]:
         ),
         graph(
             "Live streams",
-            "Open pages that watch a group. Beyond the most, further ones are answered with 503.",
+            "Open pages that watch a group. Beyond the most, further ones get 503.",
             Query("sum by (instance) (live_streams{P})", "{{instance}}"),
             Query("sum by (instance) (live_capacity_streams{P})", "{{instance}} at most"),
             alert="ActivityStreamsNearlyFull",

@@ -123,7 +123,7 @@ def flushes() -> list[Panel]:
         graph(
             "Keys flushed",
             "What became of them: written, unchanged (the row was newer), missing (no row),"
-            " rejected (Postgres refuses the row).",
+            " rejected (Postgres does not accept the row).",
             rate("activity_flush_keys_total{T}", "target, outcome", "{{target}} {{outcome}}"),
             unit="ops",
             stacked=True,

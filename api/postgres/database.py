@@ -46,7 +46,7 @@ class Database:
         Raises:
             StoreUnavailable: the database is away, busy or too slow.
             StoreMisconfigured: a table, a column or a permission is missing.
-            RowRejected: the database refuses the values.
+            RowRejected: the database rejects the values.
         """
         try:
             async with (

@@ -135,7 +135,7 @@ class EmbeddedServer:
                 await_ready(self._data, process, timeout_s=self._timeout_s)
 
     def stop(self) -> None:
-        """Shut the server down, whoever uses it.
+        """Shut the server down, even if other processes use it.
 
         Raises:
             EmbeddedServerError: another process has held the lock for too long.

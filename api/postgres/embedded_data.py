@@ -192,7 +192,7 @@ class DataDirectory:
             raise EmbeddedServerError(f"initdb failed: {reason}")
 
     def require_peer_authentication(self) -> bool:
-        """Write the files that say who may connect; return whether they had said something else."""
+        """Write the files of authentication; return whether their content was different."""
         allowed = dict.fromkeys((self.account.name, _name(0)))
         ident = "".join(f'activity "{name}" all\n' for name in allowed)
         wrote = [self._write("pg_ident.conf", ident), self._write("pg_hba.conf", _HBA)]

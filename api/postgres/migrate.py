@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MigrationError(Exception):
-    """The database cannot be reached or refuses a migration; the message is one line."""
+    """The database cannot be reached or rejects a migration; the message is one line."""
 
 
 class DatabaseUnavailable(MigrationError):
@@ -32,7 +32,7 @@ async def migrate(dsn: str, *, connect_timeout_s: float) -> None:
         connect_timeout_s: how long to wait for the server, in seconds.
 
     Raises:
-        MigrationError: the database cannot be reached, refuses a migration, or has a newer schema
+        MigrationError: the database cannot be reached, rejects a migration, or has a newer schema
             than this code.
         SettingsError: the DSN makes no sense.
     """
@@ -59,7 +59,7 @@ async def migrate(dsn: str, *, connect_timeout_s: float) -> None:
     try:
         await upgrade(connect)
     except UpgradeError as error:
-        raise MigrationError(f"the database refuses a migration: {error}") from error
+        raise MigrationError(f"the database rejects a migration: {error}") from error
 
 
 def migrate_now(dsn: str, *, connect_timeout_s: float) -> None:

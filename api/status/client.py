@@ -134,14 +134,14 @@ async def take_sample(session: aiohttp.ClientSession, url: URL, timeout_s: float
         try:
             readiness = msgspec.json.decode(readiness_response.body, type=Readiness)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            error = f"{url / _READY} answers, but not as this service does: is the address right?"
+            error = f"{url / _READY} responds, but not as this service does: is the address right?"
     if isinstance(metrics_response, RequestFailed):
         metrics_error = str(metrics_response)
     else:
         try:
             metrics = parse_metrics(metrics_response.body.decode())
         except ValueError:
-            metrics_error = f"{url / _METRICS} answers, but not in Prometheus's text format"
+            metrics_error = f"{url / _METRICS} responds, but not in Prometheus's text format"
     # Rates are computed from the metrics, so their time counts: readiness may take 2 s longer.
     return Sample(at, metrics_response.monotonic_s, readiness, error, metrics, metrics_error)
 
@@ -167,12 +167,12 @@ async def _get(
                 to = printable(response.headers.get("Location", "elsewhere"))
                 return RequestFailed(f"{shown} redirects to {to}: give the final address")
             if status not in expected:
-                return RequestFailed(f"{shown} answers {status}{_hint(url, status)}")
+                return RequestFailed(f"{shown} responds with {status}{_hint(url, status)}")
             body = bytearray()
             async for piece in response.content.iter_any():
                 body += piece
                 if len(body) > _MOST_BYTES:
-                    return RequestFailed(f"{shown} answers with more than {_MOST_BYTES >> 20} MiB")
+                    return RequestFailed(f"{shown} responds with more than {_MOST_BYTES >> 20} MiB")
             at = _date(response.headers.get("Date", ""))
             return _Response(bytes(body), at, time.monotonic())
     except TimeoutError:

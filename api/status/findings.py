@@ -154,7 +154,7 @@ def _of_process(values: DerivedValues) -> Iterator[Finding]:
 
 def _of_requests(shown: DerivedValues) -> Iterator[Finding]:
     if (shown.http.unavailable_share or 0) > UNAVAILABLE_SHARE:
-        text = f"{share(shown.http.unavailable_share)} of requests are answered with 503 just now"
+        text = f"{share(shown.http.unavailable_share)} of requests get 503 just now"
         yield _finding("critical", "ActivityRequestsUnavailable", text)
     if (shown.uploads.unavailable_share or 0) > UNAVAILABLE_SHARE:
         text = f"{share(shown.uploads.unavailable_share)} of uploads can't be stored just now"
@@ -165,7 +165,7 @@ def _of_requests(shown: DerivedValues) -> Iterator[Finding]:
         text = f"{count(shown.uploads.shed)} uploads were turned away since the start{now}"
         yield _finding("warning", "ActivityUploadsShed", text)
     if shown.http.crashed:
-        text = f"{count(shown.http.crashed)} requests were answered with 500 since the start"
+        text = f"{count(shown.http.crashed)} requests got 500 since the start"
         yield _finding("warning", "ActivityRequestsCrashed", text)
     if shown.http.denied:
         text = f"{count(shown.http.denied)} requests were denied by a limit since the start"

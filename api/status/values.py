@@ -60,9 +60,9 @@ class Http(msgspec.Struct, frozen=True):
     denied: float
     """Requests that a limit of API keys has denied since the start."""
     crashed: float
-    """Requests that were answered with 500 since the start."""
+    """Requests that got 500 since the start."""
     unavailable_share: float | None
-    """Share of all requests between the samples that were answered with 503."""
+    """Share of all requests between the samples that got 503."""
 
 
 class Process(msgspec.Struct, frozen=True):

@@ -125,7 +125,7 @@ PLAIN = HEAD + b"\r\n"
             30.0,
             "redirects to https://o.example/",
         ),
-        ([b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"], b"", 30.0, "answers 404"),
+        ([b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"], b"", 30.0, "responds with 404"),
     ],
 )
 async def test_a_response_is_read_until_a_deadline(answers, endless, timeout_s, error):

@@ -98,7 +98,7 @@ class BatchProgress:
         return len(self._batch) - len(self.missing)
 
     def committed(self, result: ChunkResult, *, advanced: bool) -> None:
-        """Record what became of the chunk.
+        """Record the outcome of the chunk.
 
         Args:
             result: what the store returned.
@@ -162,7 +162,7 @@ class BatchProgress:
             self.postponed.update(chunk.entries())
 
     def check_postponed(self) -> None:
-        """Report rows that failed for a temporary error, which is never blamed on a row.
+        """Report rows that failed for a temporary error, for which no row is rejected.
 
         Raises:
             StoreUnavailable: there are some; their touches must be written again.

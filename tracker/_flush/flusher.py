@@ -169,7 +169,7 @@ class Flusher:
 
         Raises:
             RowRejected: a row of the chunk is rejected.
-            StoreError: the chunk was not written, and no row is to blame.
+            StoreError: the chunk was not written, and no row is the cause.
         """
         try:
             return await self._store.write(chunk)
@@ -192,7 +192,7 @@ class Flusher:
                     await self._hurried.wait()
 
     def _count_chunk(self, chunk: Chunk, result: ChunkResult) -> bool:
-        """Count what became of a chunk; return whether any row of it was written."""
+        """Count the outcomes of a chunk; return whether any row of it was written."""
         counts = self.counts
         ended = len(chunk) - len(result.rejected) - len(result.locked)
         counts.chunk_rows.observe(len(chunk))
@@ -229,7 +229,7 @@ class Flusher:
         self._log_keys("flush.rows_locked", progress.locked)
 
     def _log_keys(self, event: str, keys: Collection[Key], **more: str) -> None:
-        """Log what became of some keys and name a few of them, once a minute at most."""
+        """Log the outcome of some keys and name a few of them, once a minute at most."""
         if keys and (times := self._throttles[event].due()):
             first = [str(key) for key in islice(keys, self._logged_keys)]
             target = self.buffer.target.name

@@ -1,8 +1,8 @@
-"""Whether to believe that keys have no row, or that the table only does not show their rows.
+"""Decide whether keys have no row, or the table only does not show their rows.
 
 A policy of row-level security, another table of the same name on the search path, or a table that
 was replaced may hide rows that exist. Their touches must not be discarded, so a flush in which no
-key has a row, or suddenly most have none, is checked before it is believed.
+key has a row, or suddenly most have none, is checked before its keys count as missing.
 """
 
 from typing import Final

@@ -63,16 +63,16 @@ class Store(Protocol):
         Raises:
             StoreTimeout: the server took too long; nothing was written, try fewer keys.
             StoreUnavailable: try again later; whether the chunk was written is unknown.
-            StoreMisconfigured: permanent until somebody changes something.
+            StoreMisconfigured: permanent until a table, a column or a permission is changed.
             RowRejected: a row of the chunk is rejected; nothing was written, try the others.
         """
         ...
 
     async def check(self) -> None:
-        """Do all that `write` does but for its rows, to find out whether they are to blame.
+        """Do all that `write` does but for its rows, to find out whether they are the cause.
 
         Raises:
-            StoreError: it fails without rows, too, so no row is to blame.
+            StoreError: it fails without rows, too, so no row is the cause.
         """
         ...
 

@@ -49,7 +49,7 @@ def locked(directory: Path) -> Iterator[None]:
     descriptor = _open(directory, _DIRECTORY)
     try:
         status = os.fstat(descriptor)
-        # In a sticky directory, as /tmp is, nobody else can replace what is ours.
+        # In a sticky directory, as /tmp is, no other user can replace our files.
         if not (status.st_mode & stat.S_ISVTX and status.st_uid in {0, os.geteuid()}):
             tighten(descriptor, keep=0o755)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -83,7 +83,7 @@ def lock(directory: Path) -> int:
 def tighten(descriptor: int, *, keep: int) -> os.stat_result:
     """Close a file or directory of this user to other users; return its status.
 
-    Who can write to a journal can make this process write any touch to the database. A file that
+    A user who can write to a journal can make this process store any touch. A file that
     every user could write to is therefore rejected; one that its group could write to may come
     from a version that took the modes from the umask, and is closed.
 

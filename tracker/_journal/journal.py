@@ -3,7 +3,7 @@
 Every change of the buffer is appended to a segment: memory that is mapped to a file, which the
 kernel keeps when the process is killed. When a flush has committed, the segments that were full
 before its drain are freed. Records are merged by `max`, so segments need no order, and a committed
-touch that is still in one does no harm.
+touch that is still in one has no effect.
 
 Without room for a change the journal is *degraded*: some touches are in memory alone, until all
 that was pending at that time is committed or has been appended again. Rewriting, which appends a
@@ -29,7 +29,7 @@ MIN_JOURNAL_BYTES: Final = MIN_SEGMENTS * SEGMENT_BYTES
 _RETRY_S: Final = 1.0
 _CHECK_EVERY_S: Final = 5.0
 _CREATE_TIMEOUT_S: Final = 1.0
-"""How long a flush waits for a new segment, before it goes on without rewriting the journal."""
+"""How long a flush waits for a new segment, before it continues without rewriting the journal."""
 _LOG_EVERY_S: Final = 60.0
 _SLICE_KEYS: Final = 1000
 _FEW_KEYS: Final = 1000

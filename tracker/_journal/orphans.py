@@ -53,7 +53,7 @@ class OrphanedDirectory:
         """Return the content of a segment.
 
         Raises:
-            UnreadableJournal: another user may have written it, or it is no segment of ours.
+            UnreadableJournal: another user may have written it, or it is no valid segment.
             OSError: it cannot be read.
         """
         return self._read(Path(path).name, SEGMENT_BYTES)

@@ -40,7 +40,7 @@ class Owners:
         return {**self._tables[target], "origin": self._origin}
 
     def is_known(self, server: str | None) -> bool:
-        """Return whether it can be said now whether a directory is ours.
+        """Return whether it can be decided now whether a directory may be recovered.
 
         Args:
             server: the identity that the directory has; None if its process never learned it.
@@ -55,7 +55,7 @@ class Owners:
             server: the identity that its directory has.
 
         Raises:
-            UnreadableJournal: it belongs to none of ours.
+            UnreadableJournal: it belongs to no target of this process.
         """
         table = {name: value for name, value in owner.items() if name not in _ADDRESS}
         for target, ours in self._tables.items():

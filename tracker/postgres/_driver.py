@@ -83,7 +83,7 @@ def reason(error: BaseException) -> str:
         error: what the driver or the system raised.
     """
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "no response in time"
     if isinstance(error, (FileNotFoundError, ConnectionRefusedError)) and not error.filename:
         return f"no server listens at its address: {error.strerror}"
     if isinstance(error, OSError) and error.strerror:
@@ -133,7 +133,7 @@ async def transaction(pool: Pool, begin: str, *, deadline_s: float) -> AsyncIter
                 try:
                     yield connection
                 except TimeoutError as error:  # the pool's `command_timeout`
-                    raise StoreTimeout("a statement took longer than the pool lets it") from error
+                    raise StoreTimeout("a statement took longer than the pool allows") from error
                 await connection.execute("COMMIT")
             except asyncpg.PostgresError:
                 if not connection.is_closed():
@@ -173,8 +173,8 @@ async def borrowed(pool: Pool) -> AsyncIterator[Connection]:
     If the block is cancelled, times out or loses its connection, its statement may still be running
     on the server. The driver then asks the server to cancel it. A background task waits for that
     for a while and then cuts the connection, so the caller waits for nothing. Cutting it at once
-    would leave the server to finish a statement that nobody waits for, and to hold a backend while
-    new connections are opened.
+    would leave the server to finish a statement whose result is not used, and to hold a backend
+    while new connections are opened.
 
     Args:
         pool: where the connection comes from.

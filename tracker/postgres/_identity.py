@@ -29,7 +29,7 @@ async def identity(pool: Pool) -> str:
             except Exception as error:
                 if not isinstance(translate(error), StoreMisconfigured):
                     raise
-                cluster = "unknown"  # somebody has revoked what all roles may
+                cluster = "unknown"  # this right of all roles was revoked
     except Exception as error:
         translated = translate(error)
         if translated is None:

@@ -2,7 +2,7 @@
 
 It is checked once, when a connection is first there. What cannot work is a permanent error that
 says what to do: a column without a time zone, for example, would store other times than those of
-the touches, and nobody would notice. What is merely slow is logged once.
+the touches, without an error. What is merely slow is logged once.
 """
 
 from collections.abc import Iterator, Sequence

@@ -2,7 +2,8 @@
 
 `judge` decides which events a webhook is sent, which are held back and which are dropped: a pure
 function over the rows that `stored` reads and stores. `rules` and `silences` have what holds for a
-device, `outages` what holds for a group, `snoozes` and `quiet` what holds for times.
+device, `outages` what holds for a group, `snoozes` and `quiet` what holds for times, `sizes` counts
+devices of groups.
 
 `registry` has what the command line does to webhooks; `store` what a process needs to deliver:
 leases, batches and outcomes. `deliverer` runs the deliveries of a process, `sender` makes one

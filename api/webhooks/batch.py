@@ -24,6 +24,8 @@ class Batch(NamedTuple):
     """How many tries have failed."""
     events: int
     body: bytes
+    is_last: bool
+    """Whether there was nothing to send after it."""
 
 
 class Expired(NamedTuple):
@@ -35,7 +37,13 @@ class Expired(NamedTuple):
 
 
 def new_batch(
-    webhook_id: int, row: "asyncpg.Record", stored: NewBatch, events: int, attempts: int
+    webhook_id: int,
+    row: "asyncpg.Record",
+    stored: NewBatch,
+    events: int,
+    *,
+    attempts: int = 0,
+    is_last: bool = False,
 ) -> Batch:
     """Return a batch that is stored.
 
@@ -45,6 +53,7 @@ def new_batch(
         stored: the id and the body.
         events: how many are in it.
         attempts: how many tries have failed.
+        is_last: whether there was nothing to send after it.
     """
     return Batch(
         webhook_id,
@@ -54,4 +63,5 @@ def new_batch(
         attempts,
         events,
         stored.body.encode(),
+        is_last,
     )

@@ -15,7 +15,6 @@ import structlog
 
 from api.config import WebhookSettings
 from api.webhooks.batch import Batch, Expired, LeaseLost
-from api.webhooks.outgoing import MOST_EVENTS
 from api.webhooks.retries import delay_s
 from api.webhooks.sender import GONE, Outcome, Sender
 from api.webhooks.store import DeliveryStore, Summary
@@ -152,7 +151,7 @@ class Deliverer:
             self.events["delivered"] += batch.events
             if batch.attempts:
                 log.info("webhooks.healthy", webhook=webhook_id, attempts=batch.attempts + 1)
-            if batch.events < MOST_EVENTS or self._is_stopping:
+            if batch.is_last or self._is_stopping:
                 return
 
     async def _fail(self, batch: Batch, outcome: Outcome) -> None:

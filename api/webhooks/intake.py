@@ -12,6 +12,7 @@ from api.events.log import event_of
 from api.postgres.database import Database
 from api.webhooks.judge import Logged, Page, judge
 from api.webhooks.rules import Rules
+from api.webhooks.sizes import GroupSizes
 from api.webhooks.stored import NewBatch, read_stored, store
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Taken(NamedTuple):
 
 async def take_in(
     database: Database,
+    sizes: GroupSizes,
     process: UUID,
     webhook_id: int,
     rows: "Sequence[asyncpg.Record]",
@@ -68,6 +70,7 @@ async def take_in(
 
     Args:
         database: where all of it is.
+        sizes: of groups.
         process: must have the lease of the webhook.
         webhook_id: of the webhook, which has no batch just now.
         rows: what `READ` has returned.
@@ -80,7 +83,7 @@ async def take_in(
     first = rows[0]
     rules = Rules(first["own_group_id"], first["types"], first["after_s"], settle_s)
     found = _page(rows, limit)
-    rules, stored, page = await read_stored(database, webhook_id, rules, found)
+    rules, stored, page = await read_stored(database, sizes, webhook_id, rules, found)
     verdict = judge(rules, stored, page)
     batch = NewBatch("", "")
     if verdict.position > page.position or verdict.devices or verdict.groups or verdict.send:

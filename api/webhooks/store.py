@@ -14,10 +14,11 @@ import structlog
 
 from api.postgres.database import Database, Records
 from api.webhooks.batch import Batch, Expired, LeaseLost, new_batch
-from api.webhooks.intake import MATCHES, READ, take_in
+from api.webhooks.intake import MATCHES, READ, Taken, take_in
 from api.webhooks.outgoing import MOST_EVENTS
 from api.webhooks.quiet import quiet_hours
 from api.webhooks.sender import Outcome
+from api.webhooks.sizes import GroupSizes
 from api.webhooks.stored import NewBatch
 from tracker.instrumentation import LogThrottle
 
@@ -33,7 +34,7 @@ _KEEP_DELIVERIES_DAYS: Final = 30
 _LOG_EVERY_S: Final = 60.0
 _SHORT_PAGE: Final = 2 * MOST_EVENTS
 _LONG_PAGE: Final = 1000
-"""How many events are judged at once; so many when none of the page before was to be sent."""
+"""How many events are judged at once: as many as fill a batch, within these bounds."""
 _STEPS: Final = 20
 """After so many pages without an event to send, other webhooks have their turn."""
 _CLAIM: Final = f"""
@@ -151,6 +152,8 @@ class DeliveryStore:
         self._lease_s = lease_s
         self._settle_s = settle_s
         self._no_zone = LogThrottle(_LOG_EVERY_S)
+        self._sizes = GroupSizes(database)
+        self._limits: dict[int, int] = {}  # how many events are judged at once for each webhook
         self.dropped = 0
         """How many events this process has judged and will not send."""
 
@@ -180,8 +183,8 @@ class DeliveryStore:
         Raises:
             LeaseLost: this process must not deliver this webhook any more.
         """
-        limit = _SHORT_PAGE
         for _ in range(_STEPS):
+            limit = self._limits.get(webhook_id, _SHORT_PAGE)
             rows = await self._database.fetch(READ, webhook_id, self._process, limit)
             if not rows:
                 raise LeaseLost
@@ -192,13 +195,12 @@ class DeliveryStore:
             if first["batch_id"]:
                 stored = NewBatch(first["batch_id"], first["batch_body"])
                 return new_batch(
-                    webhook_id, first, stored, first["batch_events"], first["attempts"]
+                    webhook_id, first, stored, first["batch_events"], attempts=first["attempts"]
                 )
             if first["removed"] > first["judged_to"]:
                 return Expired(first["removed"] - first["judged_to"], first["removed"])
             taken = await take_in(
-                self._database,
-                self._process,
+                *(self._database, self._sizes, self._process),
                 webhook_id,
                 rows,
                 limit=limit,
@@ -207,11 +209,13 @@ class DeliveryStore:
             if taken is None:
                 continue
             self.dropped += taken.dropped
+            self._limits[webhook_id] = _next_limit(limit, taken)
             if taken.events:
-                return new_batch(webhook_id, first, taken.batch, taken.events, attempts=0)
+                return new_batch(
+                    *(webhook_id, first, taken.batch, taken.events), is_last=taken.is_end
+                )
             if taken.is_end:
                 return None
-            limit = _LONG_PAGE
         return None
 
     async def delivered(self, batch: Batch, outcome: Outcome) -> None:
@@ -275,3 +279,14 @@ class DeliveryStore:
         if not rows:
             raise LeaseLost
         return rows
+
+
+def _next_limit(limit: int, taken: Taken) -> int:
+    """Return how many events are judged next, if so many were judged just now.
+
+    If a page has more events to send than a batch, the others are read again; if it has few of
+    them, the receiver gets many small requests.
+    """
+    if taken.events > MOST_EVENTS // 2:
+        return max(_SHORT_PAGE, limit // 2)
+    return limit if taken.is_end else min(_LONG_PAGE, 2 * limit)

@@ -11,6 +11,7 @@ from api.postgres.database import Database, Records
 from api.webhooks.judge import Page, Stored, Verdict
 from api.webhooks.outages import FEW
 from api.webhooks.rules import Rules
+from api.webhooks.sizes import GroupSizes
 from api.webhooks.snoozes import read_snoozes
 from api.webhooks.state import (
     DeviceState,
@@ -22,29 +23,25 @@ from api.webhooks.state import (
 
 _TIMERS: Final = 1000
 """How many timers are judged at once."""
-_DEVICES: Final = f"""
-WITH due AS (
-    SELECT device_id FROM webhook_devices
-    WHERE webhook_id = $1 AND look_at <= to_timestamp($2) ORDER BY look_at LIMIT {_TIMERS}
-), wanted AS (
-    SELECT device_id, true AS is_due FROM due
-    UNION ALL
-    SELECT device_id, false FROM unnest($3::uuid[]) AS device_id
-    WHERE device_id NOT IN (SELECT device_id FROM due)
-)
-SELECT wanted.device_id::text, wanted.is_due, s.state::text,
-       extract(epoch FROM s.look_at)::float8 AS look_at, d.event_seq, d.group_id
-FROM wanted
-LEFT JOIN webhook_devices AS s ON s.webhook_id = $1 AND s.device_id = wanted.device_id
-LEFT JOIN devices AS d ON d.device_id = wanted.device_id
+_STATES: Final = f"""
+(SELECT device_id::text, true, state::text, extract(epoch FROM look_at)::float8
+ FROM webhook_devices WHERE webhook_id = $1 AND look_at <= to_timestamp($2)
+ ORDER BY look_at LIMIT {_TIMERS})
+UNION ALL
+SELECT device_id::text, false, state::text, extract(epoch FROM look_at)::float8
+FROM webhook_devices WHERE webhook_id = $1 AND device_id = ANY ($3::uuid[])
 """  # noqa: S608 - of constants
+"""Those whose time has come, then those of some devices; a state may be there twice.
+
+Each part reads the table once, whatever the plan: Postgres keeps one that was made when the table
+was empty. As a join it would read all states for each device.
+"""
+_DEVICES: Final = """
+SELECT device_id::text, event_seq, group_id FROM devices WHERE device_id = ANY ($1::uuid[])
+"""
 _GROUPS: Final = """
 SELECT group_id, state::text, extract(epoch FROM look_at)::float8 FROM webhook_groups
 WHERE webhook_id = $1 AND (group_id = ANY ($2::text[]) OR look_at <= to_timestamp($3))
-"""
-_SIZES: Final = """
-SELECT group_id, count(*) FROM devices WHERE group_id = ANY ($1::text[]) AND is_active
-GROUP BY group_id
 """
 _STORE: Final = """
 WITH webhook AS (
@@ -85,12 +82,13 @@ class NewBatch(NamedTuple):
 
 
 async def read_stored(
-    database: Database, webhook_id: int, rules: Rules, page: Page
+    database: Database, sizes: GroupSizes, webhook_id: int, rules: Rules, page: Page
 ) -> tuple[Rules, Stored, Page]:
     """Return what is stored that a page is judged by.
 
     Args:
         database: where it is.
+        sizes: of groups.
         webhook_id: of the webhook.
         rules: of the webhook.
         page: the events that follow.
@@ -99,9 +97,9 @@ async def read_stored(
         The rules with snoozes, the states, and the page; it ends earlier if there are too many
         timers.
     """
-    device_ids = list({one.event.device_id for one in page.events})
-    rows = await database.fetch(_DEVICES, webhook_id, page.until, device_ids)
-    due = [row["look_at"] for row in rows if row["is_due"]]
+    device_ids = {one.event.device_id for one in page.events}
+    rows = await database.fetch(_STATES, webhook_id, page.until, list(device_ids))
+    due = [look_at for _, is_due, _, look_at in rows if is_due]
     if len(due) == _TIMERS:
         page = page._replace(until=min(page.until, max(due)))
     devices = _devices(rows)
@@ -121,23 +119,25 @@ async def read_stored(
     for group_id, group in states.items():
         changes[group_id] += sum(count for _, count in group.recent) + FEW * bool(group.outage)
     busy = [group_id for group_id, count in changes.items() if count >= FEW]
-    sizes = {row[0]: row[1] for row in await database.fetch(_SIZES, busy)} if busy else {}
-    # With more events to come, the next one of a device may be among those.
-    newest = {} if page.is_full else {row["device_id"]: row["event_seq"] or 0 for row in rows}
-    elsewhere = {
-        row["device_id"]
-        for row in rows
-        if rules.group_id is not None and row["group_id"] not in (None, rules.group_id)
-    }
-    return rules, Stored(devices, states, newest, elsewhere, sizes), page
+    newest: dict[str, int] = {}
+    elsewhere: set[str] = set()
+    if not page.is_full or rules.group_id is not None:
+        for device_id, seq, group_id in await database.fetch(
+            _DEVICES, list(device_ids | devices.keys())
+        ):
+            if not page.is_full:  # with more events to come, the next one may be among those
+                newest[device_id] = seq
+            if rules.group_id not in (None, group_id):
+                elsewhere.add(device_id)
+    return rules, Stored(devices, states, newest, elsewhere, await sizes.of(busy)), page
 
 
 def _devices(rows: Records) -> dict[str, DeviceState]:
     devices: dict[str, DeviceState] = {}
-    for row in rows:
-        if row["state"] is not None:
-            devices[row["device_id"]] = decode_device(row["state"])
-            devices[row["device_id"]].look_at = row["look_at"]
+    for device_id, _, state, look_at in rows:
+        if device_id not in devices:
+            devices[device_id] = decode_device(state)
+            devices[device_id].look_at = look_at
     return devices
 
 

@@ -48,3 +48,16 @@ async def test_a_group_of_500_devices_that_vanishes_and_returns(dsn, db):
     assert receiver.delivered[-1]["offline"] == 0
     assert dropped == 1000 - 2 * ONE_BY_ONE
     assert len(receiver.requests) <= 6
+
+
+async def test_events_of_which_few_are_sent_are_a_few_requests(dsn, db):
+    """Pages grow until the events to send fill a batch; as many are judged at once as needed."""
+    async with receiving() as receiver:
+        await make(dsn, receiver.url, None, ["device.offline"])
+        await emit(db, 4000)
+        await db.execute("UPDATE device_events SET type = 'device.online' WHERE position % 10 <> 0")
+        async with delivering(dsn):
+            await until_column(db, "judged_to = 4000 AND batch_id IS NULL")
+    sent = [int(event["event_id"]) for event in receiver.delivered]
+    assert sent == list(range(10, 4001, 10))
+    assert len(receiver.requests) <= 8

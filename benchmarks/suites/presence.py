@@ -1,4 +1,7 @@
-"""Measures what presence costs heartbeats and flushes, and how soon its events are known."""
+"""Measures what presence costs heartbeats and flushes, and how soon its events are known.
+
+The last part lets a large group vanish and return.
+"""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -10,14 +13,14 @@ from benchmarks.harness.cpu import cpu_s
 from benchmarks.harness.pairs import alternate
 from benchmarks.harness.report import Measured, Report
 from benchmarks.harness.testbed import Testbed
-from benchmarks.suites import presence_events, presence_flush, presence_watch
+from benchmarks.suites import presence_events, presence_flood, presence_flush, presence_watch
 
 _PROCESSES: Final = 2
 """Two processes of one program differ by up to a tenth for their whole life (memory layout)."""
 _ROUNDS: Final = 5
 _DEVICES: Final = 1000
-STEPS: Final = (
-    2 * _PROCESSES * _ROUNDS + presence_flush.STEPS + presence_watch.STEPS + presence_events.STEPS
+STEPS: Final = 2 * _PROCESSES * _ROUNDS + sum(
+    part.STEPS for part in (presence_flush, presence_watch, presence_events, presence_flood)
 )
 
 
@@ -36,6 +39,7 @@ async def presence(testbed: Testbed, report: Report, advance: Callable[[], None]
     await presence_flush.flush(testbed, report, advance)
     await presence_watch.watch(testbed, report, advance)
     await presence_events.events(testbed, report, advance)
+    await presence_flood.vanishing(testbed, report, advance)
 
 
 async def _heartbeats(testbed: Testbed, report: Report, advance: Callable[[], None]) -> None:

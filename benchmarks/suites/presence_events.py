@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
@@ -31,11 +31,16 @@ _BATCHES_PER_S: Final = 5
 _READY_WITHIN_S: Final = 30
 _RECEIVED_WITHIN_S: Final = 30
 _PERCENTILE: Final = 0.99
+ALLOW_ALL: Final = {
+    "ACTIVITY__WEBHOOKS__ALLOW_HTTP": "true",
+    "ACTIVITY__WEBHOOKS__ALLOW_PRIVATE": "true",
+}
+"""Settings of the service that let it send to a receiver on this machine."""
 _LET_ALL_BE_OFFLINE: Final = """
 UPDATE devices SET is_online = false, last_seen_at = now() - interval '2 h',
                    presence_since = now() - interval '1 h'
 """
-_TOUCH: Final = """
+TOUCH: Final = """
 UPDATE devices SET last_seen_at = date_trunc('second', now())
 WHERE device_id = ANY($1::text[]::uuid[])
 """
@@ -49,6 +54,10 @@ class _Subscriber:
 
     def receive(self, event: dict[str, str]) -> None:
         self.received.setdefault(event["device_id"], time.perf_counter())
+
+    def receive_all(self, events: list[dict[str, Any]]) -> None:
+        for event in events:
+            self.receive(event)
 
 
 async def _read_stream(one: Contender, subscriber: _Subscriber, ready: asyncio.Event) -> None:
@@ -66,12 +75,15 @@ async def _read_stream(one: Contender, subscriber: _Subscriber, ready: asyncio.E
 
 
 @asynccontextmanager
-async def _receiver(subscriber: _Subscriber) -> AsyncIterator[str]:
-    """Receive a webhook while the block runs, at the URL that it gives."""
+async def receiving(handle: Callable[[list[dict[str, Any]]], None]) -> AsyncIterator[str]:
+    """Receive a webhook while the block runs, at the URL that it gives.
+
+    Args:
+        handle: called with the events of each request.
+    """
 
     async def receive(request: web.Request) -> web.Response:
-        for event in (await request.json())["events"]:
-            subscriber.receive(event)
+        handle((await request.json())["events"])
         return web.Response(status=204)
 
     app = web.Application(client_max_size=1 << 24)
@@ -98,21 +110,17 @@ async def events(testbed: Testbed, report: Report, advance: Callable[[], None]) 
         BenchmarkFailedError: a subscriber has missed an event.
     """
     stream, webhook = _Subscriber(), _Subscriber()
-    settings = {
-        "ACTIVITY__WEBHOOKS__ALLOW_HTTP": "true",
-        "ACTIVITY__WEBHOOKS__ALLOW_PRIVATE": "true",
-    }
     async with (
         testbed.fleet(_DEVICES) as fleet,
         connected(fleet.dsn) as db,
-        _receiver(webhook) as url,
+        receiving(webhook.receive_all) as url,
     ):
         await db.execute(_LET_ALL_BE_OFFLINE)
         await db.execute("TRUNCATE event_outbox")
         await db.execute("VACUUM (FREEZE, ANALYZE) devices")
         async with open_database(fleet.dsn, DatabaseSettings(), connections=1) as database:
             await create_webhook(database, NewWebhook(url, None, ["device.online"]))
-        async with contender("ours", fleet, **settings) as one:
+        async with contender("ours", fleet, **ALLOW_ALL) as one:
             ready = asyncio.Event()
             async with background(_read_stream(one, stream, ready), "stream"):
                 async with asyncio.timeout(_READY_WITHIN_S):
@@ -155,7 +163,7 @@ async def _touch_all(db: object, devices: list[str]) -> dict[str, float]:
     for number, at in enumerate(range(0, len(devices), each)):
         await asyncio.sleep(max(0.0, began + number / _BATCHES_PER_S - time.perf_counter()))
         batch = devices[at : at + each]
-        await db.execute(_TOUCH, batch)  # type: ignore[attr-defined]
+        await db.execute(TOUCH, batch)  # type: ignore[attr-defined]
         committed |= dict.fromkeys(batch, time.perf_counter())
     return committed
 

@@ -39,8 +39,7 @@ class ReachableDevices:
             device_id: in canonical form; it has none in another form.
             group_id: the group of the API key; None for all.
         """
-        known_group = self._directory.group_of(device_id)
-        return known_group is not None and (group_id is None or group_id == known_group)
+        return self._directory.has(device_id, group_id)
 
     def known(self, device_id: str, group_id: str | None) -> KnownDevice | None:
         """Return a device that the directory has; None otherwise, then await `find`.

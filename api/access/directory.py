@@ -57,6 +57,21 @@ class DeviceDirectory(Collector):
             self.hits += 1
         return group_id
 
+    def has(self, device_id: str, group_id: str | None) -> bool:
+        """Return whether an active device is in a group; if so, count a hit.
+
+        A miss is not counted: `group_of` follows, and counts it.
+
+        Args:
+            device_id: in canonical form.
+            group_id: the group; None for any.
+        """
+        known_group = self._served.get(device_id)
+        if known_group is None or (group_id is not None and group_id != known_group):
+            return False
+        self.hits += 1
+        return True
+
     def last_group_of(self, device_id: str) -> str | None:
         """Return the group of a device as it was last known, if that is not too long ago.
 

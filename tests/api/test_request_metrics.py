@@ -149,7 +149,7 @@ async def test_cache_hits_and_misses_are_counted(service):
     assert counted("auth_cache_hits_total", "known_devices") == 1
     assert counted("auth_cache_misses_total", "known_devices") == 1
     assert counted("auth_cache_misses_total", "devices") == 1
-    # Making it was a change of keys, so it may be asked for anew.
+    # Making it was a change of keys, so it may be looked up again.
     assert sum(counted(f"auth_cache_{what}_total", "keys") for what in ("hits", "misses")) == 2
 
 

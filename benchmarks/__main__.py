@@ -203,7 +203,7 @@ def reloads(
 def screenshots(
     *,
     seconds: Annotated[
-        int, typer.Option(min=5, help="How many seconds to replay at their original pace.")
+        int, typer.Option(min=5, help="How many seconds to replay at their original speed.")
     ] = 300,
 ) -> None:
     """Take the screenshots of the live page in docs/images/, with the sample fleet."""

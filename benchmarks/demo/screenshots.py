@@ -1,7 +1,7 @@
 """Takes screenshots of the live page for the documentation, with the sample fleet.
 
 All of the hour but its last minutes is uploaded at once, and each device's activity is set to the
-time of its last report. The last minutes are replayed at their original pace.
+time of its last report. The last minutes are replayed at their original speed.
 """
 
 import asyncio

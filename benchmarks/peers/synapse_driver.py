@@ -1,6 +1,6 @@
 """Drives Matrix Synapse's `ClientIpWorkerStore`, as shipped, for `benchmarks/peers/synapse.py`.
 
-It runs in a virtual environment of Synapse's own, because Synapse is no dependency of ours: it is
+It runs in a virtual environment of Synapse's own, because Synapse is no dependency here: it is
 AGPL, so it is called, and nothing of it is copied. The number of devices is the argument; the DSN
 of an empty database, in UTF8 with C locale, is in `DATABASE_URL`, because other users can see
 arguments.
@@ -61,7 +61,7 @@ Key = tuple[str, str, str, str]
 
 
 class Complaints(logging.Handler):
-    """Keeps the last error logged: Synapse logs the failure of a flush and goes on."""
+    """Keeps the last error logged: Synapse logs the failure of a flush and continues."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)

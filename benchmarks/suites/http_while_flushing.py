@@ -25,9 +25,9 @@ _BEGUN_S: Final = 0.2
 
 
 async def while_flushing(testbed: Testbed, report: Report, advance: Callable[[], None]) -> None:
-    """Measure requests while 100,000 keys are flushed, at the service's own pace.
+    """Measure requests while 100,000 keys are flushed, at the service's own rate.
 
-    The third contender tracks nothing, while another process writes the same rows at the same pace:
+    The third contender tracks nothing, while another process writes the same rows at the same rate:
     it shows the cost of the database's own work.
     """
     never = {"ACTIVITY__TRACKER__FLUSH_INTERVAL_S": "3600"}
@@ -48,7 +48,7 @@ async def while_flushing(testbed: Testbed, report: Report, advance: Callable[[],
             seen = await send_heartbeats(one, few["ours"], report=report, seconds=_STORM_LOAD_S)
             metrics = await one.metrics()
             now = metrics.total("activity_flush_keys_total", target="devices", outcome="written")
-            if now - written < _MANY_DEVICES / 2:  # the flush goes on when the load has ended
+            if now - written < _MANY_DEVICES / 2:  # the flush continues after the load
                 raise BenchmarkFailedError(f"only {now - written:,.0f} keys were being flushed")
             written = now
             await asyncio.sleep(STORM_S - _STORM_LOAD_S)  # until the last flush is over

@@ -156,7 +156,7 @@ async def _warm_up(one: Contender) -> None:
 
 
 async def _touch_all(db: object, devices: list[str]) -> dict[str, float]:
-    """Touch all devices at their pace; return when the touch of each was committed."""
+    """Touch all devices at their rate; return when the touch of each was committed."""
     committed: dict[str, float] = {}
     each = _PER_S // _BATCHES_PER_S
     began = time.perf_counter()

@@ -99,7 +99,7 @@ async def flush(testbed: Testbed, report: Report, advance: Callable[[], None]) -
     """
     async with _tables(testbed) as tables:
         for changing, what, goal in (
-            (0, "nobody changing", 0.95),
+            (0, "no state changes", 0.95),
             (TOUCHED // _CHANGING_SHARE, f"{100 // _CHANGING_SHARE} % changing", 0.7),
         ):
             measure = {name: partial(table.flush, changing) for name, table in tables.items()}

@@ -43,7 +43,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 def active_user(request: web.Request) -> Iterator[tuple[str, object]]:
-    """Return who made a request: the tracker records a touch of this user."""
+    """Yield the user of a request: the tracker records a touch of this user."""
     if USER_ID in request:
         yield "users", request[USER_ID]
 

@@ -17,7 +17,7 @@ users = Target(name="users", table="users", key_column="id", column="last_seen",
 
 
 def active_user(request: web.Request) -> Iterator[tuple[str, object]]:
-    """Return who made a request; a real application asks its authentication, not a header."""
+    """Yield the user of a request; a real application uses its authentication, not a header."""
     if user_id := request.headers.get("X-User-ID"):
         yield "users", user_id
 

@@ -1,4 +1,4 @@
-"""Know which users are online and who fell silent, with a table of your own.
+"""Know which users are online and which went offline, with a table of your own.
 
 DATABASE_URL=postgresql://localhost/app python docs/examples/presence.py
 curl -H "X-User-ID: 7" http://127.0.0.1:8000/
@@ -85,7 +85,7 @@ tracker = Tracker([users], dsn=dsn, journal_dir=os.environ.get("JOURNAL_DIR"))
 
 
 async def look(pool: asyncpg.Pool, tracker: Tracker) -> None:
-    """Note that somebody listens, and find the users who have been silent for too long."""
+    """Store that the watcher runs, and set users offline who were not seen for too long."""
     await pool.execute(LISTEN)
     pending = tracker.pending("users")  # before the SELECT: a touch is in it or in the rows
     due = [row["id"] for row in await pool.fetch(DUE)]
@@ -109,7 +109,7 @@ async def handle_events(pool: asyncpg.Pool) -> None:
 
 
 async def watch(pool: asyncpg.Pool) -> None:
-    """Look every second. Time in which this fails is nobody's silence."""
+    """Check every second. Time in which this fails sets no user offline."""
     while True:
         try:
             await look(pool, tracker)
@@ -120,13 +120,13 @@ async def watch(pool: asyncpg.Pool) -> None:
 
 
 def active_user(request: web.Request) -> Iterator[tuple[str, object]]:
-    """Return who made a request; a real application asks its authentication, not a header."""
+    """Yield the user of a request; a real application uses its authentication, not a header."""
     if user_id := request.headers.get("X-User-ID"):
         yield "users", user_id
 
 
 async def list_users(request: web.Request) -> web.Response:
-    """List users; who has a touch that is not written yet is online."""
+    """List users; a user with a touch that is not written yet is online."""
     pending = tracker.pending("users")
     rows = await request.app[POOL].fetch("SELECT id, is_online FROM users ORDER BY id")
     return web.json_response(

@@ -26,9 +26,9 @@ KEYS = {
     "of the own group": MINE,
     "of all groups": "all",
 }
-"""Which group each reaches; None is for a key that is refused."""
+"""Which group each may access; None is for a key that is denied."""
 DEVICES = {"own": MINE, "other": THEIRS, "deactivated": None, "unknown": None}
-"""Which group's keys reach each; a key of all groups reaches the same, None is for nobody."""
+"""Which group's keys reach each; a key of all groups reaches the same, None is for none."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Route:
         body: what it is sent, without the device's id.
         broken: fields that make the body a wrong one.
         writes: devices' rows or reports.
-        public: anybody may ask.
+        public: whether it needs no API key.
     """
 
     status: int
@@ -136,7 +136,7 @@ def of_one_device(method: str, path: str, route: Route, key: str, way: str, devi
     if path == REGISTER and way.startswith("body"):
         if way != "body" and KEYS[key] != "all":
             return Outcome(403)
-        # Whoever is in no group, or in the key's, may be registered into it.
+        # A device in no group, or in the key's, may be registered into it.
         reached = reached or device == "unknown" or (device == "deactivated" and key != OTHERS)
     if way in {"broken body", "a report of the batch"}:
         return Outcome(400, base if "batch" in way else named if reached else NOBODY)
@@ -203,7 +203,7 @@ class World:
         return frozenset(kind for kind, id_ in self.ids.items() if view.get(id_) is not None)
 
     async def ask(self, method: str, path: str, route: Route, key: str, way: str, device: str):
-        """Make a request and return its status and all that tells it from another."""
+        """Make a request and return its status and all by which it differs from another."""
         named, base = self.ids[device], self.ids["base"]
         headers = {} if key == "none" else {"X-API-Key": self.keys[key]}
         if way == "header":

@@ -11,7 +11,7 @@ ATTEMPTS = 3
 
 
 async def refused_after(url_sessions, key: str) -> float:
-    """Return how long the last of some services lets a key in, in seconds."""
+    """Return how long the last of some services authorizes a key, in seconds."""
     started = time.monotonic()
     left = list(url_sessions)
     while left:

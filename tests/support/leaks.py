@@ -21,7 +21,7 @@ from tracker.errors import TrackerError
 
 _LISTED: Final = 7
 _PART: Final = 16
-"""After the part that `keys list` shows, so much of a key is enough to be told from anything."""
+"""After the part that `keys list` shows, this many characters identify a key."""
 
 
 class Leaks:
@@ -104,7 +104,7 @@ class Leaks:
             self.hear("stdout", done.stdout)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Know who is speaking."""
+        """Remember which process reports."""
         self._now = nodeid
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -121,7 +121,9 @@ class Leaks:
     def pytest_sessionfinish(self, session: pytest.Session) -> Iterator[None]:
         """Fail the run if a key got out."""
         self._patch.undo()
-        if hasattr(session.config, "workeroutput"):  # whoever shares out the tests wants to know
+        if hasattr(
+            session.config, "workeroutput"
+        ):  # the process that distributes the tests collects them
             session.config.workeroutput["leaks"] = self.found()
         if self.found() and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

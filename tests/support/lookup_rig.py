@@ -48,7 +48,7 @@ class Rig:
 
 
 def counts(rig) -> tuple[int, int]:
-    """Return how many look-ups were hits, and how many misses."""
+    """Return how many lookups were hits, and how many misses."""
     return rig.cache.hits, rig.cache.misses
 
 

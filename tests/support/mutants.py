@@ -83,7 +83,7 @@ MUTANTS = [
         "later than any touch",
     ),
     Mutant(
-        "what is taken over is bounded by the clock of whoever takes it over",
+        "recovered times are bounded by the clock of the recovering process",
         "_buffer/buffer.py",
         "        self._insert(key, second)\n        if self._created",
         "        self._insert(key, min(second, int(self._clock())))\n        if self._created",
@@ -104,7 +104,7 @@ MUTANTS = [
         LOST,
     ),
     Mutant(
-        "rows that are locked by others are let go",
+        "rows that others have locked are discarded",
         "_flush/batch.py",
         "            return self.locked\n",
         "            return {}\n",
@@ -118,7 +118,7 @@ MUTANTS = [
         LOST,
     ),
     Mutant(
-        "rows are blamed even if none could be written",
+        "rows are rejected even if none could be written",
         "_flush/batch.py",
         "        if self.rejected and not self._any_advanced:\n",
         "        if False:\n",
@@ -181,7 +181,7 @@ MUTANTS = [
         NOT_JOURNALED,
     ),
     Mutant(
-        "the first key of each slice is forgotten when the journal is written anew",
+        "the first key of each slice is lost when the journal is rewritten",
         "_journal/journal.py",
         "                await self._append_rewriting(some)\n",
         "                await self._append_rewriting(some[1:])\n",

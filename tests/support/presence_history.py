@@ -75,7 +75,7 @@ class History:
         self._now = START
         self._elapsed = 0.0
         self._again_at = 0.0
-        """When devices are looked at again that could not be silenced just now."""
+        """When devices are checked again that could not be set offline just now."""
         self._pending: dict[str, int] = {}
         self._locked: tuple[Device, int, int] | None = None
         self._processes = [self._process() for _ in range(2)]

@@ -81,6 +81,6 @@ class Model:
         at = self.offline_at(newest, now)
         assert at <= now, f"false offline: {device} at {now} before {at}"
         at = self.offline_at(device, now)
-        assert self.listened_until >= now - GAP_S, f"found offline while nobody listened: {device}"
+        assert self.listened_until >= now - GAP_S, f"found offline during a listening gap: {device}"
         device.is_online, device.since = False, at
         device.events.append(("device.offline", at))

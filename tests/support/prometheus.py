@@ -38,7 +38,7 @@ class Prometheus(NamedTuple):
         return any(not math.isnan(float(one["value"][1])) for one in found["result"])
 
     async def rules(self, file: Path) -> dict[str, dict[str, Any]]:
-        """Return the rules of a file by name, with what became of them."""
+        """Return the rules of a file by name, with their state."""
         groups = (await self.get("rules"))["groups"]
         rules = [rule for group in groups if group["file"] == str(file) for rule in group["rules"]]
         return {rule["name"]: rule for rule in rules}
@@ -81,7 +81,7 @@ async def prometheus(
             await running.until_it_answers()
             yield running
     finally:
-        process.kill()  # nobody needs its data
+        process.kill()  # its data is not needed
         await process.wait()
 
 

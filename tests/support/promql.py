@@ -1,4 +1,4 @@
-"""What a PromQL expression asks for, as far as ours go."""
+"""Finds the metrics and labels of a PromQL expression, for the expressions of this project."""
 
 import re
 from collections.abc import Iterator

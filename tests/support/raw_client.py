@@ -25,7 +25,7 @@ PATIENCE_S = 30
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that is free."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
@@ -93,7 +93,7 @@ class ListeningService:
     key: str = ""
     device_id: str = ""
     victim_id: str = ""
-    """Another device, which nobody sends a request about unless a test says so."""
+    """Another device, which only some tests send a request about."""
 
     @property
     def tracker(self) -> Tracker:

@@ -113,7 +113,7 @@ class Service:
 
     @property
     def access(self) -> Access:
-        """What decides who is let in, with its caches."""
+        """Authentication and authorization, with their caches."""
         access: Access = self.client.app.layers[-1].__self__
         return access
 

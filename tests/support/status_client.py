@@ -26,7 +26,7 @@ def shown(state: ServiceState, width: int = 80) -> str:
 
 
 class Stub:
-    """A server that answers what it is told to."""
+    """A server that sends given responses."""
 
     def __init__(self) -> None:
         self.ready = web.json_response(READY)

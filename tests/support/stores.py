@@ -15,7 +15,7 @@ TARGET = Target(name="things", table="things", key_column="id", column="seen_at"
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that a test advances."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now

@@ -1,4 +1,4 @@
-"""A terminal with a program on it, as whoever sits before it has it."""
+"""A terminal with a program on it, as a user has it."""
 
 import os
 import pty
@@ -40,7 +40,7 @@ class Terminal:
             assert select.select([self._file], [], [], DEADLINE_S)[0], self._shown
             try:
                 self._shown += os.read(self._file, 65_536)
-            except OSError:  # nobody has the other side any more
+            except OSError:  # the other side is closed
                 return self._shown.decode()
 
     def end(self, number: signal.Signals) -> tuple[int, str]:
@@ -60,7 +60,7 @@ def terminal(
         command: the program and its arguments.
         folder: where it runs.
         kind: of terminal, as TERM has it.
-        environment: what is different from ours.
+        environment: variables that differ from those of the tests.
     """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

@@ -4,7 +4,7 @@ from tests.support.mutants import Mutant
 
 WORKER_MUTANTS = [
     Mutant(
-        "nobody accepts the connections of a place whose worker is gone",
+        "no worker accepts the connections of a place whose worker is gone",
         "workers/group.py",
         "vacant=vacant if worker is stand_in else [],",
         "vacant=[],",

@@ -45,9 +45,8 @@ def serve(context: typer.Context, config: Config = None, workers: Workers = None
     from api.serving import serve as serve_until_told_to_stop
     from api.workers.cores import usable_cores
 
-    if workers is None:
-        workers = settings.server.workers
-    workers = workers or usable_cores()
+    configured = settings.server.workers if workers is None else None
+    workers = (settings.server.workers if workers is None else workers) or usable_cores()
     server = settings.server.model_copy(update={"workers": workers})
     settings = settings.model_copy(update={"server": server})
 
@@ -79,7 +78,7 @@ def serve(context: typer.Context, config: Config = None, workers: Workers = None
             failing_clearly(),
             database_ready(settings, on_unavailable=can_serve_without) as dsn,
         ):
-            _serve_with_workers(settings, file, dsn)
+            _serve_with_workers(settings, file, dsn, configured)
         log.info("server.stopped")
         return
     with (
@@ -91,7 +90,9 @@ def serve(context: typer.Context, config: Config = None, workers: Workers = None
         log.info("server.stopped")
 
 
-def _serve_with_workers(settings: "Settings", file: Path | None, dsn: str) -> None:
+def _serve_with_workers(
+    settings: "Settings", file: Path | None, dsn: str, configured: int | None
+) -> None:
     import asyncio
 
     from api.workers.group import WorkerGroup
@@ -104,7 +105,7 @@ def _serve_with_workers(settings: "Settings", file: Path | None, dsn: str) -> No
     run_dir.make()
     slots = open_slots(settings.server)
     config = None if file is None else str(file)
-    workers = WorkerGroup(settings, config, dsn, slots, run_dir)
+    workers = WorkerGroup(settings, config, dsn, slots, run_dir, workers_setting=configured)
     parent = Parent(workers, run_dir, settings.server.url)
     try:
         asyncio.run(parent.run())

@@ -11,12 +11,12 @@ from api.config import Settings
 from api.workers.process import StartError, WorkerProcess, spawn
 from api.workers.run_dir import RunDirectory
 from api.workers.service_metrics import ServiceMetrics
-from api.workers.share import dump_settings
+from api.workers.settings import dump_settings, has_changed
 from api.workers.slots import Slot
 
 _SPARE_STOP_S: Final = 10.0
 """How much longer than its settings say a worker may take to end, before it is killed."""
-_FIXED: Final = ("host", "port", "monitor_host", "monitor_port", "workers", "run_dir")
+_FIXED: Final = ("host", "port", "monitor_host", "monitor_port", "run_dir")
 """Settings of `[server]` that the parent has used already, so that a reload cannot change them."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -31,6 +31,7 @@ class WorkerGroup:
         dsn: where the database is.
         slots: the workers' places, with their sockets.
         run_dir: where they talk to each other.
+        workers_setting: `server.workers`; None if the command line has taken its place.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class WorkerGroup:
         dsn: str,
         slots: Sequence[Slot],
         run_dir: RunDirectory,
+        *,
+        workers_setting: int | None = None,
     ) -> None:
         self.settings = dump_settings(settings)
         """The settings that a worker starts with."""
@@ -48,6 +51,7 @@ class WorkerGroup:
         self._config = config
         self._dsn = dsn
         self._run_dir = run_dir
+        self._workers_setting = workers_setting
         self._retired: set[WorkerProcess] = set()
 
     async def start_all(self) -> None:
@@ -95,6 +99,7 @@ class WorkerGroup:
                 {
                     "worker": slot.number,
                     "workers": len(self.slots),
+                    "workers_setting": self._workers_setting,
                     "config": self._config,
                     "settings": None if read_settings else self.settings,
                     "dsn": self._dsn,
@@ -207,10 +212,7 @@ class WorkerGroup:
                 # The embedded server belongs to the parent; any other may change.
                 is_fixed = section == "server" or not self.settings["database"]["url"]
                 if is_fixed and settings[section][name] != self.settings[section][name]:
-                    raise StartError(
-                        f"{section}.{name} has changed, which takes a restart; a reload cannot "
-                        "change it"
-                    )
+                    raise StartError(has_changed(f"{section}.{name}"))
 
     def _running(self) -> list[WorkerProcess]:
         """Return all workers that may have touches which are not in the table."""

@@ -106,7 +106,8 @@ class RunDirectory:
             )
         except OSError as error:
             raise OSError(
-                f"no service with workers runs here: {self._commands}: {error.strerror or error}"
+                f"no service with workers runs here: {self._commands}: {error.strerror or error}; "
+                "a service of one process has to be restarted"
             ) from error
         try:
             return await channel.ask(what, deadline_s=_COMMAND_DEADLINE_S)

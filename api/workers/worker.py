@@ -23,7 +23,6 @@ from aiohttp import web
 from api.app import POLLS, REGISTRY, TRACKER, create_app
 from api.config import Settings, SettingsError
 from api.live.tracker_stats import TrackerStats
-from api.load_settings import load_settings
 from api.logs import configure_logs
 from api.postgres.migrate import MigrationError, migrate
 from api.serving import (
@@ -38,7 +37,7 @@ from api.workers.answers import SiblingAnswers
 from api.workers.channel import Channel, ChannelError
 from api.workers.merge import families_of
 from api.workers.run_dir import serve_channels
-from api.workers.share import dump_settings, load_dumped, share_of
+from api.workers.settings import dump_settings, load_dumped, read_again, share_of
 from api.workers.siblings import WorkerSiblings
 from tracker import ConfigurationError, StoreError
 
@@ -210,7 +209,4 @@ class Worker:
 def _settings(options: Mapping[str, Any]) -> Settings:
     if options["settings"] is not None:
         return load_dumped(options["settings"])
-    config = options["config"]
-    settings = load_settings(None if config is None else Path(config))
-    server = settings.server.model_copy(update={"workers": options["workers"]})
-    return settings.model_copy(update={"server": server})
+    return read_again(options["config"], options["workers"], options["workers_setting"])

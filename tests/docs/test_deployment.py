@@ -20,7 +20,7 @@ from api.config import PREFIX, Settings
 from api.load_settings import load_settings
 from api.supervisor import tell_supervisor
 from api.targets import targets
-from api.workers.share import share_of
+from api.workers.settings import share_of
 from tests.support.command_line import free_port
 from tests.support.deployment import DEPLOYMENT, ROOT, WITHOUT_NEW_CODE, started, statuses
 from tests.support.markdown import PAGES

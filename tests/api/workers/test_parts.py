@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client.metrics_core import Metric
 
-from api.config import LimitSettings, ServerSettings, Settings
+from api.config import LimitSettings, ServerSettings, Settings, SettingsError
 from api.http.listener import Listener
 from api.workers import process
 from api.workers.channel import Channel, ChannelError
@@ -20,7 +20,7 @@ from api.workers.merge import (
     families_of,
     unsettled,
 )
-from api.workers.share import dump_settings, load_dumped, share_of
+from api.workers.settings import dump_settings, load_dumped, read_again, share_of
 from api.workers.sockets import open_sockets
 from tests.support.command_line import free_port
 from tests.support.service import running
@@ -181,6 +181,17 @@ def test_a_worker_gets_its_share_of_what_is_for_the_whole_service():
     assert share.limits.reads_per_key == share.limits.reads == 1
     Settings(**dump_settings(share_of(settings, 256)))  # the relations hold
     assert load_dumped(dump_settings(settings)) == settings
+
+
+def test_a_reload_rejects_another_number_of_workers(tmp_path):
+    """Unless the command line gave the number: then that of the file does not count."""
+    file = tmp_path / "config.toml"
+    file.write_text("[server]\nworkers = 3\n")
+    with pytest.raises(SettingsError, match="workers has changed"):
+        read_again(str(file), workers=2, configured=2)
+    assert read_again(str(file), workers=2, configured=None).server.workers == 2
+    file.write_text("[server]\nworkers = 0\n")
+    assert read_again(str(file), workers=2, configured=0).server.workers == 2
 
 
 async def test_connections_wait_for_the_next_worker_of_a_place():

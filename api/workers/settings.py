@@ -1,10 +1,12 @@
-"""What one worker gets of settings that are for the whole service."""
+"""The settings of one worker: its share of those of the service, and what a reload reads again."""
 
 from collections.abc import Mapping
 from math import ceil
+from pathlib import Path
 from typing import Any, Final
 
-from api.config import Settings
+from api.config import Settings, SettingsError
+from api.load_settings import load_settings
 
 _SHARED: Final = {
     "server": {"max_connections": 1},
@@ -41,6 +43,30 @@ def share_of(settings: Settings, workers: int) -> Settings:
     batches = min(settings.ingest.batches_in_flight, pool_size)
     sections["ingest"] = sections["ingest"].model_copy(update={"batches_in_flight": batches})
     return settings.model_copy(update=sections)
+
+
+def read_again(config: str | None, workers: int, configured: int | None) -> Settings:
+    """Return the settings of the service, as they are now.
+
+    Args:
+        config: the file; None for the default.
+        workers: how many there are.
+        configured: what `server.workers` was at the start of the service, 0 included; None if the
+            command line took its place.
+
+    Raises:
+        SettingsError: they are wrong, or `server.workers` has changed.
+    """
+    settings = load_settings(None if config is None else Path(config))
+    if configured is not None and settings.server.workers != configured:
+        raise SettingsError(has_changed("server.workers"))
+    server = settings.server.model_copy(update={"workers": workers})
+    return settings.model_copy(update={"server": server})
+
+
+def has_changed(name: str) -> str:
+    """Return the message for a setting that a reload cannot change."""
+    return f"{name} has changed, which takes a restart; a reload cannot change it"
 
 
 def dump_settings(settings: Settings) -> dict[str, Any]:

@@ -265,6 +265,7 @@ for _name, _documentation in {
     "ingest": "Batch commits of uploads, compared with an INSERT for each.",
     "flood": "The effect of a flood of wrong API keys on valid clients.",
     "live": "The cost of live streams for heartbeats.",
+    "gateways": "Thousands of touches or reports of many devices in one request.",
     "scale": "The cost of a row, with a thousand to a million keys.",
     "scrape": "The cost of a scrape, with a million keys pending.",
     "slow": "The effect of an abusive API key on other clients.",

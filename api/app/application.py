@@ -178,7 +178,7 @@ async def create_app(
         if tracker is not None:
             app[TRACKER] = tracker
             registry.register(TrackerCollector(tracker))
-        touch = partial(tracker.touch, DEVICES) if tracker else _no_touch
+        touch = tracker.buffers[DEVICES].touch if tracker else _no_touch
         app.add_routes(
             [
                 *_device_routes(database, pending, access, settings, limits),
@@ -219,7 +219,7 @@ async def create_app(
         return app
 
 
-def _no_touch(_device_id: str, _at: float | None) -> None:
+def _no_touch(_device_id: str, _at: float | None, _now: float) -> None:
     """Do nothing: tracking is off."""
 
 

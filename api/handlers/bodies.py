@@ -2,6 +2,7 @@
 
 import codecs
 import zlib
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 from uuid import UUID
@@ -39,7 +40,12 @@ _COMPRESSED: Final = ("gzip", "deflate")
 _GZIP_OR_ZLIB: Final = 32 + zlib.MAX_WBITS
 
 
-async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], access: Access) -> T:
+async def read_body(
+    request: web.Request,
+    decoder: msgspec.json.Decoder[T],
+    access: Access,
+    turn: Callable[[], Awaitable[None]] | None = None,
+) -> T:
     """Read and validate the body of a request.
 
     A rejected report still shows that its device is active: if the body names a device that the API
@@ -49,6 +55,7 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], acce
         request: the request; its body is limited by the application's `client_max_size`.
         decoder: decodes the declared type.
         access: decides which device an API key may access.
+        turn: awaited before the body is decoded, if that takes long.
 
     Raises:
         ApiError: 415 if the content type is not JSON or the encoding is neither gzip nor deflate,
@@ -75,6 +82,8 @@ async def read_body(request: web.Request, decoder: msgspec.json.Decoder[T], acce
         raise ApiError(
             400, "invalid_body", "the body is incomplete or not encoded as it says", close=True
         ) from error
+    if turn is not None:
+        await turn()
     body = _decompressed(request, body)
     try:
         return _decode(body, decoder)

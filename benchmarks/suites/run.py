@@ -25,6 +25,7 @@ from benchmarks.harness.testbed import Testbed
 from benchmarks.suites import (
     flood,
     flush,
+    gateways,
     http,
     http_cost,
     ingest,
@@ -47,6 +48,7 @@ BENCHMARKS: Final[Mapping[str, tuple[Suite, int]]] = {
     "flush": (flush.flush, flush.STEPS),
     "http": (http.http, http.STEPS),
     "ingest": (ingest.ingest, ingest.STEPS),
+    "gateways": (gateways.gateways, gateways.STEPS),
     "flood": (flood.flood, flood.STEPS),
     "live": (live.live, live.STEPS),
     "scale": (scale.scale, scale.STEPS),

@@ -122,11 +122,13 @@ class Buffer:
             now: what the clock says, from a caller that has just read it.
         """
         self.touches += 1
+        if now is None:
+            now = self._clock()
         if at is None:
-            second = int(self._clock() if now is None else now)
+            second = int(now)
         else:
             try:
-                second = second_of(at, self._clock())
+                second = second_of(at, now)
             except Exception:  # noqa: BLE001 - a time zone may raise anything
                 self.dropped["invalid"] += 1
                 return

@@ -140,16 +140,31 @@ class _Received(Report, frozen=True, kw_only=True):
             if not timestamp.is_integer():
                 raise ValueError("Expected `timestamp` in whole milliseconds")
             force_setattr(self, "timestamp", int(timestamp))
-        for name in _NEVER_NEGATIVE:
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                force_setattr(self, name, None)
+        # Spelled out, because it is done for every report; few have a negative value.
+        if (
+            (self.accuracy or 0) < 0
+            or (self.bearing or 0) < 0
+            or (self.speed or 0) < 0
+            or (self.battery_level or 0) < 0
+        ):
+            for name in _NEVER_NEGATIVE:
+                if (getattr(self, name) or 0) < 0:
+                    force_setattr(self, name, None)
 
 
 class Upload(_Received, frozen=True, kw_only=True):
     """One report of one device."""
 
     device_id: UUID
+
+
+class GatewayReport(_Received, frozen=True, kw_only=True, gc=False):
+    """One report of any device; its device's id is checked later, if it is not known.
+
+    Without garbage collection, which would stop all requests to scan thousands of reports.
+    """
+
+    device_id: Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
 
 
 class BatchedReport(_Received, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """The routes of gateways: one request for many devices, with an outcome for each."""
 
 import asyncio
+from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final, Protocol
 
@@ -8,7 +9,13 @@ import msgspec
 from aiohttp import web
 
 from api.access.authentication import PRINCIPAL, Access
-from api.fleet.locations import END_OF_9999_MS, YEAR_2000_MS, NoSuchDevice, Report, Upload
+from api.fleet.locations import (
+    END_OF_9999_MS,
+    YEAR_2000_MS,
+    GatewayReport,
+    NoSuchDevice,
+    Report,
+)
 from api.handlers.bodies import expect_later, read_body
 from api.handlers.openapi import Operation
 from api.http.responses import ApiError, json_response
@@ -66,7 +73,7 @@ class BulkStored(msgspec.Struct, frozen=True):
 
 _TOUCHES: Final = msgspec.json.Decoder(Touches)
 _RAW: Final = msgspec.json.Decoder(BulkReports)
-_decode_report: Final = msgspec.json.Decoder(Upload).decode
+_decode_report: Final = msgspec.json.Decoder(GatewayReport).decode
 
 
 class BulkUploads(Protocol):
@@ -144,10 +151,7 @@ class GatewayHandlers:
         """Store up to 5,000 reports of any devices; each is stored or rejected for itself."""
         raw = (await read_body(request, _RAW, self._access, self._next_turn)).locations
         reports, refused = await self._decoded(raw)
-        by_device = await self._by_device(reports)
-        known = await self._access.devices.find_many(list(by_device), request[PRINCIPAL].group_id)
-        for device_id in [one for one in by_device if one not in known]:
-            refused += [_unknown(place) for place in by_device.pop(device_id)]
+        by_device = await self._by_device(reports, request[PRINCIPAL].group_id, refused)
         now = self._now()
         for number, device_id in enumerate(by_device, start=1):
             self._touch(device_id, None, now)
@@ -164,9 +168,11 @@ class GatewayHandlers:
         refused.sort(key=lambda one: one.index)
         return json_response(BulkStored(stored, duplicates, refused))
 
-    async def _decoded(self, raw: Sequence[msgspec.Raw]) -> tuple[dict[int, Upload], list[Refused]]:
+    async def _decoded(
+        self, raw: Sequence[msgspec.Raw]
+    ) -> tuple[dict[int, GatewayReport], list[Refused]]:
         """Return the valid reports by their places, and the invalid ones."""
-        reports: dict[int, Upload] = {}
+        reports: dict[int, GatewayReport] = {}
         refused: list[Refused] = []
         for place, one in enumerate(raw):
             try:
@@ -178,19 +184,42 @@ class GatewayHandlers:
                 await self._next_turn()
         return reports, refused
 
-    async def _by_device(self, reports: Mapping[int, Upload]) -> dict[str, list[int]]:
-        """Return the places of the reports of each device, by its id in canonical form."""
+    async def _by_device(
+        self, reports: Mapping[int, GatewayReport], group_id: str | None, refused: list[Refused]
+    ) -> dict[str, list[int]]:
+        """Return the places of the reports of each known device, by its id in canonical form.
+
+        Args:
+            reports: by their places.
+            group_id: the group of the API key; None for all.
+            refused: gets the reports of other devices.
+        """
+        devices = self._access.devices
         by_device: dict[str, list[int]] = {}
+        others: dict[int, str] = {}  # what the directory does not have, by place
         for number, (place, report) in enumerate(reports.items(), start=1):
-            by_device.setdefault(str(report.device_id), []).append(place)
+            if devices.has(report.device_id, group_id):
+                by_device.setdefault(report.device_id, []).append(place)
+            else:
+                try:
+                    others[place] = uuid_key(report.device_id)
+                except ValueError:
+                    message = "Invalid UUID - at `device_id`"
+                    refused.append(Refused(place, "invalid_report", message))
             if not number % _AT_ONCE:
                 await self._next_turn()
+        found = await devices.find_many(list(others.values()), group_id)
+        for place, device_id in others.items():
+            if device_id in found:
+                insort(by_device.setdefault(device_id, []), place)
+            else:
+                refused.append(_unknown(place))
         return by_device
 
     async def _store(
         self,
         by_device: dict[str, list[int]],
-        reports: dict[int, Upload],
+        reports: dict[int, GatewayReport],
         sizes: Sequence[int],
     ) -> list[tuple[list[int], int | tuple[str, str]]]:
         """Store the reports of each device; return their places and how many were duplicates.
@@ -221,7 +250,7 @@ class GatewayHandlers:
     def _submit(
         self,
         by_device: Sequence[tuple[str, list[int]]],
-        reports: dict[int, Upload],
+        reports: dict[int, GatewayReport],
         sizes: Sequence[int],
     ) -> tuple[list["asyncio.Future[int]"], StoreUnavailable | None]:
         """Submit the reports of some devices, up to the first that finds no room, and its error."""

@@ -125,15 +125,18 @@ async def test_reports_of_many_devices_have_outcomes_of_their_own(service, db):
         {"device_id": other, **REPORT},
         {"latitude": 1},
         17,
+        {"device_id": one.upper(), **REPORT},
+        {"device_id": "no uuid", **REPORT},
     )
     answer = await bulk(service, *given)
-    assert (answer["stored"], answer["duplicates"]) == (2, 2)
+    assert (answer["stored"], answer["duplicates"]) == (2, 3)
     assert [(one["index"], one["error"]) for one in answer["refused"]] == [
         (2, "invalid_report"),
         (3, "device_not_found"),
         (4, "refused"),
         (7, "invalid_report"),
         (8, "invalid_report"),
+        (10, "invalid_report"),
     ]
     assert "`latitude`" in answer["refused"][0]["message"]
     stored = await db.fetch("SELECT device_id::text, count(*) FROM locations GROUP BY 1")

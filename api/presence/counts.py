@@ -1,4 +1,4 @@
-"""How many devices of the fleet are in each state, and how long none could be heard.
+"""How many devices of the fleet are in each state, and how long the listening gaps were.
 
 A count reads the whole table, so one process counts for all: the one that finds the count due. The
 next is due 15 seconds later, or 200 times as long as this one took, up to five minutes: so it takes

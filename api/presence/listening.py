@@ -1,8 +1,8 @@
-"""Notes until when some process was listening, so that downtime is nobody's silence.
+"""Stores until when some process was listening, so that downtime makes no device offline.
 
-Each process moves one row on every second. Whoever finds it more than some seconds old has found a
-gap: no process ran, the database took no writes, its clock has jumped, or it was restored from a
-backup. The gap is stored in the same statement, and subtracted from each silence.
+Each process moves one row on every second. A process that finds it more than some seconds old has
+found a gap: no process ran, the database took no writes, its clock has jumped, or it was restored
+from a backup. The gap is stored in the same statement, and subtracted from each silence.
 """
 
 from typing import Final

@@ -16,7 +16,7 @@ GROUPS_LAG_S: Final = 10
 def _offline_at(seen: str) -> str:
     """Return SQL: when device d is offline unless it is seen again.
 
-    Times of no listening do not count. What most devices have no use for is looked up once for all:
+    Times of no listening do not count. What few devices have is looked up once for all:
     for each row it would take as long as the rest.
 
     Args:

@@ -93,7 +93,7 @@ class Watcher(Collector):
             self._wheel.add(now, device_id)  # their row says when they are due
 
     def look_at_soon(self, device_id: str) -> None:
-        """Watch a device that somebody has changed: it may have another time by now.
+        """Watch a device that was changed: it may have another timeout by now.
 
         Args:
             device_id: in canonical form.

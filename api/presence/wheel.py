@@ -1,7 +1,7 @@
 """A timer wheel for millions of devices: which ones are due in which second.
 
 The ids of a second are one array of bytes, 16 for each device, so a device takes little more than
-that. Nothing is removed before its time: who is woken reads whether the device is really due.
+that. Nothing is removed before its time: the caller reads again whether the device is really due.
 """
 
 from heapq import heappop, heappush

@@ -74,7 +74,7 @@ async def take_in(
         process: must have the lease of the webhook.
         webhook_id: of the webhook, which has no batch just now.
         rows: what `READ` has returned.
-        limit: how many events it was asked for.
+        limit: how many events were requested.
         settle_s: how long a touch may wait until it is written, in seconds.
 
     Returns:

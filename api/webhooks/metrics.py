@@ -1,4 +1,4 @@
-"""The metrics of webhooks: what became of events, and how webhooks do."""
+"""The metrics of webhooks: outcomes of events, and states of webhooks."""
 
 from collections.abc import Iterator
 from typing import Final

@@ -53,7 +53,7 @@ class Outages:
         self.changed: set[str] = set()
 
     def judge(self, silence: Event, state: DeviceState, now: float) -> Fate:
-        """Return what becomes of a silence that is to be sent unless it is part of an outage."""
+        """Return the outcome of a silence that is to be sent unless it is part of an outage."""
         group_id = silence.group_id
         group = self._state(group_id)
         self._end_if_over(group_id, group, now)
@@ -71,7 +71,7 @@ class Outages:
         return "wait" if is_held else "send"
 
     def returns(self, group_id: str, state: DeviceState, now: float) -> Fate | None:
-        """Note that a device has ended its silence; return what becomes of that.
+        """Note that a device has ended its silence; return the outcome of that event.
 
         Returns:
             None if no outage stands for its silence.

@@ -24,7 +24,7 @@ def delay_s(
     Args:
         attempts: how many tries have failed, from 1.
         retry_after_s: for how long the receiver asks to be left alone; it is obeyed for an hour.
-        max_s: the longest wait that is not asked for.
+        max_s: the longest wait, unless the receiver requests a longer one.
         uniform: random numbers.
     """
     wait_s = min(max_s, _FIRST_S * 2.0 ** min(attempts - 1, _DOUBLINGS))

@@ -52,7 +52,7 @@ class Sender:
         self._clock = clock
 
     async def send(self, url: str, secrets: Sequence[str], message_id: str, body: bytes) -> Outcome:
-        """Send a body and return what became of it; what is wrong with a receiver raises nothing.
+        """Send a body and return the outcome; an error of the receiver raises nothing.
 
         No part of the response but its status and `Retry-After` is used; its body is not read. No
         text of an outcome contains a part of the URL.
@@ -86,8 +86,10 @@ class Sender:
         if response.status in _OK:
             return Outcome(response.status)
         retry_after_s = read_retry_after(response.headers.get("Retry-After"), self._clock())
-        kind = "a redirect, which is not followed" if response.status in _REDIRECTS else "an error"
-        return Outcome(response.status, f"{kind}: {response.status}", retry_after_s)
+        reason = f"the receiver responded with {response.status}"
+        if response.status in _REDIRECTS:
+            reason += ", a redirect, which is not followed"
+        return Outcome(response.status, reason, retry_after_s)
 
 
 @asynccontextmanager

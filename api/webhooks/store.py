@@ -84,7 +84,7 @@ WITH behind AS (
     SELECT id FROM webhooks WHERE id = $1 AND leased_by = $2 FOR UPDATE
 ), moved AS (
     UPDATE webhooks AS w SET judged_to = $3, last_error = $5 FROM behind WHERE w.id = behind.id
-), forgotten_devices AS (  -- what became of them meanwhile is not known
+), forgotten_devices AS (  -- their state meanwhile is not known
     DELETE FROM webhook_devices AS d USING behind WHERE d.webhook_id = behind.id
 ), forgotten_groups AS (
     DELETE FROM webhook_groups AS g USING behind WHERE g.webhook_id = behind.id

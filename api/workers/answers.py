@@ -14,7 +14,7 @@ from tracker import View
 _KEPT_S: Final = 5.0
 """How long a view is kept for the worker that took it, in seconds."""
 _MAX_GROUPS: Final = 1000
-"""How many groups one sibling may be told of."""
+"""How many groups one sibling may subscribe to."""
 
 
 class SiblingAnswers:

@@ -23,7 +23,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class WorkerGroup:
-    """Starts and ends workers, and tells each of the others.
+    """Starts and ends workers, and notifies each of the others.
 
     Args:
         settings: all settings.
@@ -125,7 +125,7 @@ class WorkerGroup:
         log.info("worker.ready", worker=slot.number, pid=worker.pid)
 
     async def note_death(self, slot: Slot) -> None:
-        """Note that the worker of a place has ended by itself, and tell the others."""
+        """Note that the worker of a place has ended by itself, and notify the others."""
         worker, slot.worker = slot.worker, None
         if worker is not None:
             self.metrics.restarts["died"] += 1
@@ -140,7 +140,7 @@ class WorkerGroup:
             read_settings: see `start`.
 
         Raises:
-            StartError: the new one cannot start; the old one goes on.
+            StartError: the new one cannot start; the old one stays.
         """
         old = slot.worker
         if old is not None:
@@ -236,7 +236,7 @@ class WorkerGroup:
                     {other.path: other.number for other in workers if other is not worker},
                     warnings,
                     died=died,
-                    # Nobody should wait in the queue of a worker that is not there.
+                    # No connection should wait in the queue of a worker that is not there.
                     vacant=vacant if worker is stand_in else [],
                 )
                 for worker in workers

@@ -113,7 +113,7 @@ class WorkerProcess:
     ) -> None:
         """Say which other workers there are, and wait until it has connected to them.
 
-        Nobody waits for a worker that hangs: it connects when it goes on.
+        A worker that hangs delays no other: it connects when it runs again.
 
         Args:
             peers: the number of each, by the path of its socket.
@@ -207,7 +207,7 @@ async def spawn(number: int, sockets: Sequence[socket.socket], answer: Answer) -
                 *(sys.executable, *COMMAND, str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *(one.fileno() for one in sockets)],
-                # A process group of its own: Ctrl-C reaches the parent alone, which tells them.
+                # A process group of its own: Ctrl-C reaches the parent alone, which stops them.
                 process_group=0 if os.name == "posix" else None,
             )
         except OSError:

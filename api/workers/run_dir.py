@@ -25,7 +25,7 @@ class RunDirectory:
     """The directory of one service.
 
     Args:
-        server: names the directory, and the port, which tells services in one directory apart.
+        server: names the directory, and the port, which distinguishes services in one directory.
 
     Raises:
         OSError: it cannot be used; the message says what to do.
@@ -38,7 +38,7 @@ class RunDirectory:
         self._commands = self.path / f"commands-{server.port}.sock"
 
     def make(self) -> None:
-        """Make it, and make sure that nobody else may enter it.
+        """Make it, and make sure that no other user may enter it.
 
         Raises:
             OSError: it cannot be used; the message says what to do.

@@ -82,7 +82,7 @@ class WorkerSiblings(Collector):
         self._warnings: dict[str, str] = {}
 
     async def update(self, peers: Mapping[str, int], warnings: Mapping[str, str]) -> None:
-        """Connect to new siblings and let go of those that are gone.
+        """Connect to new siblings and disconnect from those that are gone.
 
         Args:
             peers: the number of each other worker, by the path of its socket.

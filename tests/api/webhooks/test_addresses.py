@@ -36,8 +36,8 @@ def test_other_addresses_are_public(address):
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_a_url_with_a_special_address_is_refused(address):
-    """Before anything is resolved, as no resolver is asked for it."""
+def test_a_url_with_a_special_address_is_rejected(address):
+    """Before anything is resolved: an address needs no resolver."""
     host = f"[{address}]" if ":" in address else address
     with pytest.raises(ValueError, match=r"public|usual form|no URL"):
         check_url(f"https://{host}/", **STRICT)
@@ -56,7 +56,7 @@ def test_a_url_with_a_special_address_is_refused(address):
         "https://example.com/" + "x" * 2000,
     ],
 )
-def test_odd_urls_are_refused_whatever_is_allowed(url):
+def test_odd_urls_are_rejected_whatever_is_allowed(url):
     """They are read differently by different programs."""
     with pytest.raises(ValueError, match=r"."):
         check_url(url, **ALL)

@@ -1,4 +1,4 @@
-"""`webhooks create --after`: only silences that last are sent, across processes and restarts."""
+"""`webhooks create --after`: only devices that stay offline are sent, across restarts, too."""
 
 from tests.support.webhooks import delivering, emit, make, receiving, until, until_column
 
@@ -8,7 +8,7 @@ UPDATE webhooks SET after_s = 60; UPDATE webhook_devices SET look_at = now() WHE
 """As if the time were over that was waited for."""
 
 
-async def test_a_silence_that_lasts_is_sent_by_another_process_once(dsn, db):
+async def test_a_device_that_stays_offline_is_sent_once_by_another_process(dsn, db):
     """What was held back by a process that has ended is sent in its time, with its end."""
     async with receiving() as receiver:
         await make(dsn, receiver.url, after_s=3600)
@@ -36,7 +36,7 @@ async def test_a_silence_that_lasts_is_sent_by_another_process_once(dsn, db):
     ]
 
 
-async def test_a_device_that_is_back_is_not_sent_although_its_return_has_no_position(dsn, db):
+async def test_a_device_that_has_returned_is_not_sent_although_the_event_has_no_position(dsn, db):
     """The row of the device shows that there is another event: that one is waited for."""
     async with receiving() as receiver:
         await make(dsn, receiver.url, after_s=3600)
@@ -58,7 +58,7 @@ async def test_a_device_that_is_back_is_not_sent_although_its_return_has_no_posi
 
 
 async def test_events_that_were_removed_leave_no_state(dsn, db):
-    """What became of a device meanwhile is not known, so its silence is not sent."""
+    """The state of a device meanwhile is not known, so its silence is not sent."""
     async with receiving() as receiver:
         await make(dsn, receiver.url, after_s=3600)
         await emit(db, 2)

@@ -49,7 +49,7 @@ async def test_a_webhook_is_made_listed_tested_rotated_and_deleted(dsn):
 
 
 async def test_a_webhook_that_is_paused_is_sent_nothing_until_it_is_resumed(dsn, db):
-    """Its events wait, and are counted; afterwards `deliveries` shows what became of each batch."""
+    """Its events wait, and are counted; afterwards `deliveries` shows the outcome of each batch."""
     async with receiving(status(204), status(410), status(204)) as receiver:
         assert (await call(dsn, "create", "--url", receiver.url)).returncode == 0
         assert (await call(dsn, "deliveries", "1")).stderr == "no deliveries yet\n"
@@ -79,7 +79,7 @@ async def test_a_webhook_that_is_paused_is_sent_nothing_until_it_is_resumed(dsn,
         assert_one_line(await call(dsn, command, "2"), 1, "no webhook")
 
 
-def test_what_cannot_be_a_webhook_is_refused(dsn):
+def test_an_invalid_webhook_is_rejected(dsn):
     """In one line, before anything is made."""
     create = ("webhooks", "create", "--url")
     assert_one_line(invoke(*create, "http://example.com", dsn=dsn), 2, "--url", "https")

@@ -1,4 +1,4 @@
-"""Events reach a receiver: signed, in order, at least once, whatever it answers."""
+"""Events reach a receiver: signed, in order, at least once, whatever it responds."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -91,7 +91,7 @@ async def test_a_batch_that_failed_is_sent_again_as_it_was(dsn, db, answer):
     assert tuple(first) == ("delivered", 3)
 
 
-async def test_only_what_a_webhook_asked_for_is_sent(dsn, db):
+async def test_only_events_of_its_group_and_types_are_sent_to_a_webhook(dsn, db):
     """Its group and its types, from when it was made; a webhook of a quiet group moves on."""
     await emit(db, 3)
     async with receiving() as receiver:
@@ -109,7 +109,7 @@ async def test_only_what_a_webhook_asked_for_is_sent(dsn, db):
     assert len(receiver.requests) == 1
 
 
-async def test_a_receiver_that_is_gone_pauses_its_webhook_and_loses_nothing(dsn, db):
+async def test_410_pauses_a_webhook_and_loses_nothing(dsn, db):
     """410 ends the tries; when it is resumed the same batch is sent."""
     async with receiving(status(410)) as receiver:
         await make(dsn, receiver.url)
@@ -145,7 +145,7 @@ async def test_a_batch_is_given_up_in_the_end_and_the_next_one_follows(dsn, db):
     row = await db.fetchrow(
         "SELECT outcome, events, attempts, status, error FROM webhook_deliveries ORDER BY id"
     )
-    assert tuple(row) == ("failed", 2, 1, 500, "an error: 500")
+    assert tuple(row) == ("failed", 2, 1, 500, "the receiver responded with 500")
 
 
 async def test_events_of_a_clock_that_has_gone_back_are_sent(dsn, db):
@@ -158,8 +158,8 @@ async def test_events_of_a_clock_that_has_gone_back_are_sent(dsn, db):
             await until(lambda: len(receiver.delivered) == 2)
 
 
-async def test_events_that_were_removed_before_are_noted(dsn, db):
-    """A webhook that was paused for too long says so, and goes on with what there is."""
+async def test_events_that_were_removed_before_they_were_sent_are_counted(dsn, db):
+    """A webhook that was paused for too long reports it, and continues with the oldest event."""
     async with receiving() as receiver:
         await make(dsn, receiver.url)
         await emit(db, 5)
@@ -172,7 +172,7 @@ async def test_events_that_were_removed_before_are_noted(dsn, db):
     assert tuple(row) == ("expired", 3)
 
 
-async def test_receivers_that_have_failed_hold_up_no_other(dsn, db):
+async def test_failing_receivers_do_not_delay_others(dsn, db):
     """Half of the places are for others, however long a request of theirs takes."""
 
     async def for_ever(_request):
@@ -207,12 +207,12 @@ async def test_receivers_that_have_failed_hold_up_no_other(dsn, db):
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value, expected):
-    """Anything else asks for nothing."""
+    """Any other value is ignored."""
     assert retries.read_retry_after(value, NOW) == expected
 
 
 def test_waits_double_up_to_a_limit_with_jitter_on_top(monkeypatch):
-    """What a receiver asks for counts for an hour at most."""
+    """Retry-After counts for an hour at most."""
     monkeypatch.setattr(retries, "_FIRST_S", 1.0)
 
     def waits(uniform):

@@ -14,7 +14,7 @@ def flap(webhook: Webhook, times: int, *, begin: float = 0, every: float = 60) -
     return begin + (times - 1) * every
 
 
-def test_a_device_that_flaps_is_sent_once_and_then_as_what_it_is_when_it_rests():
+def test_a_device_that_flaps_is_sent_once_and_its_last_change_after_an_hour():
     """Its seventh change within an hour is the one; it rests when none comes for an hour."""
     webhook = Webhook()
     last = flap(webhook, 20)
@@ -31,7 +31,7 @@ def test_a_device_that_flaps_is_sent_once_and_then_as_what_it_is_when_it_rests()
     assert (webhook.states, webhook.groups) == ({}, {})
 
 
-def test_a_device_that_rests_offline_is_sent_as_offline():
+def test_a_device_that_stays_offline_after_flapping_is_sent_as_offline():
     """With the event of its last change; afterwards it is judged from the start."""
     webhook = Webhook()
     last = flap(webhook, 9)
@@ -51,7 +51,7 @@ def test_six_changes_within_an_hour_are_sent():
     assert len(webhook.judge_at(last)) == 30
 
 
-def test_a_device_that_does_not_rest_is_not_sent_again():
+def test_a_device_that_keeps_flapping_is_not_sent_again():
     """However long it flaps, and whenever that is judged."""
     webhook = Webhook()
     last = flap(webhook, 400, every=HOUR / 8)
@@ -60,7 +60,7 @@ def test_a_device_that_does_not_rest_is_not_sent_again():
     assert webhook.judge_at(last) == []
 
 
-def test_silences_that_are_not_sent_do_not_count():
+def test_changes_that_are_not_sent_do_not_count_as_flapping():
     """Neither those shorter than --after nor those within a snooze."""
     for rules in (Rules(after_s=600), Rules(snoozes={"vans": [(START, START + 2 * HOUR)]})):
         webhook = Webhook(rules)

@@ -1,4 +1,4 @@
-"""What becomes of an event: it is sent, held back or dropped, whenever it is judged."""
+"""The outcome of an event: it is sent, held back or dropped, whenever that is decided."""
 
 from collections import defaultdict
 
@@ -28,7 +28,7 @@ def test_without_rules_all_is_sent_as_it_happened():
     assert (webhook.states, webhook.groups, webhook.dropped) == ({}, {}, 0)
 
 
-def test_a_silence_that_does_not_last_is_not_sent_nor_is_its_end():
+def test_a_short_offline_time_is_not_sent_nor_is_its_end():
     """One that lasts is sent when its time is over, with its own time, and so is its end."""
     webhook = Webhook(Rules(after_s=2 * HOUR))
     webhook.happen("offline", 1, 0)
@@ -44,7 +44,7 @@ def test_a_silence_that_does_not_last_is_not_sent_nor_is_its_end():
     assert (webhook.states, webhook.dropped) == ({}, 2)
 
 
-def test_an_event_that_is_held_back_holds_up_no_other_device():
+def test_an_event_that_is_held_back_delays_no_other_device():
     """Events of its own device wait behind it, so that they stay in order."""
     webhook = Webhook(Rules(after_s=HOUR))
     webhook.happen("offline", 1, 0)
@@ -76,7 +76,7 @@ def test_a_return_that_is_not_in_the_log_yet_is_waited_for():
     assert webhook.dropped == 2
 
 
-def test_what_is_judged_late_is_judged_as_it_was():
+def test_an_event_has_the_same_outcome_however_late_it_is_decided():
     """After a pause of the webhook the silences of meanwhile count as long as they lasted."""
     webhook = Webhook(Rules(after_s=HOUR))
     for device in (1, 2, 3):
@@ -86,7 +86,7 @@ def test_what_is_judged_late_is_judged_as_it_was():
     assert webhook.judge_at(24 * HOUR) == ["offline 2", "offline 3", "online 2", "online 3"]
 
 
-def test_a_return_without_a_silence_that_was_sent_is_not_sent():
+def test_a_return_is_not_sent_unless_its_offline_event_was():
     """As one of a device that was offline before the webhook was made."""
     webhook = Webhook(Rules(after_s=HOUR))
     webhook.happen("online", 1, 0)
@@ -107,7 +107,7 @@ def test_a_device_that_leaves_is_not_sent_as_offline():
     assert webhook.states == {}
 
 
-def test_a_silence_within_a_snooze_is_sent_at_its_end_if_it_lasts():
+def test_a_device_offline_in_a_snooze_is_sent_at_its_end_if_it_stays_so():
     """A group in maintenance; others are sent, and so is the end of a silence from before it."""
     webhook = Webhook(Rules(snoozes={"vans": [(START + 100, START + 200)]}))
     webhook.happen("offline", 1, 90)
@@ -136,7 +136,7 @@ def test_a_snooze_and_after_add_up_to_the_later_one():
     assert webhook.judge_at(260) == ["offline 4"]
 
 
-def test_only_types_that_were_asked_for_are_sent():
+def test_only_selected_types_are_sent():
     """A return is judged by its silence all the same."""
     webhook = Webhook(Rules(types=["device.online"], after_s=HOUR))
     webhook.happen("offline", 1, 0)
@@ -186,7 +186,9 @@ def histories(draw):
     page=st.integers(1, 7),
     rules=st.sampled_from(RULES),
 )
-def test_it_makes_no_difference_when_and_how_often_events_are_judged(history, times, page, rules):
+def test_outcomes_do_not_depend_on_when_and_how_often_events_are_decided(
+    history, times, page, rules
+):
     """Each device's events are sent in order, once, and the same ones as when judged at once."""
     often, once = (Webhook(rules, page=size) for size in (page, 1000))
     for at, device, kind in history:

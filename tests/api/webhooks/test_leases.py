@@ -167,7 +167,7 @@ async def test_a_process_that_cannot_renew_stops_before_its_lease_ends(dsn, db, 
 
 
 async def test_a_service_that_stops_ends_its_leases(dsn, db):
-    """So another one goes on at once."""
+    """So another process continues at once."""
     async with receiving() as receiver:
         await make(dsn, receiver.url)
         await emit(db, 1)

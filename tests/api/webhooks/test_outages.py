@@ -19,7 +19,7 @@ def vanish(webhook: Webhook, devices: range, at: float, *, kind="offline", each:
 
 
 def test_a_group_that_vanishes_is_one_event_and_so_is_its_return():
-    """The first few devices are sent one by one: nobody knows yet that they are so many."""
+    """The first few devices are sent one by one: it is not known yet that there are many."""
     webhook = Webhook(sizes={"vans": 500})
     vanish(webhook, range(500), 0)
     few = 500 // 20
@@ -62,7 +62,7 @@ def test_a_group_of_a_few_devices_is_sent_one_by_one():
     assert len(webhook.judge_at(1)) == FEW
 
 
-def test_a_device_that_returns_before_it_is_known_is_sent():
+def test_a_device_that_returns_before_an_outage_is_detected_is_sent():
     """Its silence was held back for the sake of its group, and there is no outage."""
     webhook = Webhook(sizes={"vans": 100})
     vanish(webhook, range(20), 0)
@@ -123,7 +123,7 @@ def test_devices_that_are_deactivated_in_an_outage_are_not_waited_for():
     assert sent[-3:] == ["moved 60", "online 60", "group.online 49/100"]
 
 
-def test_summaries_come_with_the_types_that_they_stand_for():
+def test_summaries_are_selected_by_the_types_that_they_replace():
     """And have room in a request."""
     for types, expected in (
         (["device.offline"], ["group.offline 200/200"]),
@@ -159,7 +159,9 @@ def test_no_request_has_too_many_events_whatever_happens():
     page=st.sampled_from([7, 20]),
     after_s=st.sampled_from([None, 30]),
 )
-def test_it_makes_no_difference_when_and_how_often_a_group_is_judged(times, judged, page, after_s):
+def test_outages_do_not_depend_on_when_and_how_often_a_group_is_decided(
+    times, judged, page, after_s
+):
     """The same devices and the same outages are sent; a count may be that of an earlier time."""
     often, once = (Webhook(Rules(after_s=after_s), page=size) for size in (page, 1000))
     events = [(at, device, "offline") for device, (at, _) in enumerate(times)]

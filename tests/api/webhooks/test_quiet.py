@@ -59,7 +59,7 @@ def test_quiet_hours_end_when_the_clock_says_so(hours, zone, now, end):
         *(("22:00-06:00", wrong, "zone") for wrong in ("", "Berlin", "Europe", "../etc", "/etc")),
     ],
 )
-def test_wrong_quiet_hours_are_refused(hours, zone, reason):
+def test_wrong_quiet_hours_are_rejected(hours, zone, reason):
     """The message says what is needed."""
     with pytest.raises(ValueError, match=reason):
         quiet_hours(hours, zone)
@@ -111,7 +111,7 @@ async def test_nothing_is_sent_in_quiet_hours_and_all_of_it_afterwards(dsn, db):
     assert [one["event_id"] for one in receiver.delivered] == ["4", "1", "2", "3", "4"]
 
 
-async def test_a_zone_that_is_not_known_any_more_holds_up_nothing(dsn, db, monkeypatch):
+async def test_an_unknown_time_zone_delays_nothing(dsn, db, monkeypatch):
     """An alarm at night is better than none; a log line says why it came."""
     monkeypatch.setattr(store, "log", log := Log())
     async with receiving() as receiver:

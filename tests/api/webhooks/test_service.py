@@ -7,7 +7,7 @@ from tests.support.webhooks import make, receiving, until
 ALLOW = {"allow_private": True, "allow_http": True}
 
 
-async def test_a_device_that_falls_silent_and_returns_is_sent(dsn, db):
+async def test_a_device_that_goes_offline_and_returns_is_sent(dsn, db):
     """With the same fields as in the response of the API, in order, each once."""
     await db.execute(LISTENED)
     async with receiving() as receiver, running(dsn, webhooks=ALLOW) as service:

@@ -41,7 +41,7 @@ async def test_a_device_that_is_still_offline_when_a_snooze_is_ended_is_sent(dsn
     assert await db.fetchval(HELD) == 0
 
 
-async def test_what_was_judged_before_a_snooze_was_ended_is_not_stored_after_it(
+async def test_a_decision_from_before_the_end_of_a_snooze_is_not_stored_after_it(
     dsn, db, monkeypatch
 ):
     """It would be held back until the snooze should have ended."""

@@ -27,7 +27,7 @@ SELF_SIGNED = (
 
 @pytest.fixture
 def self_signed(tmp_path):
-    """A certificate for the right address that nobody has signed."""
+    """A certificate for the right address that no authority has signed."""
     if shutil.which("openssl") is None:
         pytest.skip("there is no openssl(1) here")
     subprocess.run(SELF_SIGNED.split(), cwd=tmp_path, check=True, capture_output=True)
@@ -36,7 +36,7 @@ def self_signed(tmp_path):
     return context
 
 
-async def test_a_certificate_that_is_not_valid_ends_the_try(dsn, db, self_signed):
+async def test_an_invalid_certificate_fails_the_attempt(dsn, db, self_signed):
     """Its reason is listed; the batch is sent when the receiver has another one."""
     async with receiving(tls=self_signed) as wrong, receiving() as right:
         await make(dsn, wrong.url)
@@ -51,7 +51,7 @@ async def test_a_certificate_that_is_not_valid_ends_the_try(dsn, db, self_signed
     assert wrong.requests == []
 
 
-async def test_a_receiver_that_does_not_speak_tls_gets_nothing():
+async def test_a_receiver_without_tls_gets_nothing():
     """Nor is it tried without TLS; the reason does not contain a part of the URL."""
     async with receiving() as receiver:
         url = receiver.url.replace("http://", "https://") + "?token=hidden"

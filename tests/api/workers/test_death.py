@@ -1,4 +1,4 @@
-"""Workers and their parent die: others take over, and nothing that was answered is lost."""
+"""Workers and their parent die: others take over, and nothing acknowledged is lost."""
 
 import asyncio
 import os
@@ -20,8 +20,8 @@ KILLS = 4
 CLIENTS = 16
 
 
-async def test_a_killed_worker_is_replaced_and_no_answered_touch_is_lost(dsn, tmp_path):
-    """Killed again and again under load: books balance, and no counter goes back."""
+async def test_a_killed_worker_is_replaced_and_no_acknowledged_touch_is_lost(dsn, tmp_path):
+    """Killed again and again under load: counts balance, and no counter goes back."""
     fast = {"ACTIVITY__TRACKER__FLUSH_INTERVAL_S": "0.3"}
     async with serving_with_workers(dsn, tmp_path, **fast) as service:
         await service.register(CLIENTS)
@@ -36,7 +36,7 @@ async def test_a_killed_worker_is_replaced_and_no_answered_touch_is_lost(dsn, tm
         assert metrics.total("activity_worker_restarts_total", reason="died") == KILLS
 
 
-async def test_while_a_worker_cannot_start_another_one_does_its_work(dsn, tmp_path, db):
+async def test_while_a_worker_cannot_start_another_one_accepts_its_connections(dsn, tmp_path, db):
     """It accepts the connections that wait, and recovers the journal; readiness warns."""
     async with serving_with_workers(dsn, tmp_path) as service:
         await service.register(20)
@@ -80,7 +80,7 @@ async def test_while_a_worker_cannot_start_another_one_does_its_work(dsn, tmp_pa
         assert metrics.total("activity_journal_recovered_touches_total", target="devices") > 0
 
 
-async def test_workers_end_in_good_order_when_their_parent_is_killed(dsn, tmp_path, db):
+async def test_workers_flush_and_end_when_their_parent_is_killed(dsn, tmp_path, db):
     """They write what is pending, and leave no process and no journal behind."""
     async with serving_with_workers(dsn, tmp_path) as service:
         await service.register(20)
@@ -122,7 +122,7 @@ async def test_sigterm_drains_first_and_then_writes_what_is_pending(dsn, tmp_pat
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_port_that_is_taken_ends_the_start(dsn, tmp_path, workers):
+def test_a_port_in_use_ends_the_start(dsn, tmp_path, workers):
     """A second service does not share the port of the first by accident."""
     with socket.socket() as first:
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # as those of a service

@@ -1,4 +1,4 @@
-"""In which order the parent starts, tells and ends workers; with workers that only take notes."""
+"""The order in which the parent starts, notifies and ends workers; with fakes that record it."""
 
 from itertools import count
 
@@ -15,7 +15,7 @@ PIDS = count(1)
 
 
 class NotingWorker:
-    """A worker that notes what it is told."""
+    """A worker that records its commands."""
 
     def __init__(self, notes=None, *, fails=False):
         self.pid = self.number = next(PIDS)
@@ -71,7 +71,7 @@ def next_worker(monkeypatch):
 
 
 async def test_a_reload_stops_a_worker_when_the_new_one_accepts(next_worker):
-    """And not before, or its place would have nobody for seconds."""
+    """And not before, or its place would have no worker for seconds."""
     notes = []
     old, new = NotingWorker(notes), NotingWorker(notes)
     workers = group_of(old, NotingWorker())
@@ -82,8 +82,8 @@ async def test_a_reload_stops_a_worker_when_the_new_one_accepts(next_worker):
     assert old.path not in workers.slots[1].worker.peers
 
 
-async def test_a_worker_goes_on_if_the_new_one_cannot_start(next_worker):
-    """It is told nothing, and stays in its place."""
+async def test_a_worker_stays_if_the_new_one_cannot_start(next_worker):
+    """It gets no command, and stays in its place."""
     notes = []
     old, new = NotingWorker(notes), NotingWorker(notes, fails=True)
     workers = group_of(old, NotingWorker())

@@ -81,7 +81,7 @@ async def test_a_question_without_an_answer_fails_in_time_or_when_the_other_side
             await channel.ask("wait", deadline_s=30)
 
 
-async def test_a_worker_that_hangs_is_told_of_others_and_delays_nobody(monkeypatch):
+async def test_a_worker_that_hangs_does_not_delay_the_start_of_others(monkeypatch):
     """The start of another worker does not wait for it."""
     monkeypatch.setattr(process, "_TELL_DEADLINE_S", 3600)
     told = asyncio.Event()
@@ -136,7 +136,7 @@ def test_counters_are_summed_with_those_of_workers_that_are_gone():
     assert values(list(totals.with_living([])))["http_things_total"] == 5
 
 
-async def test_of_every_gauge_it_is_decided_how_it_is_summed(dsn):
+async def test_every_gauge_is_in_one_list_of_how_it_is_summed(dsn):
     """A new gauge has to be put into one of the lists, and into no two of them."""
     async with running(dsn) as service:
         families = families_of(service.registry)
@@ -195,7 +195,7 @@ def test_a_reload_rejects_another_number_of_workers(tmp_path):
 
 
 async def test_connections_wait_for_the_next_worker_of_a_place():
-    """The queue of a socket outlives who accepts from it: that is why the parent keeps it."""
+    """The queue of a socket outlives the process that accepts from it, so the parent keeps it."""
     listener = Listener("api", "127.0.0.1", free_port(), max_connections=1)
     ((one,), (two,)) = open_sockets(listener, 2)
     clients = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(20)]

@@ -100,8 +100,8 @@ async def until(condition):
             await asyncio.sleep(0.01)
 
 
-async def test_a_worker_hears_of_changed_keys_from_the_one_that_polls(dsn, db):
-    """And of the database's time. It polls itself as soon as nobody answers."""
+async def test_a_worker_gets_changed_keys_from_the_one_that_polls(dsn, db):
+    """And of the database's time. It polls itself as soon as no sibling responds."""
     async with (
         open_database(dsn, DatabaseSettings(), connections=1) as database,
         two_workers(database) as siblings,
@@ -121,7 +121,7 @@ async def test_a_worker_hears_of_changed_keys_from_the_one_that_polls(dsn, db):
 
 
 async def test_a_worker_reads_changed_devices_when_the_one_that_polls_has_found_some(dsn, db):
-    """And not before, however often that has polled. It polls itself as soon as nobody answers."""
+    """And not before, however often that has polled. Without a response it polls itself."""
     async with (
         open_database(dsn, DatabaseSettings(), connections=1) as database,
         two_workers(database) as siblings,
@@ -149,7 +149,7 @@ async def until_first_poll(siblings):
             await asyncio.sleep(0.01)
 
 
-async def test_what_was_polled_long_ago_is_no_answer(dsn):
+async def test_an_old_poll_is_not_used(dsn):
     """Otherwise a worker would not notice that the one that polls for it has no database."""
     async with open_database(dsn, DatabaseSettings(), connections=1) as database:
         revocations, _ = polling(database, DatabaseClock(), Alone())
@@ -158,7 +158,7 @@ async def test_what_was_polled_long_ago_is_no_answer(dsn):
         await until(lambda: revocations.polled_here is None)
 
 
-async def test_the_first_worker_asks_nobody(dsn):
+async def test_the_first_worker_queries_no_sibling(dsn):
     """Two that ask each other would never poll."""
     async with (
         open_database(dsn, DatabaseSettings(), connections=1) as database,

@@ -1,4 +1,4 @@
-"""A touch that one worker has answered is seen in what any other worker answers."""
+"""A touch that one worker has acknowledged is in the responses of every other worker."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ async def workers(service: Workers) -> Workers:
     return service
 
 
-async def test_no_listing_and_no_device_lacks_a_touch_that_was_answered(workers):
+async def test_listings_and_devices_have_every_acknowledged_touch(workers):
     """Heartbeat and reading, each on a new connection, which any worker may accept."""
     stale = []
     async with workers.fresh() as session:

@@ -17,7 +17,7 @@ def answering(seconds):
 
 
 async def test_a_listing_has_the_latest_pending_touch_of_all_siblings(monkeypatch):
-    """Those that are gone are asked no more."""
+    """Siblings that are gone get no request."""
     monkeypatch.setattr(module, "DEADLINE_S", 30)
     siblings = WorkerSiblings(Channel(no_answer))
     with tempfile.TemporaryDirectory() as folder:

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import with_user
-from tests.support.command_line import assert_one_line, run
+from tests.support.command_line import assert_one_line, call, invoke, run
 
 
 def test_wrong_arguments_are_rejected(dsn):
     """Invalid names, groups and durations, unknown API keys and unknown commands are errors."""
-    assert_one_line(run("keys", "create", "--name", "a\x1b[2Jb", dsn=dsn), 2, "--name")
-    assert_one_line(run("keys", "create", "--name", "", dsn=dsn), 2, "--name")
+    assert_one_line(invoke("keys", "create", "--name", "a\x1b[2Jb", dsn=dsn), 2, "--name")
+    assert_one_line(invoke("keys", "create", "--name", "", dsn=dsn), 2, "--name")
     named = ("keys", "create", "--name", "good")
-    assert_one_line(run(*named, "--group", "no good", dsn=dsn), 2, "--group")
-    assert_one_line(run(*named, "--expires", "1y", dsn=dsn), 2, "--expires")
-    assert_one_line(run("keys", "revoke", "nobody", dsn=dsn), 1, "no key")
+    assert_one_line(invoke(*named, "--group", "no good", dsn=dsn), 2, "--group")
+    assert_one_line(invoke(*named, "--expires", "1y", dsn=dsn), 2, "--expires")
+    assert_one_line(invoke("keys", "revoke", "nobody", dsn=dsn), 1, "no key")
     assert run("no-such-command").returncode == 2
 
 
@@ -88,16 +88,16 @@ async def test_devices_list_prints_a_group(dsn, db):
         "FROM generate_series(1, 2100) n"
     )
     vans = ("devices", "list", "--group", "vans")
-    table = run(*vans, "--silent-for", "7d", dsn=dsn)
+    table = await call(*vans, "--silent-for", "7d", dsn=dsn)
     assert (table.returncode, table.stderr) == (0, "")
     assert [line.split()[1:5] for line in table.stdout.splitlines()[1:]] == [
         ["van", "[b]", str(n), "ios"] for n in (1, 2, 3)
     ]
-    everything = run(*vans, "--json", dsn=dsn)
+    everything = await call(*vans, "--json", dsn=dsn)
     devices = json.loads(everything.stdout)
     assert len({device["device_id"] for device in devices}) == 2100
     assert devices[0].keys() >= {"display_name", "last_seen_at", "last_location"}
-    seen = run(*vans, "--seen-within", "1d", "--limit", "1500", "--json", dsn=dsn)
+    seen = await call(*vans, "--seen-within", "1d", "--limit", "1500", "--json", dsn=dsn)
     assert len(json.loads(seen.stdout)) == 1500
 
 
@@ -108,7 +108,7 @@ async def test_control_characters_in_names_are_escaped(dsn, db):
         "VALUES (gen_random_uuid(), $1, 'vans', $1)",
         "\x1b]0;mine\x07\x1b[2J\nnext\u202e\x9b1m",
     )
-    done = run("devices", "list", "--group", "vans", dsn=dsn)
+    done = await call("devices", "list", "--group", "vans", dsn=dsn)
     (_, row) = done.stdout.splitlines()
     assert row.isprintable()
     assert row.count("]0;mine  [2J next  1m") == 2
@@ -150,9 +150,9 @@ async def test_output_that_cannot_be_written_is_reported_in_one_line(dsn, db, co
 
 def test_an_empty_group_is_not_an_error(dsn):
     """Nothing on stdout, a message on stderr; a wrong option is an error."""
-    done = run("devices", "list", "--group", "nobodys", dsn=dsn)
+    done = invoke("devices", "list", "--group", "nobodys", dsn=dsn)
     assert (done.returncode, done.stdout) == (0, "")
     assert "nobodys" in done.stderr
     for option, text in (("--silent-for", "7"), ("--seen-within", "soon"), ("--group", "no good")):
         given = ("devices", "list", "--group", "vans", option, text)
-        assert_one_line(run(*given, dsn=dsn), 2, option)
+        assert_one_line(invoke(*given, dsn=dsn), 2, option)

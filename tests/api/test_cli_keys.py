@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from api.cli.common import length_s
-from tests.support.command_line import CHECKOUT, assert_one_line, run
+from tests.support.command_line import CHECKOUT, assert_one_line, call, invoke, run
 from tests.support.terminal import terminal
 
 
@@ -35,25 +35,25 @@ async def test_api_keys_are_created_listed_and_revoked(dsn, db):
 def test_a_name_is_printed_verbatim_and_an_ambiguous_prefix_revokes_nothing(dsn):
     """Brackets are not markup, and a prefix of two API keys is an error."""
     for _ in range(2):
-        assert run("keys", "create", "--name", "[/red] :smile:", dsn=dsn).returncode == 0
-    assert run("keys", "list", dsn=dsn).stdout.count("[/red] :smile:") == 2
-    assert_one_line(run("keys", "revoke", "[/red] :smile:", dsn=dsn), 1, "2 keys")
-    assert run("keys", "revoke", "1", dsn=dsn).returncode == 0
-    assert run("keys", "revoke", "[/red] :smile:", dsn=dsn).returncode == 0
+        assert invoke("keys", "create", "--name", "[/red] :smile:", dsn=dsn).returncode == 0
+    assert invoke("keys", "list", dsn=dsn).stdout.count("[/red] :smile:") == 2
+    assert_one_line(invoke("keys", "revoke", "[/red] :smile:", dsn=dsn), 1, "2 keys")
+    assert invoke("keys", "revoke", "1", dsn=dsn).returncode == 0
+    assert invoke("keys", "revoke", "[/red] :smile:", dsn=dsn).returncode == 0
     for which in ("1", "[/red] :smile:"):
-        assert_one_line(run("keys", "revoke", which, dsn=dsn), 1, "was revoked already")
+        assert_one_line(invoke("keys", "revoke", which, dsn=dsn), 1, "was revoked already")
 
 
 async def test_keys_are_listed_as_json_without_a_secret(dsn, db):
     """`--json` prints an array, one API key per line, with times in RFC 3339 and UTC."""
-    assert json.loads(run("keys", "list", "--json", dsn=dsn).stdout) == []
+    assert json.loads((await call("keys", "list", "--json", dsn=dsn)).stdout) == []
     secrets = [
-        run("keys", "create", "--name", name, *more, dsn=dsn).stdout.strip()
+        (await call("keys", "create", "--name", name, *more, dsn=dsn)).stdout.strip()
         for name, more in (("a\u00e4 \u2028", ()), ("b", ("--group", "vans", "--expires", "1d")))
     ]
-    assert run("keys", "revoke", "b", dsn=dsn).returncode == 0
+    assert (await call("keys", "revoke", "b", dsn=dsn)).returncode == 0
     await db.execute("UPDATE api_keys SET last_used_at = '2026-01-02 03:04:05+02' WHERE name = 'b'")
-    listed = run("keys", "list", "--json", dsn=dsn)
+    listed = await call("keys", "list", "--json", dsn=dsn)
     assert listed.returncode == 0
     first, second = json.loads(listed.stdout)
     assert len(listed.stdout.split("\n")) == 5
@@ -73,7 +73,9 @@ async def test_keys_are_listed_as_json_without_a_secret(dsn, db):
 
 async def test_the_table_of_api_keys_fits_80_columns(dsn, db):
     """Nothing is cut: long names and times take two lines."""
-    run("keys", "create", "--name", "é" * 100, "--group", "g" * 50, "--expires", "9d", dsn=dsn)
+    await call(
+        "keys", "create", "--name", "é" * 100, "--group", "g" * 50, "--expires", "9d", dsn=dsn
+    )
     environment = {"ACTIVITY__DATABASE__URL": dsn, "COLUMNS": "80", "NO_COLOR": "1"}
     command = (sys.executable, "-m", "api", "keys", "list")
     with terminal(*command, kind="xterm", **environment) as shown:
@@ -89,8 +91,8 @@ async def test_the_table_of_api_keys_fits_80_columns(dsn, db):
 
 async def test_a_narrow_terminal_wraps_the_table_and_hides_nothing(dsn, db):
     """The terminal wraps the lines, and the state of a revoked API key stays visible."""
-    run("keys", "create", "--name", "guest", "--expires", "9d", dsn=dsn)
-    assert run("keys", "revoke", "guest", dsn=dsn).returncode == 0
+    await call("keys", "create", "--name", "guest", "--expires", "9d", dsn=dsn)
+    assert (await call("keys", "revoke", "guest", dsn=dsn)).returncode == 0
     for command, parts in (
         (("keys", "list"), ("guest", "state", "revoked", "prefix")),
         (("devices", "list", "--group", "vans"), ("van", "position", "1.50000", "2.25000")),
@@ -114,11 +116,11 @@ async def test_a_narrow_terminal_wraps_the_table_and_hides_nothing(dsn, db):
 
 async def test_a_name_that_looks_like_an_id_does_not_revoke_that_id(dsn, db):
     """A revocation is final, so an API key must be named by its prefix."""
-    run("keys", "create", "--name", "the first", dsn=dsn)
-    run("keys", "create", "--name", "1", dsn=dsn)
-    assert_one_line(run("keys", "revoke", "1", dsn=dsn), 1, "2 keys", "prefix", "ak_")
+    await call("keys", "create", "--name", "the first", dsn=dsn)
+    await call("keys", "create", "--name", "1", dsn=dsn)
+    assert_one_line((await call("keys", "revoke", "1", dsn=dsn)), 1, "2 keys", "prefix", "ak_")
     prefix = await db.fetchval("SELECT prefix FROM api_keys WHERE name = '1'")
-    assert run("keys", "revoke", prefix, dsn=dsn).returncode == 0
+    assert (await call("keys", "revoke", prefix, dsn=dsn)).returncode == 0
     assert await db.fetchval("SELECT revoked_at FROM api_keys WHERE id = 1") is None
 
 
@@ -143,7 +145,7 @@ def test_an_invalid_duration_is_rejected(text):
 async def test_an_api_key_may_expire_and_the_list_shows_when(dsn, db):
     """The time counts from the database's clock; an expired API key can still be revoked."""
     for expires, valid_s in (("900s", 900), ("5m", 300), ("2h", 7200), ("90d", 7_776_000)):
-        made = run("keys", "create", "--name", expires, "--expires", expires, dsn=dsn)
+        made = await call("keys", "create", "--name", expires, "--expires", expires, dsn=dsn)
         assert (made.returncode, len(made.stdout.splitlines())) == (0, 1), made.stderr
         assert f"valid for {expires}" in made.stderr
         row = await db.fetchrow(
@@ -153,19 +155,21 @@ async def test_an_api_key_may_expire_and_the_list_shows_when(dsn, db):
             valid_s,
         )
         assert row[0]
-        assert f"{row[1]:%Y-%m-%d %H:%M:%S}Z" in run("keys", "list", dsn=dsn).stdout
+        assert f"{row[1]:%Y-%m-%d %H:%M:%S}Z" in (await call("keys", "list", dsn=dsn)).stdout
     await db.execute("UPDATE api_keys SET expires_at = now() WHERE name = '2h'")
-    states = [line.split()[-1] for line in run("keys", "list", dsn=dsn).stdout.splitlines()]
+    states = [
+        line.split()[-1] for line in (await call("keys", "list", dsn=dsn)).stdout.splitlines()
+    ]
     assert states == ["state", "active", "active", "expired", "active"]
-    assert run("keys", "revoke", "2h", dsn=dsn).returncode == 0
+    assert (await call("keys", "revoke", "2h", dsn=dsn)).returncode == 0
 
 
 async def test_a_whole_api_key_revokes_itself_and_a_misspelt_one_nothing(dsn, db):
     """A whole API key is accepted as its name; one with a typing error revokes no other."""
-    key = run("keys", "create", "--name", "fleet", dsn=dsn).stdout.strip()
+    key = (await call("keys", "create", "--name", "fleet", dsn=dsn)).stdout.strip()
     wrong = key[:-1] + ("A" if key[-1] != "A" else "B")
-    assert_one_line(run("keys", "revoke", wrong, dsn=dsn), 1, "no key has this id")
-    revoked = run("keys", "revoke", key, dsn=dsn)
+    assert_one_line((await call("keys", "revoke", wrong, dsn=dsn)), 1, "no key has this id")
+    revoked = await call("keys", "revoke", key, dsn=dsn)
     assert (revoked.returncode, key in revoked.stderr) == (0, False)
     assert await db.fetchval("SELECT revoked_at FROM api_keys") is not None
 

@@ -46,6 +46,11 @@ def invoke(*arguments: str, dsn: str, **environment: str) -> subprocess.Complete
     )
 
 
+async def call(*arguments: str, dsn: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as `invoke` does, while an event loop runs."""
+    return await asyncio.to_thread(invoke, *arguments, dsn=dsn, **environment)
+
+
 def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
     """Check that a command failed with one line on stderr that has these parts."""
     assert done.returncode == code, done.stderr

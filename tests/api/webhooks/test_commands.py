@@ -1,8 +1,8 @@
 """The commands for webhooks: the secret alone on stdout, once."""
 
-import asyncio
 import json
 
+from tests.support import command_line
 from tests.support.command_line import assert_one_line, invoke
 from tests.support.webhooks import (
     delivering,
@@ -18,7 +18,7 @@ ALLOW = {"ACTIVITY__WEBHOOKS__ALLOW_PRIVATE": "true", "ACTIVITY__WEBHOOKS__ALLOW
 
 
 async def call(dsn, *arguments):
-    return await asyncio.to_thread(invoke, "webhooks", *arguments, dsn=dsn, **ALLOW)
+    return await command_line.call("webhooks", *arguments, dsn=dsn, **ALLOW)
 
 
 async def test_a_webhook_is_made_listed_tested_rotated_and_deleted(dsn):

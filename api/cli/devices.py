@@ -9,7 +9,7 @@ from api.cli.common import Config, check, length_s, settings_of, with_database
 
 if TYPE_CHECKING:
     from api.config import Settings
-    from api.fleet.devices import DeviceAnswer
+    from api.fleet.devices import DeviceResponse
     from api.fleet.listing import Ages
     from api.postgres.database import Database
 
@@ -86,7 +86,7 @@ def list_(
 
 async def _read(
     database: "Database", group_id: str, ages: "Ages", limit: int | None, settings: "Settings"
-) -> "list[DeviceAnswer]":
+) -> "list[DeviceResponse]":
     from api.fleet.cursors import from_cursor
     from api.fleet.listing import Listings
     from api.fleet.pending import Pending
@@ -99,7 +99,7 @@ async def _read(
         rule=presence_rule(settings),
     )
     after = None
-    found: list[DeviceAnswer] = []
+    found: list[DeviceResponse] = []
     while limit is None or len(found) < limit:
         most = _PAGE if limit is None else min(_PAGE, limit - len(found))
         page = await listings.page(group_id, limit=most, after=after, ages=ages)
@@ -110,7 +110,7 @@ async def _read(
     return found
 
 
-def _show(found: "list[DeviceAnswer]") -> None:
+def _show(found: "list[DeviceResponse]") -> None:
     from api.cli.tables import DATE_COLUMNS, cell, new_table, print_table, shown
 
     table = new_table()

@@ -55,7 +55,7 @@ class LastLocation(msgspec.Struct, frozen=True):
     timestamp: Time
 
 
-class DeviceAnswer(msgspec.Struct, frozen=True):
+class DeviceResponse(msgspec.Struct, frozen=True):
     """A device as the service shows it; times are aware, in UTC."""
 
     device_id: Annotated[str, msgspec.Meta(extra_json_schema={"format": "uuid"})]
@@ -159,7 +159,7 @@ class Devices:
 
     async def register(
         self, registration: Registration, within_group: str | None
-    ) -> DeviceAnswer | None:
+    ) -> DeviceResponse | None:
         """Create a device, or update the one with this id.
 
         Args:
@@ -183,7 +183,7 @@ class Devices:
 
     async def _register(
         self, registration: Registration, within_group: str | None
-    ) -> DeviceAnswer | None:
+    ) -> DeviceResponse | None:
         pending = await self._pending.view()
         rows = await self._database.fetch(
             self._register_statement,
@@ -195,13 +195,13 @@ class Devices:
             within_group,
             None if registration.offline_after_s is None else int(registration.offline_after_s),
         )
-        return await self._answer(rows, pending)
+        return await self._response(rows, pending)
 
-    async def _answer(self, rows: Records, pending: PendingView) -> DeviceAnswer | None:
+    async def _response(self, rows: Records, pending: PendingView) -> DeviceResponse | None:
         """Return the device of a row; None if there is no row."""
         if not rows:
             return None
-        return device_answer(rows[0], await pending.of([rows[0][0]]), self._rule)
+        return device_response(rows[0], await pending.of([rows[0][0]]), self._rule)
 
     async def count(self, group_id: str) -> int:
         """Return how many active devices a group has.
@@ -231,7 +231,7 @@ class Devices:
             log.info("device.released", device_id=str(device_id), group_id=group_id)
         return released
 
-    async def one(self, device_id: str) -> DeviceAnswer | None:
+    async def one(self, device_id: str) -> DeviceResponse | None:
         """Return an active device; None if there is none.
 
         Raises:
@@ -239,7 +239,7 @@ class Devices:
         """
         pending = await self._pending.view()
         rows = await self._database.fetch(self._one_statement, device_id)
-        return await self._answer(rows, pending)
+        return await self._response(rows, pending)
 
     async def deactivate(self, device_id: str) -> bool:
         """Deactivate a device; return whether it was active.
@@ -268,7 +268,7 @@ def last_seen(row: Iterable[Any], view: View) -> tuple[int, int]:
     return min(max(stored or 0, view.get(device_id) or 0), now), now
 
 
-def device_answer(row: Iterable[Any], view: View, rule: PresenceRule) -> DeviceAnswer:
+def device_response(row: Iterable[Any], view: View, rule: PresenceRule) -> DeviceResponse:
     """Return a device as the service shows it.
 
     Args:
@@ -282,7 +282,7 @@ def device_answer(row: Iterable[Any], view: View, rule: PresenceRule) -> DeviceA
     presence, since = rule.judge(
         seen, now, is_online=is_online, since=since, offline_after_s=offline_after_s
     )
-    return DeviceAnswer(
+    return DeviceResponse(
         device_id=device_id,
         display_name=display_name,
         platform=platform,

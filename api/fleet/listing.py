@@ -21,10 +21,10 @@ from api.durations import Duration
 from api.fleet.cursors import Position, to_cursor
 from api.fleet.devices import (
     COLUMNS,
-    DeviceAnswer,
+    DeviceResponse,
     GroupId,
     Limit,
-    device_answer,
+    device_response,
     join_newest,
     last_seen,
 )
@@ -91,7 +91,7 @@ class Listing(msgspec.Struct, frozen=True):
 class Listed(msgspec.Struct, frozen=True):
     """A page of active devices by display name, and the cursor of the next; null on the last."""
 
-    devices: list[DeviceAnswer]
+    devices: list[DeviceResponse]
     next_cursor: str | None
 
 
@@ -127,7 +127,7 @@ class Slice:
         next_cursor: of the next page; None if there is none, or if this is not the last slice.
     """
 
-    devices: list[DeviceAnswer]
+    devices: list[DeviceResponse]
     is_last: bool
     next_cursor: str | None = None
 
@@ -191,7 +191,7 @@ class Listings:
         Raises:
             StoreError: the database is unavailable.
         """
-        found: list[DeviceAnswer] = []
+        found: list[DeviceResponse] = []
         cursor = None
         async for part in self.slices(group_id, limit=limit, after=after, ages=ages):
             found += part.devices
@@ -270,13 +270,13 @@ class Listings:
 
 async def _admitted(
     rows: Records, view: View, ages: Ages, rule: PresenceRule
-) -> list[DeviceAnswer]:
+) -> list[DeviceResponse]:
     """Return the devices of the rows that match; let other requests run in between."""
-    found: list[DeviceAnswer] = []
+    found: list[DeviceResponse] = []
     for number, (_, *row) in enumerate(rows, start=1):
         seen, now = last_seen(row, view)
         if ages.admit(seen, now):
-            device = device_answer(row, view, rule)
+            device = device_response(row, view, rule)
             if ages.presence is None or device.presence == ages.presence:
                 found.append(device)
         if not number % _ROWS_AT_ONCE:
@@ -284,5 +284,5 @@ async def _admitted(
     return found
 
 
-def _position(device: DeviceAnswer) -> Position:
+def _position(device: DeviceResponse) -> Position:
     return Position(device.display_name, UUID(device.device_id))

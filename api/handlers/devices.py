@@ -11,7 +11,7 @@ from api.access.authentication import PRINCIPAL, Access, device_not_found, note_
 from api.access.quotas import Quotas
 from api.durations import seconds
 from api.fleet.cursors import from_cursor
-from api.fleet.devices import DeviceAnswer, Devices, Registration
+from api.fleet.devices import DeviceResponse, Devices, Registration
 from api.fleet.known_devices import KnownDevice
 from api.fleet.listing import Ages, Listed, Listing, Listings
 from api.handlers.bodies import expect_later, read_body
@@ -60,7 +60,7 @@ class DeviceHandlers:
             web.delete("/api/v1/devices/{device_id}", self._deactivate),
         ]
 
-    @Operation(body=_REGISTRATION, answers={200: DeviceAnswer}, refuses=(403, 429))
+    @Operation(body=_REGISTRATION, responses={200: DeviceResponse}, errors=(403, 429))
     async def _register(self, request: web.Request) -> web.Response:
         """Make a device, or bring the one with this id up to date."""
         registration = await read_body(request, _REGISTRATION, self._access)
@@ -77,7 +77,7 @@ class DeviceHandlers:
         note_active(request, device.device_id)
         return json_response(device)
 
-    @Operation(query=Listing, answers={200: Listed})
+    @Operation(query=Listing, responses={200: Listed})
     async def _list(self, request: web.Request) -> web.Response:
         """List the active devices of a group by display name, page by page."""
         wanted = read_query(request, Listing)
@@ -97,7 +97,7 @@ class DeviceHandlers:
         )
         return await list_in_slices(page, self._limits, request[PRINCIPAL].key_id)
 
-    @Operation(answers={200: DeviceAnswer})
+    @Operation(responses={200: DeviceResponse})
     async def _show(self, request: web.Request) -> web.Response:
         """Show an active device."""
         reached = await self._access.find(request, request.match_info["device_id"])
@@ -107,7 +107,7 @@ class DeviceHandlers:
             raise device_not_found()
         return json_response(device)
 
-    @Operation(answers={204: None})
+    @Operation(responses={204: None})
     async def _deactivate(self, request: web.Request) -> web.Response:
         """Take a device out of listings and access until it registers again."""
         reached = await self._access.find(request, request.match_info["device_id"])
@@ -117,7 +117,7 @@ class DeviceHandlers:
             raise device_not_found()
         return web.Response(status=204)
 
-    @Operation(answers={204: None})
+    @Operation(responses={204: None})
     async def _heartbeat(self, request: web.Request) -> web.Response:
         """Note that a device is active, and nothing else."""
         device_id = request.match_info["device_id"]

@@ -82,7 +82,7 @@ class EventHandlers:
             routes.append(web.get("/api/v1/events/stream", self._stream))
         return routes
 
-    @Operation(query=EventsQuery, answers={200: Events}, refuses=(410,))
+    @Operation(query=EventsQuery, responses={200: Events}, errors=(410,))
     async def _list(self, request: web.Request) -> web.Response:
         """List events, oldest first; wait for the first one if there is none yet."""
         wanted = read_query(request, EventsQuery)
@@ -136,7 +136,7 @@ class EventHandlers:
             return own
         return wanted.group_id if own in (None, wanted.group_id) else ""
 
-    @Operation(query=Watched, answers={200: str}, refuses=(410,), content_type=CONTENT_TYPE)
+    @Operation(query=Watched, responses={200: str}, errors=(410,), content_type=CONTENT_TYPE)
     async def _stream(self, request: web.Request) -> web.Response:
         """Follow events: server-sent events, without end."""
         assert self._hub is not None  # noqa: S101 - else there is no such route

@@ -122,7 +122,7 @@ class GatewayHandlers:
         async with self._turn:
             await asyncio.sleep(0)
 
-    @Operation(body=_TOUCHES, answers={200: Touched})
+    @Operation(body=_TOUCHES, responses={200: Touched})
     async def _touches(self, request: web.Request) -> web.Response:
         """Record touches of up to 10,000 devices, each at its own time."""
         touches = (await read_body(request, _TOUCHES, self._access, self._next_turn)).touches
@@ -146,7 +146,7 @@ class GatewayHandlers:
         touched = len(touches) - len(unknown)
         return json_response(Touched(touched, list(dict.fromkeys(unknown.values()))))
 
-    @Operation(body=_RAW, answers={200: BulkStored})
+    @Operation(body=_RAW, responses={200: BulkStored})
     async def _bulk(self, request: web.Request) -> web.Response:
         """Store up to 5,000 reports of any devices; each is stored or rejected for itself."""
         raw = (await read_body(request, _RAW, self._access, self._next_turn)).locations

@@ -55,7 +55,7 @@ class GroupHandlers:
             web.put("/api/v1/groups/{group_id}", self._set),
         ]
 
-    @Operation(query=GroupsQuery, answers={200: Groups})
+    @Operation(query=GroupsQuery, responses={200: Groups})
     async def _list(self, request: web.Request) -> web.Response:
         """List the groups that have active devices; a key of one group gets only this group."""
         wanted = read_query(request, GroupsQuery)
@@ -69,7 +69,7 @@ class GroupHandlers:
             read = partial(one_group, self._database, principal.group_id, rule=self._rule)
         return await list_whole(read, self._limits, principal.key_id)
 
-    @Operation(body=_SETTINGS, answers={200: GroupSettings}, refuses=(403,))
+    @Operation(body=_SETTINGS, responses={200: GroupSettings}, errors=(403,))
     async def _set(self, request: web.Request) -> web.Response:
         """Set when the devices of a group are offline; null is the default of the service."""
         group_id = request.match_info["group_id"]

@@ -52,7 +52,7 @@ class HealthHandlers:
             listener: the listener of these requests; each has its own share of the unread bytes.
         """
 
-        @Operation(answers={200: str}, refuses=(503,))
+        @Operation(responses={200: str}, errors=(503,))
         async def metrics(_request: web.Request) -> web.Response:
             """Show all metrics in Prometheus's text format."""
             return await self._metrics(listener)
@@ -72,12 +72,12 @@ class HealthHandlers:
         live = public(self._live)
         return [web.get("/api/health", live), web.get("/api/health/live", live)]
 
-    @Operation(answers={200: Health})
+    @Operation(responses={200: Health})
     async def _live(self, _request: web.Request) -> web.Response:
         """Report that the process responds."""
         return json_response(Health())
 
-    @Operation(answers={200: Readiness, 503: Readiness})
+    @Operation(responses={200: Readiness, 503: Readiness})
     async def _ready(self, request: web.Request) -> web.Response:
         """Report whether requests can be served, in detail to an API key of no group."""
         detailed, found = await asyncio.gather(

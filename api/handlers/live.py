@@ -51,7 +51,7 @@ class LiveHandlers:
         """Return the routes."""
         return [web.get("/api/v1/live", self._watch)]
 
-    @Operation(query=Watched, answers={200: str}, content_type=CONTENT_TYPE)
+    @Operation(query=Watched, responses={200: str}, content_type=CONTENT_TYPE)
     async def _watch(self, request: web.Request) -> web.Response:
         """Watch a group: server-sent events, without end."""
         group_id = read_query(request, Watched).group_id

@@ -78,13 +78,13 @@ class LocationHandlers:
             web.get("/api/v1/locations", self._track),
         ]
 
-    @Operation(body=_UPLOAD, answers={200: Accepted}, refuses=(422,))
+    @Operation(body=_UPLOAD, responses={200: Accepted}, errors=(422,))
     async def _one(self, request: web.Request) -> web.Response:
         """Store a report; respond once it is committed. Sent again, it changes nothing."""
         upload = await read_body(request, _UPLOAD, self._access)
         return await self._store(request, upload.device_id, [upload])
 
-    @Operation(body=_BATCH, answers={200: Accepted}, refuses=(422,))
+    @Operation(body=_BATCH, responses={200: Accepted}, errors=(422,))
     async def _batch(self, request: web.Request) -> web.Response:
         """Store up to 50 reports of one device, all or none."""
         batch = await read_body(request, _BATCH, self._access)
@@ -98,7 +98,7 @@ class LocationHandlers:
                 )
         return await self._store(request, batch.device_id, batch.locations)
 
-    @Operation(query=TrackQuery, answers={200: Track})
+    @Operation(query=TrackQuery, responses={200: Track})
     async def _track(self, request: web.Request) -> web.Response:
         """List the reports of a device, the newest first; it does not count as active by that."""
         wanted = read_query(request, TrackQuery)

@@ -92,17 +92,17 @@ class Operation:
     """A decorator: what a handler reads and returns. The handler's docstring is the summary.
 
     Args:
-        answers: types of the bodies of success, by status; None for no body, `str` for plain text.
+        responses: types of the bodies of success, by status; None for no body, `str` for text.
         body: what decodes the request's body.
         query: the struct that the query is read into.
-        refuses: further statuses of errors.
+        errors: further statuses of errors.
         content_type: of plain text.
     """
 
-    answers: Mapping[int, Any]
+    responses: Mapping[int, Any]
     body: msgspec.json.Decoder[Any] | None = None
     query: type[msgspec.Struct] | None = None
-    refuses: tuple[int, ...] = ()
+    errors: tuple[int, ...] = ()
     content_type: str = "text/plain"
 
     def __call__(self, handler: _F) -> _F:
@@ -112,7 +112,7 @@ class Operation:
 
     def types(self) -> list[Any]:
         """Return the types of all bodies, of requests and of responses."""
-        types = [kind for kind in self.answers.values() if kind is not None]
+        types = [kind for kind in self.responses.values() if kind is not None]
         return types if self.body is None else [self.body.type, *types]
 
 
@@ -137,7 +137,7 @@ class DocumentHandler:
         for route in self._routes:
             _check(route)
 
-    @Operation(answers={200: dict[str, Any]})
+    @Operation(responses={200: dict[str, Any]})
     async def _show(self, _request: web.Request) -> web.Response:
         """Show this document."""
         if not self._document:  # in a thread: it takes longer than other requests should wait
@@ -171,7 +171,7 @@ def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
         "info": {
             "title": "Activity tracker",
             "version": "1",
-            "description": "Any other path answers 404, any other method 405, in the shape of all "
+            "description": "Any other path gets 404, any other method 405, in the shape of all "
             "errors. Query parameters and fields that are not listed here are ignored.",
         },
         "security": [{"api_key": []}],
@@ -181,7 +181,9 @@ def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
             "parameters": _PARAMETERS,
             "headers": _HEADERS,
             "responses": {
-                str(status): _answer(text, schema_of[Error], _JSON, *_MORE_HEADERS.get(status, ()))
+                str(status): _response(
+                    text, schema_of[Error], _JSON, *_MORE_HEADERS.get(status, ())
+                )
                 for status, text in _REFUSALS.items()
             },
             "securitySchemes": {"api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
@@ -209,32 +211,32 @@ def _template(route: web.AbstractRoute) -> str:
 def _described(route: web.AbstractRoute, schema_of: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
     declared = _declared(route)
     parameters = [_parameter(name) for name in _IN_PATH(_template(route))]
-    refusals = {500, *declared.refuses}
+    errors = {500, *declared.errors}
     described: dict[str, Any] = {"summary": (route.handler.__doc__ or "").partition("\n")[0]}
     if getattr(route.handler, "is_public", False):
         described["security"] = []
     else:
-        refusals |= _WITH_KEY
+        errors |= _WITH_KEY
         parameters.append(_parameter("X-Device-ID"))
     if declared.query is not None:
-        refusals.add(400)
+        errors.add(400)
         parameters += _of_query(declared.query)
     if declared.body is not None:
-        refusals |= _WITH_BODY
+        errors |= _WITH_BODY
         described["requestBody"] = {
             "required": True,
             "content": {_JSON: {"schema": schema_of[declared.body.type]}},
         }
     described["parameters"] = parameters
     described["responses"] = {
-        **{str(status): _reference("responses", str(status)) for status in sorted(refusals)},
+        **{str(status): _reference("responses", str(status)) for status in sorted(errors)},
         **{
-            str(status): _answer(
+            str(status): _response(
                 HTTPStatus(status).phrase,
                 schema_of.get(kind),
                 declared.content_type if kind is str else _JSON,
             )
-            for status, kind in declared.answers.items()
+            for status, kind in declared.responses.items()
         },
     }
     return described
@@ -255,7 +257,7 @@ def _of_query(query: type[msgspec.Struct]) -> list[dict[str, Any]]:
     ]
 
 
-def _answer(
+def _response(
     description: str, schema: dict[str, Any] | None, content_type: str, *more_headers: str
 ) -> dict[str, Any]:
     names = ("X-Request-ID", *more_headers)

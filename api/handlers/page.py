@@ -73,12 +73,12 @@ class PageHandlers:
             web.get("/page/{file:.*}", public(self._file)),
         ]
 
-    @Operation(answers={200: str, 304: None}, content_type="text/html")
+    @Operation(responses={200: str, 304: None}, content_type="text/html")
     async def _index(self, request: web.Request) -> web.Response:
         """Show the live page."""
         return self._answer(request, _INDEX)
 
-    @Operation(answers={200: str, 304: None}, content_type="*/*", refuses=(404,))
+    @Operation(responses={200: str, 304: None}, content_type="*/*", errors=(404,))
     async def _file(self, request: web.Request) -> web.Response:
         """Show a file of the live page."""
         return self._answer(request, request.match_info["file"])

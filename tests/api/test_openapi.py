@@ -79,7 +79,7 @@ def test_a_route_that_declares_nothing_stops_the_start():
 def test_a_path_parameter_without_a_description_stops_the_start():
     """Nor can a new kind of parameter: the document would not be valid."""
 
-    @Operation(answers={204: None})
+    @Operation(responses={204: None})
     async def handler(_request):
         return web.Response(status=204)
 
@@ -99,7 +99,7 @@ def test_a_declaration_is_all_that_a_new_route_needs():
     class Thing(msgspec.Struct):
         name: str
 
-    @Operation(query=Wanted, answers={200: list[Thing]}, refuses=(403,))
+    @Operation(query=Wanted, responses={200: list[Thing]}, errors=(403,))
     async def handler(_request):
         """List things."""
 

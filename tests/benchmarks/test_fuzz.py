@@ -46,7 +46,7 @@ async def test_responses_match_the_openapi_document(server_dsn, tmp_path, monkey
 def a_service(respond) -> web.Application:
     """A service whose document promises a dictionary of numbers; its response is a parameter."""
 
-    @Operation(answers={200: dict[str, int]})
+    @Operation(responses={200: dict[str, int]})
     async def handler(request):
         """Answer numbers."""
         return respond(request)

@@ -50,6 +50,9 @@ class Outages:
         self._outbox = outbox
         self._wake = wake
         self._begun: dict[str, int] = {}  # where in the outbox summaries are, of groups
+        # How many devices of groups changed in the minute up to a second: a page has many events
+        # of a second, each of which asks several times.
+        self._counted: dict[str, tuple[int, int]] = {}
         self.changed: set[str] = set()
 
     def judge(self, silence: Event, state: DeviceState, now: float) -> Fate:
@@ -96,12 +99,14 @@ class Outages:
     def is_busy(self, group_id: str, now: float) -> bool:
         """Return whether so many devices of a group changed that there may be an outage."""
         group = self._states.get(group_id)
-        return group is not None and _changes(group, now) > self._few(group_id)
+        return group is not None and self._changes(group_id, group, now) > self._few(group_id)
 
     def may_add(self, group_id: str, now: float) -> int:
         """Return how many summaries the next event of a group may add."""
         group = self._states.get(group_id)
-        if group is None or not (group.outage or _changes(group, now) >= self._few(group_id)):
+        if group is None:
+            return 0
+        if not group.outage and self._changes(group_id, group, now) < self._few(group_id):
             return 0
         return 2
 
@@ -121,11 +126,16 @@ class Outages:
         return float("inf") if size is None else max(FEW, size // _SHARE)
 
     def _is_most(self, group_id: str, group: GroupState, now: float) -> bool:
-        changes = _changes(group, now)
+        changes = self._changes(group_id, group, now)
         return changes > self._few(group_id) and 2 * changes > self._sizes[group_id]
 
     def _count(self, group_id: str, group: GroupState, now: float) -> None:
         second = int(now)
+        changes = self._changes(group_id, group, now)
+        self._counted[group_id] = second, changes + 1
+        if group.recent and group.recent[-1][0] == second:
+            group.recent[-1] = second, group.recent[-1][1] + 1
+            return
         counts = {at: count for at, count in group.recent if at > now - WINDOW_S - 1}
         if not counts and not group.outage:
             group.counts_from, group.down = second, 0
@@ -154,6 +164,14 @@ class Outages:
         self._begun.pop(group_id, None)
         self._summarize(group_id, group, now, "group.online")
         group.outage, group.recent = "", []
+        self._counted.pop(group_id, None)
+
+    def _changes(self, group_id: str, group: GroupState, now: float) -> int:
+        second, changes = self._counted.get(group_id, (None, 0))
+        if second != int(now):
+            changes = _changes(group, now)
+            self._counted[group_id] = int(now), changes
+        return changes
 
     def to_store(self, known: frozenset[str], judged_to: float) -> dict[str, GroupState | None]:
         """Return the states that have changed; None for those to forget.

@@ -29,7 +29,7 @@ _STATES: Final = f"""
  ORDER BY look_at LIMIT {_TIMERS})
 UNION ALL
 SELECT device_id::text, false, state::text, extract(epoch FROM look_at)::float8
-FROM webhook_devices WHERE webhook_id = $1 AND device_id = ANY ($3::uuid[])
+FROM webhook_devices WHERE webhook_id = $1 AND device_id = ANY ($3::text[]::uuid[])
 """  # noqa: S608 - of constants
 """Those whose time has come, then those of some devices; a state may be there twice.
 
@@ -37,7 +37,7 @@ Each part reads the table once, whatever the plan: Postgres keeps one that was m
 was empty. As a join it would read all states for each device.
 """
 _DEVICES: Final = """
-SELECT device_id::text, event_seq, group_id FROM devices WHERE device_id = ANY ($1::uuid[])
+SELECT device_id::text, event_seq, group_id FROM devices WHERE device_id = ANY ($1::text[]::uuid[])
 """
 _GROUPS: Final = """
 SELECT group_id, state::text, extract(epoch FROM look_at)::float8 FROM webhook_groups
@@ -50,11 +50,12 @@ WITH webhook AS (
           AND rules_revision = $4 FOR UPDATE
 ), forgotten_devices AS (
     DELETE FROM webhook_devices AS s USING webhook
-    WHERE s.webhook_id = webhook.id AND s.device_id = ANY ($9::uuid[])
+    WHERE s.webhook_id = webhook.id AND s.device_id = ANY ($9::text[]::uuid[])
 ), devices AS (
     INSERT INTO webhook_devices AS s (webhook_id, device_id, look_at, state)
     SELECT webhook.id, new.device_id, to_timestamp(new.look_at), new.state::jsonb
-    FROM webhook, unnest($10::uuid[], $11::float8[], $12::text[]) AS new (device_id, look_at, state)
+    FROM webhook, unnest($10::text[]::uuid[], $11::float8[], $12::text[])
+        AS new (device_id, look_at, state)
     ON CONFLICT (webhook_id, device_id) DO UPDATE
     SET look_at = excluded.look_at, state = excluded.state
 ), forgotten_groups AS (

@@ -177,8 +177,8 @@ async def test_8_registration_sets_last_seen_at_in_the_response_and_in_the_table
     """A new device has been seen, and a flush is not needed to know."""
     before = int(time.time())
     body = {"device_id": str(uuid.uuid4()), "display_name": "Phone", "group_id": "family"}
-    answer = await (await service.call("POST", "/api/v1/devices/register", json=body)).json()
-    assert seconds(answer["last_seen_at"]) >= before
+    response = await (await service.call("POST", "/api/v1/devices/register", json=body)).json()
+    assert seconds(response["last_seen_at"]) >= before
     assert (await last_seen(db, body["device_id"])).timestamp() >= before
 
 

@@ -9,10 +9,10 @@ from tests.support.service import REPORT, Service
 
 
 async def refused(service: Service, *args, **options) -> tuple[int, str]:
-    answer = await service.call(*args, **options)
-    body = await answer.json()
+    response = await service.call(*args, **options)
+    body = await response.json()
     assert body.keys() == {"error", "message"}
-    return answer.status, body["error"]
+    return response.status, body["error"]
 
 
 async def test_a_request_without_a_valid_key_is_401(service):
@@ -22,8 +22,8 @@ async def test_a_request_without_a_valid_key_is_401(service):
     for key in ("", "ak_wrong", " ", "\u00fc"):
         assert await refused(service, "POST", path, key=key) == (401, "unauthorized")
     twice = [("X-API-Key", service.key), ("X-API-Key", service.key)]
-    answer = await service.client.post(path, headers=twice)
-    assert answer.status == 401
+    response = await service.client.post(path, headers=twice)
+    assert response.status == 401
 
 
 async def test_a_revoked_key_is_denied_within_a_second(service, db):
@@ -98,12 +98,12 @@ async def test_a_device_of_another_group_gets_404_as_if_it_did_not_exist(service
     row = await db.fetchrow("SELECT * FROM devices")
     touches = service.touches()["devices"]
     method, path, options = route(device_id)
-    answer = await service.call(method, path, key=bound, **options)
-    assert answer.status == 404
+    response = await service.call(method, path, key=bound, **options)
+    assert response.status == 404
     if "register" not in path:
         method, path, options = route(str(uuid.uuid4()))
         unknown = await service.call(method, path, key=bound, **options)
-        assert await answer.text() == await unknown.text()
+        assert await response.text() == await unknown.text()
     assert service.touches()["devices"] == touches
     assert await db.fetchrow("SELECT * FROM devices") == row
     assert await db.fetchval("SELECT count(*) FROM locations") == 0

@@ -41,11 +41,11 @@ async def test_an_api_key_reads_and_touches_only_what_it_may(world, db, method, 
     route = ROUTES[method, path]
     for key, reach in KEYS.items():
         for way in ways(path, route):
-            answers = {}
+            responses = {}
             for device in DEVICES:
                 await world.make_devices(key)
                 before, keys_before = await world.rows(), world.service.touches()["api_keys"]
-                status, answers[device] = await world.ask(method, path, route, key, way, device)
+                status, responses[device] = await world.ask(method, path, route, key, way, device)
                 wanted = expected(method, path, route, key, way, device)
                 case = (key, way, device)
                 assert (case, status) == (case, wanted.status)
@@ -60,8 +60,8 @@ async def test_an_api_key_reads_and_touches_only_what_it_may(world, db, method, 
                 assert (case, changed) == (case, set(wanted.written))
                 world.never_seen += [world.ids[kind] for kind in world.ids.keys() - wanted.devices]
             for device in DEVICES:
-                if answers[device][0] == answers["unknown"][0] >= 400:
-                    assert answers[device] == answers["unknown"]
+                if responses[device][0] == responses["unknown"][0] >= 400:
+                    assert responses[device] == responses["unknown"]
     await world.service.tracker.flush()
     seen = "SELECT count(*) FROM devices WHERE last_seen_at IS NOT NULL AND device_id = ANY($1)"
     assert await db.fetchval(seen, world.never_seen) == 0
@@ -76,10 +76,10 @@ async def test_a_bound_key_lists_its_own_group_and_sees_no_other(world):
     for key, reach in KEYS.items():
         for group in (MINE, THEIRS, "nobodys"):
             path = f"{LIST}?group_id={group}"
-            answer = await world.service.call("GET", path, key=world.keys[key])
-            assert answer.status == (401 if reach is None else 200)
+            response = await world.service.call("GET", path, key=world.keys[key])
+            assert response.status == (401 if reach is None else 200)
             if reach is not None:
-                listed = {device["device_id"] for device in (await answer.json())["devices"]}
+                listed = {device["device_id"] for device in (await response.json())["devices"]}
                 there = {MINE: {world.ids["own"], world.ids["base"]}, THEIRS: {world.ids["other"]}}
                 assert listed == (there.get(group, set()) if reach in (group, "all") else set())
 
@@ -88,16 +88,16 @@ async def test_a_bound_key_sees_its_own_group_alone_even_if_it_is_empty(world):
     """That there are other groups, and how large, is not for it to know."""
     await world.make_devices("of the own group")
     for key, reach in KEYS.items():
-        answer = await world.service.call("GET", GROUPS, key=world.keys[key])
-        assert answer.status == (401 if reach is None else 200)
+        response = await world.service.call("GET", GROUPS, key=world.keys[key])
+        assert response.status == (401 if reach is None else 200)
         if reach is not None:
-            listed = {one["group_id"]: one["devices"] for one in (await answer.json())["groups"]}
+            listed = {one["group_id"]: one["devices"] for one in (await response.json())["groups"]}
             there = {MINE: 2, THEIRS: 1}
             assert listed == (there if reach == "all" else {reach: there[reach]})
     alone = await world.service.make_key("nobodys")
-    answer = await world.service.call("GET", GROUPS, key=alone)
+    response = await world.service.call("GET", GROUPS, key=alone)
     states = dict.fromkeys(("online", "idle", "offline", "never"), 0)
-    assert await answer.json() == {
+    assert await response.json() == {
         "groups": [{"group_id": "nobodys", "devices": 0, "last_seen_at": None, "presence": states}],
         "next_cursor": None,
     }

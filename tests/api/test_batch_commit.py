@@ -88,8 +88,8 @@ async def test_an_upload_larger_than_a_batch_is_written(dsn, db):
         device_id = await service.register()
         reports = [{**REPORT, "timestamp": T0_MS + n} for n in range(50)]
         body = {"device_id": device_id, "locations": reports}
-        answer = await service.call("POST", "/api/v1/locations/batch", json=body)
-        assert (answer.status, len(await stored_devices(db))) == (200, 50)
+        response = await service.call("POST", "/api/v1/locations/batch", json=body)
+        assert (response.status, len(await stored_devices(db))) == (200, 50)
 
 
 async def in_one_batch(service: Service, dsn: str, uploads) -> list[int]:
@@ -126,8 +126,8 @@ async def test_a_report_that_the_database_rejects_fails_alone(dsn, db):
         answered = await in_one_batch(service, dsn, uploads)
         assert answered == [422 if one in bad else 200 for one in devices]
         assert set(devices) - set(await stored_devices(db)) == bad
-        answer = await service.upload(devices[3], latitude=13)
-        assert (await answer.json())["error"] == "refused"
+        response = await service.upload(devices[3], latitude=13)
+        assert (await response.json())["error"] == "refused"
 
 
 async def test_a_locked_device_delays_no_other_upload(dsn, db):

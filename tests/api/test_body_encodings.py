@@ -23,15 +23,15 @@ async def test_another_content_type_is_415(service):
         *("application/x-www-form-urlencoded", "application/json-patch+json", "a", "/", ";", ""),
         *("application/jsonx", "json", "text/html, application/json", "\u00fc"),
     ):
-        answer = await send(service, REGISTER, a_registration(), Content_Type=content_type)
-        assert (await refusal(answer))[:2] == (415, "unsupported_media_type"), content_type
+        response = await send(service, REGISTER, a_registration(), Content_Type=content_type)
+        assert (await refusal(response))[:2] == (415, "unsupported_media_type"), content_type
 
 
 async def test_json_may_be_declared_in_every_legal_way(service):
     """Case and parameters make no difference."""
     for content_type in ("APPLICATION/JSON", "application/json;charset=utf-8", "application/json;"):
-        answer = await send(service, REGISTER, a_registration(), Content_Type=content_type)
-        assert answer.status == 200, content_type
+        response = await send(service, REGISTER, a_registration(), Content_Type=content_type)
+        assert response.status == 200, content_type
 
 
 async def test_a_compressed_body_is_read(service):
@@ -41,16 +41,16 @@ async def test_a_compressed_body_is_read(service):
         *(("gzip", gzip.compress(body)), ("GZIP", gzip.compress(body))),
         *(("deflate", zlib.compress(body)), ("identity", body)),
     ):
-        answer = await send(service, REGISTER, sent, Content_Encoding=encoding)
-        assert answer.status == 200, encoding
+        response = await send(service, REGISTER, sent, Content_Encoding=encoding)
+        assert response.status == 200, encoding
     assert len(await service.listing()) == 1
 
 
 async def test_another_encoding_is_415(service):
     """What is not understood is not guessed either."""
     for encoding in ("br", "zstd", "compress", "gzip, gzip", "x-gzip", "", "\u00fc"):
-        answer = await send(service, REGISTER, a_registration(), Content_Encoding=encoding)
-        assert (await refusal(answer))[:2] == (415, "unsupported_media_type"), encoding
+        response = await send(service, REGISTER, a_registration(), Content_Encoding=encoding)
+        assert (await refusal(response))[:2] == (415, "unsupported_media_type"), encoding
 
 
 async def test_a_body_that_is_not_compressed_as_it_says_is_400(service):
@@ -61,8 +61,8 @@ async def test_a_body_that_is_not_compressed_as_it_says_is_400(service):
         zlib.compress(a_registration())[:-4] + b"\0\0\0\0",
     ):
         for encoding in ("gzip", "deflate"):
-            answer = await send(service, REGISTER, body, Content_Encoding=encoding)
-            assert (await refusal(answer))[:2] == (400, "invalid_body"), body[:20]
+            response = await send(service, REGISTER, body, Content_Encoding=encoding)
+            assert (await refusal(response))[:2] == (400, "invalid_body"), body[:20]
     assert await service.listing() == []
 
 
@@ -73,11 +73,11 @@ async def test_a_compressed_body_is_not_inflated_beyond_the_limit(service, encod
     assert 1_000_000 < len(bomb) < service.settings.server.max_body_bytes
     tracemalloc.start()
     try:
-        answer = await send(service, REGISTER, bomb, Content_Encoding=encoding)
+        response = await send(service, REGISTER, bomb, Content_Encoding=encoding)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (await refusal(answer))[:2] == (413, "body_too_large")
+    assert (await refusal(response))[:2] == (413, "body_too_large")
     assert peak_bytes < 16 << 20
 
 
@@ -90,6 +90,6 @@ async def test_the_server_inflates_nothing_by_itself(service, monkeypatch):
     bomb = a_bomb(64, 31)
     for key, status in ((None, 413), ("ak_wrong", 401)):
         headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
-        answer = await service.call("POST", REGISTER, key=key, data=bomb, headers=headers)
-        assert answer.status == status
+        response = await service.call("POST", REGISTER, key=key, data=bomb, headers=headers)
+        assert response.status == status
     assert inflated == []

@@ -19,8 +19,8 @@ async def test_serve_runs_until_sigterm_and_writes_what_is_pending(dsn, db):
     """The service as a process starts, accepts a heartbeat, and writes it at SIGTERM."""
     async with serving(dsn) as (process, session):
         await db.execute("UPDATE devices SET last_seen_at = NULL")
-        async with session.post(f"/api/v1/devices/{DEVICE}/heartbeat") as answer:
-            assert answer.status == 204
+        async with session.post(f"/api/v1/devices/{DEVICE}/heartbeat") as response:
+            assert response.status == 204
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(60):
             stdout, stderr = await process.communicate()
@@ -44,8 +44,8 @@ async def test_a_second_sigterm_does_not_cancel_the_last_flush(dsn, db):
                 rest, stderr = await process.communicate()
         assert (process.returncode, stderr) == (0, b"")
         assert b"flush.left_in_journal" in said + rest
-    async with serving(dsn) as (process, session), session.get("/metrics") as answer:
-        metrics = parse_metrics(await answer.text())
+    async with serving(dsn) as (process, session), session.get("/metrics") as response:
+        metrics = parse_metrics(await response.text())
         assert metrics.total("activity_journal_recovered_touches_total", target="devices") == 1
 
 

@@ -99,11 +99,11 @@ async def test_the_monitor_port_has_a_listener_of_its_own(dsn):
             url, headers = f"http://127.0.0.1:{port}{path}", {}
             if status == 404 and port == service.port:
                 headers = {"X-API-Key": service.key}
-            async with session.get(url, headers=headers) as answer:
-                assert (answer.status, "X-Request-ID" in answer.headers) == (status, True), path
+            async with session.get(url, headers=headers) as response:
+                assert (response.status, "X-Request-ID" in response.headers) == (status, True), path
         assert service.touches()["devices"] == before["devices"]
-        async with session.get(f"http://127.0.0.1:{watched}/metrics") as answer:
-            text = await answer.text()
+        async with session.get(f"http://127.0.0.1:{watched}/metrics") as response:
+            text = await response.text()
         assert text.count("# TYPE http_connections gauge") == 1
         assert 'http_connections{listener="monitor"}' in text
 

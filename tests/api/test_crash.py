@@ -59,8 +59,8 @@ async def beat(url: str, key: str, devices: list[str], claims: Claims) -> None:
                 claims.sent(one)
             try:
                 path = f"{url}/api/v1/devices/{device_id}/heartbeat"
-                async with session.post(path) as answer:
-                    assert answer.status == 204
+                async with session.post(path) as response:
+                    assert response.status == 204
             except (aiohttp.ClientError, ConnectionError):
                 return
             else:
@@ -88,8 +88,8 @@ async def at_rest(url: str) -> None:
     """Wait until nothing is pending."""
     async with asyncio.timeout(60), aiohttp.ClientSession() as session:
         while True:
-            async with session.get(f"{url}/metrics") as answer:
-                metrics = parse_metrics(await answer.text())
+            async with session.get(f"{url}/metrics") as response:
+                metrics = parse_metrics(await response.text())
             if not metrics.total("activity_buffer_keys"):
                 break
             await asyncio.sleep(0.05)

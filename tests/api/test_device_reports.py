@@ -90,8 +90,8 @@ async def test_negative_values_that_mean_unknown_are_stored_as_null(service, db)
     device_id = await service.register()
     reports = [{**REPORT, "timestamp": REPORT["timestamp"] + n} for n in range(50)]
     reports[7] |= UNKNOWN_ON_IOS
-    answer = await post(service, {"device_id": device_id, "locations": reports})
-    assert answer.status == 200, await answer.text()
+    response = await post(service, {"device_id": device_id, "locations": reports})
+    assert response.status == 200, await response.text()
     rows = await db.fetch(
         "SELECT accuracy, speed, bearing, battery_level FROM locations WHERE accuracy IS NULL"
     )
@@ -112,12 +112,12 @@ async def test_a_capture_time_before_2000_is_400_and_says_what_is_expected(servi
     """Seconds sent as milliseconds are found out, alone and within a batch."""
     device_id = await service.register()
     report = {**REPORT, "timestamp": timestamp}
-    for answer in (
+    for response in (
         await service.upload(device_id, timestamp=timestamp),
         await post(service, {"device_id": device_id, "locations": [REPORT, report]}),
     ):
-        assert answer.status == 400
-        message = (await answer.json())["message"]
+        assert response.status == 400
+        message = (await response.json())["message"]
         assert "milliseconds" in message
         assert "is it in seconds" in message
     assert "`locations[1]`" in message
@@ -135,10 +135,10 @@ async def test_a_byte_order_mark_before_the_json_is_skipped(service, path):
     """Some platforms write one before every UTF-8 text."""
     device_id = await service.register()
     body = {"device_id": device_id, "display_name": "Phone", "group_id": "family", **REPORT}
-    answer = await service.call(
+    response = await service.call(
         "POST",
         path,
         data=codecs.BOM_UTF8 + json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
-    assert answer.status == 200, await answer.text()
+    assert response.status == 200, await response.text()

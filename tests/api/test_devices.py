@@ -24,9 +24,9 @@ async def register(service: Service, body: object):
 async def test_registration_returns_the_device(service):
     """A new device is answered as it will be listed."""
     body = a_device(display_name="Jürgens Handy 📱")
-    answer = await register(service, body)
-    assert answer.status == 200
-    device = await answer.json()
+    response = await register(service, body)
+    assert response.status == 200
+    device = await response.json()
     assert time.time() - seconds(device.pop("last_seen_at")) < 60
     assert device == {
         "device_id": body["device_id"],
@@ -34,11 +34,13 @@ async def test_registration_returns_the_device(service):
         "platform": "android",
         "last_location": None,
         "presence": "online",
-        "presence_since": (await answer.json())["last_seen_at"],
+        "presence_since": (await response.json())["last_seen_at"],
     }
     (listed,) = await service.listing()
     # The request itself is a touch, which may fall into the next second.
-    assert seconds(listed.pop("last_seen_at")) - seconds((await answer.json())["last_seen_at"]) >= 0
+    assert (
+        seconds(listed.pop("last_seen_at")) - seconds((await response.json())["last_seen_at"]) >= 0
+    )
     assert listed == device
 
 
@@ -82,9 +84,9 @@ async def test_registering_again_never_moves_last_seen_at_back(service, db):
 )
 async def test_a_bad_registration_names_the_field(service, fields, message):
     """What is wrong, and where, is in the message."""
-    answer = await register(service, a_device(**fields))
-    assert answer.status == 400
-    body = await answer.json()
+    response = await register(service, a_device(**fields))
+    assert response.status == 400
+    body = await response.json()
     assert body["error"] == "invalid_body"
     assert message in body["message"]
 
@@ -117,9 +119,9 @@ async def test_the_listing_is_ordered_limited_and_of_one_group(service):
 )
 async def test_a_bad_query_is_400(service, query):
     """A listing says what it needs."""
-    answer = await service.call("GET", f"/api/v1/devices{query}")
-    assert answer.status == 400
-    assert (await answer.json())["error"] == "invalid_query"
+    response = await service.call("GET", f"/api/v1/devices{query}")
+    assert response.status == 400
+    assert (await response.json())["error"] == "invalid_query"
 
 
 async def test_the_listing_has_the_newest_position_by_capture_time(service):
@@ -159,8 +161,8 @@ async def test_a_heartbeat_is_nothing_but_a_touch(service, db):
     device_id = await service.register()
     version = await db.fetchval("SELECT xmin FROM devices")
     touches = service.touches()["devices"]
-    answer = await service.heartbeat(device_id)
-    assert (answer.status, await answer.read()) == (204, b"")
+    response = await service.heartbeat(device_id)
+    assert (response.status, await response.read()) == (204, b"")
     assert service.touches()["devices"] == touches + 1
     assert await db.fetchval("SELECT xmin FROM devices") == version
 

@@ -15,16 +15,16 @@ async def batch(service: Service, device_id: str, *places: tuple[int, float]) ->
     """Upload reports that were captured at some milliseconds and latitudes, in this order."""
     reports = [{**REPORT, "timestamp": T0_MS + ms, "latitude": where} for ms, where in places]
     body = {"device_id": device_id, "locations": reports}
-    answer = await service.call("POST", "/api/v1/locations/batch", json=body)
-    assert answer.status == 200, await answer.text()
-    return await answer.json()
+    response = await service.call("POST", "/api/v1/locations/batch", json=body)
+    assert response.status == 200, await response.text()
+    return await response.json()
 
 
 async def test_of_two_reports_of_one_millisecond_the_first_is_stored(service, db):
     """And the response says that one of them was not."""
     device_id = await service.register()
-    answer = await batch(service, device_id, (1, 10.0), (0, 20.0), (1, 30.0), (1, 40.0))
-    assert (answer["processed_count"], answer["duplicate_count"]) == (4, 2)
+    response = await batch(service, device_id, (1, 10.0), (0, 20.0), (1, 30.0), (1, 40.0))
+    assert (response["processed_count"], response["duplicate_count"]) == (4, 2)
     assert await latitudes(db) == [20.0, 10.0]
 
 
@@ -53,7 +53,7 @@ async def test_uploads_that_share_a_write_have_counts_of_their_own(dsn, db):
             ):
                 uploads.append(asyncio.create_task(batch(service, device, *places)))
                 await waits(service, in_flight=len(uploads))
-        counts = [answer["duplicate_count"] for answer in await asyncio.gather(*uploads)]
+        counts = [response["duplicate_count"] for response in await asyncio.gather(*uploads)]
         assert counts == [0, 1, 1, 1]
         assert sorted(await latitudes(db)) == [0.0, 0.0, 1.0, 3.0, 5.0, 7.0]
 
@@ -66,8 +66,8 @@ async def test_duplicates_are_counted_while_a_device_is_locked(dsn, db):
         async with locking(dsn, f"SELECT 1 FROM devices WHERE device_id = '{locked}' FOR UPDATE"):
             held = asyncio.create_task(batch(service, locked, (1, 1.0), (1, 2.0)))
             await waits(service, in_flight=1)
-            answer = await batch(service, free, (1, 2.0), (2, 3.0), (2, 4.0))
-            assert answer["duplicate_count"] == 2
+            response = await batch(service, free, (1, 2.0), (2, 3.0), (2, 4.0))
+            assert response["duplicate_count"] == 2
             assert not held.done()
         assert (await held)["duplicate_count"] == 1
         assert sorted(await latitudes(db)) == [1.0, 1.0, 3.0]

@@ -16,9 +16,9 @@ PATIENCE_S = 30
 
 async def page(service, key: str | None = None, **query: object) -> tuple[list[dict], str]:
     """Return a page of events, and the cursor of the next."""
-    async with await service.call("GET", "/api/v1/events", params=query, key=key) as answer:
-        assert answer.status == 200, await answer.text()
-        found = await answer.json()
+    async with await service.call("GET", "/api/v1/events", params=query, key=key) as response:
+        assert response.status == 200, await response.text()
+        found = await response.json()
     return found["events"], found["next_cursor"]
 
 
@@ -107,8 +107,8 @@ async def test_a_key_of_one_group_reads_its_events_alone(service):
     assert [one["device_id"] for one in (await page(service, key))[0]] == [own]
     assert (await page(service, key, group_id="other-group"))[0] == []
     assert (await page(service, key, device_id=other))[0] == []
-    async with service.client.get("/api/v1/events") as answer:
-        assert answer.status == 401
+    async with service.client.get("/api/v1/events") as response:
+        assert response.status == 401
 
 
 async def test_a_cursor_that_is_too_old_gets_410_with_the_oldest_position(service, db):
@@ -123,16 +123,16 @@ async def test_a_cursor_that_is_too_old_gets_410_with_the_oldest_position(servic
     )
     for wrong, begin in (("0", 2), ("1", 2), ("99", 3)):
         path = f"/api/v1/events?after={wrong}"
-        async with await service.call("GET", path) as answer:
-            assert answer.status == 410
-            error = await answer.json()
+        async with await service.call("GET", path) as response:
+            assert response.status == 410
+            error = await response.json()
         assert error["error"] == "cursor_too_old"
         assert error["message"].endswith(f"begin with after={begin}")
     assert len((await page(service, after="2"))[0]) == 1
     assert len((await page(service))[0]) == 1  # without a cursor: the oldest that is kept
     for malformed in ("-1", "x", "1.5", "9" * 19):
-        async with await service.call("GET", f"/api/v1/events?after={malformed}") as answer:
-            assert answer.status == 400
+        async with await service.call("GET", f"/api/v1/events?after={malformed}") as response:
+            assert response.status == 400
 
 
 async def test_old_events_are_removed(dsn, db):
@@ -176,22 +176,22 @@ async def test_a_stream_continues_after_the_last_event_id(service):
     """With the id of the last event that a client has, as browsers send it."""
     headers = {"X-API-Key": service.key}
     first = await service.register()
-    async with service.client.get("/api/v1/events/stream", headers=headers) as answer:
-        assert answer.status == 200
-        assert answer.content_type == "text/event-stream"
-        ((event_id, name, data),) = await messages(answer, 1)
+    async with service.client.get("/api/v1/events/stream", headers=headers) as response:
+        assert response.status == 200
+        assert response.content_type == "text/event-stream"
+        ((event_id, name, data),) = await messages(response, 1)
         assert (name, data["device_id"], data["event_id"]) == (
             "device.registered",
             first,
             event_id,
         )
         second = await service.register()  # while it is read
-        ((_, _, data),) = await messages(answer, 1)
+        ((_, _, data),) = await messages(response, 1)
         assert data["device_id"] == second
     third = await service.register()
     headers["Last-Event-ID"] = event_id
-    async with service.client.get("/api/v1/events/stream", headers=headers) as answer:
-        found = await messages(answer, 2)
+    async with service.client.get("/api/v1/events/stream", headers=headers) as response:
+        found = await messages(response, 2)
     assert [data["device_id"] for *_, data in found] == [second, third]
 
 
@@ -199,19 +199,19 @@ async def test_a_stream_continues_after_the_last_event_id(service):
 async def test_a_wrong_last_event_id_is_rejected(service, wrong):
     """Before the stream begins."""
     headers = {"X-API-Key": service.key, "Last-Event-ID": wrong}
-    async with service.client.get("/api/v1/events/stream", headers=headers) as answer:
-        assert answer.status == 400
+    async with service.client.get("/api/v1/events/stream", headers=headers) as response:
+        assert response.status == 400
 
 
 async def test_a_revoked_key_ends_its_stream(service, db):
     """Within a second or two."""
     key = await service.make_key()
     headers = {"X-API-Key": key}
-    async with service.client.get("/api/v1/events/stream", headers=headers) as answer:
-        assert answer.status == 200
+    async with service.client.get("/api/v1/events/stream", headers=headers) as response:
+        assert response.status == 200
         await db.execute(
             "UPDATE api_keys SET revoked_at = now() WHERE id = (SELECT max(id) FROM api_keys)"
         )
         async with asyncio.timeout(PATIENCE_S):
-            while await answer.content.readany():
+            while await response.content.readany():
                 pass

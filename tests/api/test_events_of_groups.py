@@ -60,8 +60,8 @@ async def test_both_groups_read_the_event_of_a_device_that_moves(service):
         assert found == [moved]
     assert moved not in (await page(service, third))[0]
     headers = {"X-API-Key": old}
-    async with service.client.get("/api/v1/events/stream?after=2", headers=headers) as answer:
-        ((_, name, data),) = await messages(answer, 1)
+    async with service.client.get("/api/v1/events/stream?after=2", headers=headers) as response:
+        ((_, name, data),) = await messages(response, 1)
     assert (name, data) == ("device.moved", moved)
 
 
@@ -82,8 +82,8 @@ async def test_the_newest_events_are_a_page(service):
         found, cursor = await page(service, take="newest", **query)
         assert [int(one["event_id"]) for one in found] == expected
         assert cursor == "5"
-    async with await service.call("GET", "/api/v1/events?take=some") as answer:
-        assert answer.status == 400
+    async with await service.call("GET", "/api/v1/events?take=some") as response:
+        assert response.status == 400
 
 
 async def test_new_events_are_in_the_live_stream_of_their_groups(service):

@@ -72,8 +72,8 @@ async def test_a_million_pending_keys_do_not_make_a_scrape_longer(dsn):
         for _ in range(10):
             async with longest_stall() as stall:
                 started = time.perf_counter()
-                answer = await service.call("GET", "/metrics", key="")
-                text = await answer.text()
+                response = await service.call("GET", "/metrics", key="")
+                text = await response.text()
                 scrapes_s.append(time.perf_counter() - started)
             stalls_s.append(stall.wall_ms / 1000)
             assert 'activity_buffer_keys{target="devices"} 1e+06\n' in text

@@ -43,8 +43,8 @@ def looked_up(monkeypatch):
 
 
 async def flood(service, keys) -> set[int]:
-    answers = await asyncio.gather(*(service.call("GET", PATH, key=key) for key in keys))
-    return {answer.status for answer in answers}
+    responses = await asyncio.gather(*(service.call("GET", PATH, key=key) for key in keys))
+    return {response.status for response in responses}
 
 
 async def test_a_flood_costs_few_lookups_and_no_memory_and_denies_no_client(looked_up, service):

@@ -13,16 +13,16 @@ from tests.support.service import REPORT, T0_MS, Service, running, seconds
 
 
 async def touches(service: Service, *given: dict[str, object], status: int = 200, **options):
-    answer = await service.call("POST", "/api/v1/touches", json={"touches": given}, **options)
-    assert answer.status == status, await answer.text()
-    return await answer.json()
+    response = await service.call("POST", "/api/v1/touches", json={"touches": given}, **options)
+    assert response.status == status, await response.text()
+    return await response.json()
 
 
 async def bulk(service: Service, *given: dict[str, object], status: int = 200, **options):
     body = {"locations": given}
-    answer = await service.call("POST", "/api/v1/locations/bulk", json=body, **options)
-    assert answer.status == status, await answer.text()
-    return await answer.json()
+    response = await service.call("POST", "/api/v1/locations/bulk", json=body, **options)
+    assert response.status == status, await response.text()
+    return await response.json()
 
 
 async def forget_activity(service: Service, db) -> None:
@@ -65,10 +65,10 @@ async def test_unknown_and_inaccessible_devices_are_listed_and_the_rest_is_touch
     nobody = str(uuid.uuid4())
     key = await service.make_key("mine")
     given = [{"device_id": one} for one in (theirs, mine, nobody, nobody, mine)]
-    answer = await touches(service, *given, key=key)
-    assert answer == {"touched": 2, "unknown": [theirs, nobody]}
-    answer = await touches(service, *given)
-    assert answer == {"touched": 3, "unknown": [nobody]}
+    response = await touches(service, *given, key=key)
+    assert response == {"touched": 2, "unknown": [theirs, nobody]}
+    response = await touches(service, *given)
+    assert response == {"touched": 3, "unknown": [nobody]}
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ async def test_unknown_and_inaccessible_devices_are_listed_and_the_rest_is_touch
 async def test_a_bad_list_of_touches_is_400_and_names_the_field(service, given, part):
     """Nothing of it is recorded."""
     before = service.touches()["devices"]
-    answer = await touches(service, *given, status=400)
-    assert part in answer["message"]
+    response = await touches(service, *given, status=400)
+    assert part in response["message"]
     assert service.touches()["devices"] == before
 
 
@@ -98,13 +98,13 @@ async def test_ten_thousand_touches_may_come_compressed(service, db):
         "RETURNING device_id::text"
     )
     body = json.dumps({"touches": [{"device_id": row[0]} for row in rows]}).encode()
-    answer = await service.call(
+    response = await service.call(
         "POST",
         "/api/v1/touches",
         data=gzip.compress(body),
         headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
     )
-    assert await answer.json() == {"touched": 10_000, "unknown": []}
+    assert await response.json() == {"touched": 10_000, "unknown": []}
     await service.tracker.flush()
     assert await db.fetchval("SELECT count(last_seen_at) FROM devices") == 10_000
 
@@ -128,9 +128,9 @@ async def test_reports_of_many_devices_have_outcomes_of_their_own(service, db):
         {"device_id": one.upper(), **REPORT},
         {"device_id": "no uuid", **REPORT},
     )
-    answer = await bulk(service, *given)
-    assert (answer["stored"], answer["duplicates"]) == (2, 3)
-    assert [(one["index"], one["error"]) for one in answer["refused"]] == [
+    response = await bulk(service, *given)
+    assert (response["stored"], response["duplicates"]) == (2, 3)
+    assert [(one["index"], one["error"]) for one in response["refused"]] == [
         (2, "invalid_report"),
         (3, "device_not_found"),
         (4, "refused"),
@@ -138,7 +138,7 @@ async def test_reports_of_many_devices_have_outcomes_of_their_own(service, db):
         (8, "invalid_report"),
         (10, "invalid_report"),
     ]
-    assert "`latitude`" in answer["refused"][0]["message"]
+    assert "`latitude`" in response["refused"][0]["message"]
     stored = await db.fetch("SELECT device_id::text, count(*) FROM locations GROUP BY 1")
     assert dict(map(tuple, stored)) == {one: 2, other: 1}
 
@@ -149,8 +149,8 @@ async def test_devices_of_reports_are_touched_and_no_others(service, db):
     key = await service.make_key("family")
     await forget_activity(service, db)
     given = [{"device_id": one, **REPORT} for one in (mine, theirs)]
-    answer = await bulk(service, *given, key=key)
-    assert (answer["stored"], answer["refused"][0]["index"]) == (1, 1)
+    response = await bulk(service, *given, key=key)
+    assert (response["stored"], response["refused"][0]["index"]) == (1, 1)
     await service.tracker.flush()
     rows = await db.fetch("SELECT device_id::text FROM devices WHERE last_seen_at IS NOT NULL")
     assert [row[0] for row in rows] == [mine]
@@ -166,8 +166,8 @@ async def test_bulk_reports_that_cannot_be_committed_get_503_and_may_be_sent_aga
         async with asyncio.timeout(30):
             while (await service.upload(devices[0], timestamp=T0_MS)).status != 200:
                 pass
-        answer = await bulk(service, *given)
-        assert answer["stored"] + answer["duplicates"] == 20
+        response = await bulk(service, *given)
+        assert response["stored"] + response["duplicates"] == 20
         assert await db.fetchval("SELECT count(*) FROM locations") == 21
 
 

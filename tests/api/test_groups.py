@@ -8,9 +8,9 @@ from tests.support.service import Service, seconds
 
 
 async def groups(service: Service, **options: Any) -> list[dict[str, Any]]:
-    answer = await service.call("GET", "/api/v1/groups", **options)
-    assert answer.status == 200, await answer.text()
-    return (await answer.json())["groups"]
+    response = await service.call("GET", "/api/v1/groups", **options)
+    assert response.status == 200, await response.text()
+    return (await response.json())["groups"]
 
 
 async def test_groups_are_listed_by_id_with_their_active_devices(service):
@@ -62,12 +62,12 @@ async def test_groups_are_listed_page_by_page(service, db):
     )
     found, sizes, query = [], [], "?limit=400"
     while True:
-        answer = await (await service.call("GET", f"/api/v1/groups{query}")).json()
-        found += [one["group_id"] for one in answer["groups"]]
-        sizes.append(len(answer["groups"]))
-        if answer["next_cursor"] is None:
+        response = await (await service.call("GET", f"/api/v1/groups{query}")).json()
+        found += [one["group_id"] for one in response["groups"]]
+        sizes.append(len(response["groups"]))
+        if response["next_cursor"] is None:
             break
-        query = f"?limit=400&cursor={answer['next_cursor']}"
+        query = f"?limit=400&cursor={response['next_cursor']}"
     assert sizes == [400, 400, 201]
     assert found == [f"g{n:04}" for n in range(1, 1002)]
     assert len(await groups(service)) == 1000
@@ -79,8 +79,8 @@ async def test_a_page_that_is_exactly_full_is_the_last(service):
     """No client asks for one more that is empty."""
     for group in ("aa", "bb"):
         await service.register(group)
-    answer = await service.call("GET", "/api/v1/groups?limit=2")
-    assert (await answer.json())["next_cursor"] is None
+    response = await service.call("GET", "/api/v1/groups?limit=2")
+    assert (await response.json())["next_cursor"] is None
 
 
 @pytest.mark.parametrize(
@@ -89,5 +89,5 @@ async def test_a_page_that_is_exactly_full_is_the_last(service):
 )
 async def test_a_bad_query_of_groups_is_400(service, query):
     """As in the listing of devices."""
-    answer = await service.call("GET", f"/api/v1/groups?{query}")
-    assert (answer.status, (await answer.json())["error"]) == (400, "invalid_query")
+    response = await service.call("GET", f"/api/v1/groups?{query}")
+    assert (response.status, (await response.json())["error"]) == (400, "invalid_query")

@@ -25,8 +25,8 @@ async def test_liveness_depends_on_the_event_loop_alone(service, db, monkeypatch
         raise StoreUnavailable("it is away")
 
     monkeypatch.setattr(Database, "fetch", away)
-    answer = await service.call("GET", "/api/health/ready", key="")
-    assert (answer.status, await answer.json()) == (
+    response = await service.call("GET", "/api/health/ready", key="")
+    assert (response.status, await response.json()) == (
         200,
         {
             "status": "ready",
@@ -36,8 +36,8 @@ async def test_liveness_depends_on_the_event_loop_alone(service, db, monkeypatch
         },
     )
     for path in ("/api/health", "/api/health/live"):
-        answer = await service.call("GET", path, key="")
-        assert (answer.status, await answer.json()) == (200, {"status": "ok"})
+        response = await service.call("GET", path, key="")
+        assert (response.status, await response.json()) == (200, {"status": "ok"})
     await db.execute("ALTER TABLE elsewhere RENAME TO devices")
 
 
@@ -52,16 +52,16 @@ async def test_readiness_reports_what_is_wrong(service, db):
     await service.heartbeat(device_id)
     with pytest.raises(FlushError, match="does not exist"):
         await service.tracker.flush()
-    answer = await service.call("GET", "/api/health/ready")
-    body = await answer.json()
-    assert (answer.status, body["status"]) == (200, "ready")
+    response = await service.call("GET", "/api/health/ready")
+    body = await response.json()
+    assert (response.status, body["status"]) == (200, "ready")
     assert body["warnings"] == ["flush.devices"]
     assert 'relation "devices" does not exist' in body["details"]["flush.devices"]
     assert await permanent_error() == 1
     await db.execute("ALTER TABLE elsewhere RENAME TO devices")
     await service.tracker.flush()
-    answer = await service.call("GET", "/api/health/ready", key="")
-    assert (answer.status, await answer.json()) == (200, READY)
+    response = await service.call("GET", "/api/health/ready", key="")
+    assert (response.status, await response.json()) == (200, READY)
     assert await permanent_error() == 0
 
 
@@ -70,24 +70,24 @@ async def test_a_degraded_journal_is_a_warning_and_the_service_stays_ready(servi
     device_id = await service.register()
     with structlog.testing.capture_logs():
         service.tracker.buffers["devices"].journal.append(None, 0)  # no key: it can't be appended
-    answer = await service.call("GET", "/api/health/ready")
-    body = await answer.json()
-    assert (answer.status, body["status"], body["problems"]) == (200, "ready", [])
+    response = await service.call("GET", "/api/health/ready")
+    body = await response.json()
+    assert (response.status, body["status"], body["problems"]) == (200, "ready", [])
     assert body["warnings"] == ["journal.devices"]
     assert "a crash would lose touches" in body["details"]["journal.devices"]
     await service.heartbeat(device_id)
     await service.tracker.flush()
-    answer = await service.call("GET", "/api/health/ready", key="")
-    assert (answer.status, await answer.json()) == (200, READY)
+    response = await service.call("GET", "/api/health/ready", key="")
+    assert (response.status, await response.json()) == (200, READY)
 
 
 async def readiness_warns(service: Service, warnings: list[str]) -> None:
     """Return when readiness has these warnings; the process is ready all the time."""
     async with asyncio.timeout(10):
         while True:
-            answer = await service.call("GET", "/api/health/ready", key="")
-            assert answer.status == 200
-            if (await answer.json())["warnings"] == warnings:
+            response = await service.call("GET", "/api/health/ready", key="")
+            assert response.status == 200
+            if (await response.json())["warnings"] == warnings:
                 return
             await asyncio.sleep(0.01)
 
@@ -130,13 +130,13 @@ async def test_concurrent_readiness_requests_share_one_query(service, monkeypatc
 
     monkeypatch.setattr(Database, "fetch", counting)
     ready = (service.call("GET", "/api/health/ready", key="") for _ in range(50))
-    assert {answer.status for answer in await asyncio.gather(*ready)} == {200}
+    assert {response.status for response in await asyncio.gather(*ready)} == {200}
     assert 1 <= len(asked) <= 5
 
 
 async def test_readiness_reports_an_old_schema(service, db):
     """A service that runs ahead of its migrations says so."""
     await db.execute("UPDATE activity_schema_version SET version_num = '0001'")
-    answer = await service.call("GET", "/api/health/ready")
-    assert answer.status == 503
-    assert "0001" in (await answer.json())["details"]["migrations"]
+    response = await service.call("GET", "/api/health/ready")
+    assert response.status == 503
+    assert "0001" in (await response.json())["details"]["migrations"]

@@ -26,14 +26,14 @@ async def test_a_key_is_denied_from_its_expiry_on(service, db):
     async with asyncio.timeout(60):
         while True:
             asked_at = await db.fetchval(now)
-            answer = await service.heartbeat(device_id, key=key)
+            response = await service.heartbeat(device_id, key=key)
             answered_at = await db.fetchval(now)
-            if answer.status == 401:
+            if response.status == 401:
                 break
             assert (asked_at - expires_at).total_seconds() < PROMISED_S
             await asyncio.sleep(0.01)
     assert (expires_at - answered_at).total_seconds() < PROMISED_S
-    assert (await answer.json())["error"] == "unauthorized"
+    assert (await response.json())["error"] == "unauthorized"
     assert (await service.heartbeat(device_id)).status == 204
 
 
@@ -69,8 +69,8 @@ async def test_every_process_denies_an_expired_key_within_a_second(dsn, db):
             made = run("keys", "create", "--name", "passing", "--expires", "4s", dsn=dsn)
             key = made.stdout.strip()
             for session in (one, other):
-                async with session.post(HEARTBEAT, headers={"X-API-Key": key}) as answer:
-                    assert answer.status == 204
+                async with session.post(HEARTBEAT, headers={"X-API-Key": key}) as response:
+                    assert response.status == 204
             await refused_after((one, other), key)
             late_s = await db.fetchval(
                 "SELECT extract(epoch FROM clock_timestamp() - max(expires_at)) FROM api_keys"

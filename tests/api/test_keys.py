@@ -67,8 +67,8 @@ async def test_every_process_denies_a_revoked_key_within_a_second_also_if_discon
         for _ in range(ATTEMPTS):
             key = run("keys", "create", "--name", "passing", dsn=dsn).stdout.strip()
             for session in (one, other):
-                async with session.post(HEARTBEAT, headers={"X-API-Key": key}) as answer:
-                    assert answer.status == 204
+                async with session.post(HEARTBEAT, headers={"X-API-Key": key}) as response:
+                    assert response.status == 204
             cut = await db.fetch(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                 "WHERE application_name = 'activity-api' AND datname = current_database()"
@@ -97,8 +97,8 @@ async def test_only_hashes_are_looked_up(service, monkeypatch):
     monkeypatch.setattr(Database, "fetch", noting_fetch)
     wrong = service.key[:-1] + ("A" if service.key[-1] != "A" else "B")
     for key, status in ((service.key, 200), (wrong, 401)):
-        answer = await service.call("GET", "/api/v1/devices?group_id=family", key=key)
-        assert answer.status == status
+        response = await service.call("GET", "/api/v1/devices?group_id=family", key=key)
+        assert response.status == status
         assert hash_key(key) in seen
     assert {len(one) for one in seen if isinstance(one, bytes)} == {32}
     assert service.key not in str(seen)

@@ -189,8 +189,8 @@ async def test_all_devices_are_loaded_again_after_an_outage(dsn, db, service, mo
                 await asyncio.sleep(0.01)
             feed_failed_for_s = time.monotonic() + 2
             while time.monotonic() < feed_failed_for_s:
-                answer = await service.heartbeat(lost)
-                assert answer.status == 204, (await answer.text(), logs)
+                response = await service.heartbeat(lost)
+                assert response.status == 204, (await response.text(), logs)
         await db.execute("ALTER TABLE devices DISABLE TRIGGER ALL")
         await db.execute("DELETE FROM devices WHERE device_id = $1", lost)
         monkeypatch.setattr(Database, "fetch", fetch)

@@ -27,9 +27,9 @@ async def test_a_slow_header_gets_408_and_the_connection_is_closed(dsn):
             done, _ = await asyncio.wait([ended], timeout=0.01)
             if done:
                 break
-        (answer,) = await ended
-        assert (answer.status, answer.error) == (408, "request_timeout")
-        assert answer.headers["connection"] == "close"
+        (response,) = await ended
+        assert (response.status, response.error) == (408, "request_timeout")
+        assert response.headers["connection"] == "close"
         assert not service.was_touched(service.device_id)
         await service.assert_serves()
 
@@ -76,8 +76,8 @@ async def test_a_slow_body_gets_408_and_the_connection_is_closed(dsn, framing):
             while not ended.done():
                 await client.send(b"1\r\n \r\n")
                 await asyncio.sleep(0.01)
-        (answer,) = await ended
-        assert (answer.status, answer.error) == (408, "request_timeout")
+        (response,) = await ended
+        assert (response.status, response.error) == (408, "request_timeout")
         metrics = await service.metrics()
         assert metrics.total("http_connections_closed_total", reason="slow_body") == 1
         assert metrics.total("http_request_duration_seconds_count", status="408") == 1
@@ -120,7 +120,7 @@ async def test_a_slow_body_after_another_request_gets_408(dsn, ahead):
     async with listening(dsn, body_timeout_s=0.5) as service, service.client() as client:
         first = f"GET /api/health HTTP/1.1\r\nHost: here\r\n{ahead}\r\n".encode()
         await client.send(first + service.upload("Content-Length: 100") + b"{")
-        answers = [answer.status for answer in await client.answers()]
+        answers = [response.status for response in await client.answers()]
         assert answers == ([200] if ahead else [200, 408])
         async with asyncio.timeout(PATIENCE_S):
             while service.listener.open:
@@ -138,7 +138,7 @@ async def test_an_http_1_0_client_gets_no_100_continue(dsn):
             while service.listener.waiting or not service.listener.open:  # until the head is read
                 await asyncio.sleep(0.01)
         await client.send(body[-1:])
-        assert [answer.status for answer in await client.answers()] == [200]
+        assert [response.status for response in await client.answers()] == [200]
 
 
 async def test_100_continue_is_sent_when_the_body_is_read(dsn):
@@ -195,8 +195,8 @@ async def test_a_shutdown_ends_within_its_deadline(dsn):
         for data in [b""] * 1000 + [b"POST /api"] * 25 + [half_a_body] * 25:
             client = stack.enter_context(socket.create_connection((host, port)))
             client.sendall(data)
-        async with session.get("/api/health") as answer:
-            assert answer.status == 200
+        async with session.get("/api/health") as response:
+            assert response.status == 200
         loop = asyncio.get_running_loop()
         told_at = loop.time()
         process.send_signal(signal.SIGTERM)

@@ -23,9 +23,9 @@ async def names(service: Service, query: str) -> list[str]:
 
 
 async def page(service: Service, query: str = "") -> dict[str, Any]:
-    answer = await service.call("GET", f"/api/v1/devices?group_id=family{query}")
-    assert answer.status == 200, await answer.text()
-    return await answer.json()
+    response = await service.call("GET", f"/api/v1/devices?group_id=family{query}")
+    assert response.status == 200, await response.text()
+    return await response.json()
 
 
 async def seen_ago(db: asyncpg.Connection, device_id: str, ago: str | None) -> None:
@@ -144,11 +144,11 @@ async def test_a_page_is_full_although_pending_touches_exclude_rows(service, db)
 async def test_a_bad_parameter_is_named(service, name, text):
     """For any group and any API key."""
     for key in (service.key, await service.make_key("others")):
-        answer = await service.call(
+        response = await service.call(
             "GET", f"/api/v1/devices?group_id=family&{name}={text}", key=key
         )
-        assert answer.status == 400
-        body = await answer.json()
+        assert response.status == 400
+        body = await response.json()
         assert body["error"] == "invalid_query"
         assert f"`{name}`" in body["message"]
 

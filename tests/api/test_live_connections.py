@@ -152,8 +152,8 @@ async def test_a_stream_that_has_ended_leaves_the_connection_to_the_next_request
         async with asyncio.timeout(PATIENCE_S):
             while guest not in service.listener.waiting:
                 await asyncio.sleep(0.01)
-        async with session.get(f"{url}/api/health") as answer:
-            assert answer.status == 200
+        async with session.get(f"{url}/api/health") as response:
+            assert response.status == 200
         assert set(service.listener.open) == set(service.listener.waiting) == {guest}
 
 

@@ -26,10 +26,10 @@ async def test_a_stream_beyond_the_limit_gets_503_until_another_has_ended(dsn):
         other, third = await service.make_key(), await service.make_key()
         async with live(service.client, service.key), live(service.client, other, "others"):
             # A key without streams: the limit per API key does not apply to it.
-            answer = await service.call("GET", "/api/v1/live?group_id=family", key=third)
-            assert answer.status == 503
-            assert int(answer.headers["Retry-After"]) > 0
-            body = await answer.json()
+            response = await service.call("GET", "/api/v1/live?group_id=family", key=third)
+            assert response.status == 503
+            assert int(response.headers["Retry-After"]) > 0
+            body = await response.json()
             assert body["error"] == "too_many_streams"
             assert "live.max_streams" in body["message"]
         await no_streams_left(service)
@@ -44,8 +44,8 @@ async def test_denied_streams_of_many_groups_leave_nothing_in_memory(dsn):
         live(service.client, service.key) as seen,
     ):
         for number in range(20):
-            answer = await service.call("HEAD", f"/api/v1/live?group_id=group-{number}")
-            assert answer.status == 200
+            response = await service.call("HEAD", f"/api/v1/live?group_id=group-{number}")
+            assert response.status == 200
         ticks = seen.ticks
         await seen.until(lambda _: seen.ticks > ticks + 2)
 
@@ -75,10 +75,10 @@ async def test_a_stream_beyond_the_limit_of_watched_devices_gets_503(service, db
     await stored(db, "A", "B")
     await stored(db, "C", "D", group_id="others")
     async with live(service.client, service.key) as seen:
-        answer = await service.call("GET", "/api/v1/live?group_id=others")
-        assert answer.status == 503
-        assert int(answer.headers["Retry-After"]) > 0
-        assert (await answer.json())["error"] == "too_many_streams"
+        response = await service.call("GET", "/api/v1/live?group_id=others")
+        assert response.status == 503
+        assert int(response.headers["Retry-After"]) > 0
+        assert (await response.json())["error"] == "too_many_streams"
         async with live(service.client, service.key) as other:
             await other.until(lambda _: other.ticks > 1)
         ticks = seen.ticks
@@ -96,8 +96,8 @@ async def test_a_crash_of_the_snapshot_ends_streams_and_is_logged_once(service, 
     monkeypatch.setattr(GroupSnapshot, "changes", None)
     with capture_logs() as logs:
         for _ in range(2):
-            answer = await service.call("GET", "/api/v1/live?group_id=family")
-            assert answer.status == 503
+            response = await service.call("GET", "/api/v1/live?group_id=family")
+            assert response.status == 503
     monkeypatch.undo()
     monkeypatch.setattr(group, "TICK_S", 0.1)
     with capture_logs() as later:

@@ -29,32 +29,32 @@ from tests.support.service import REPORT, running
 )
 async def test_a_body_that_is_no_report_is_400(service, body):
     """Broken JSON, broken UTF-8 and unbounded nesting are rejected."""
-    answer = await service.call(
+    response = await service.call(
         "POST", "/api/v1/locations", data=body, headers={"Content-Type": "application/json"}
     )
-    assert answer.status == 400
-    assert (await answer.json())["error"] in ("invalid_json", "invalid_body")
+    assert response.status == 400
+    assert (await response.json())["error"] in ("invalid_json", "invalid_body")
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
 async def test_another_content_type_is_415(service, content_type):
     """A body must say that it is JSON."""
-    answer = await service.call(
+    response = await service.call(
         "POST", "/api/v1/locations", data=b"{}", headers={"Content-Type": content_type}
     )
-    assert (answer.status, (await answer.json())["error"]) == (415, "unsupported_media_type")
+    assert (response.status, (await response.json())["error"]) == (415, "unsupported_media_type")
 
 
 async def test_json_with_a_charset_is_json(service):
     """Parameters of the content type are ignored."""
     device_id = await service.register()
-    answer = await service.call(
+    response = await service.call(
         "POST",
         "/api/v1/locations",
         data=json.dumps({"device_id": device_id, **REPORT}).encode(),
         headers={"Content-Type": "application/json; charset=utf-8"},
     )
-    assert answer.status == 200
+    assert response.status == 200
 
 
 async def test_a_body_over_one_mebibyte_is_413(service):
@@ -67,15 +67,15 @@ async def test_a_body_over_one_mebibyte_is_413(service):
             yield large[start : start + 65_536]
 
     for data in (io.BytesIO(large), chunks()):
-        answer = await service.call("POST", "/api/v1/locations", data=data, headers=headers)
-        assert (answer.status, (await answer.json())["error"]) == (413, "body_too_large")
+        response = await service.call("POST", "/api/v1/locations", data=data, headers=headers)
+        assert (response.status, (await response.json())["error"]) == (413, "body_too_large")
 
 
 async def test_a_body_that_is_not_encoded_as_it_says_is_400(service):
     """Junk that claims to be compressed is the client's fault, and no crash."""
     with capture_logs() as logs:
         for encoding in ("gzip", "deflate"):
-            answer = await service.client.post(
+            response = await service.client.post(
                 "/api/v1/locations",
                 data=b"this is not compressed",
                 headers={
@@ -86,7 +86,7 @@ async def test_a_body_that_is_not_encoded_as_it_says_is_400(service):
                 skip_auto_headers=("Content-Encoding",),
                 compress=None,
             )
-            assert answer.status == 400
+            assert response.status == 400
     assert logs == []
 
 
@@ -115,7 +115,7 @@ async def test_uploads_that_time_out_leave_no_backends_behind(dsn, db):
         async with locking(dsn, "LOCK TABLE locations"):
             for _ in range(6):
                 uploads = (service.upload(device_id) for _ in range(3))
-                assert {answer.status for answer in await asyncio.gather(*uploads)} == {503}
+                assert {response.status for response in await asyncio.gather(*uploads)} == {503}
                 waiting = await db.fetchval(
                     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'activity-api' "
                     "AND wait_event_type = 'Lock' AND datname = current_database()"

@@ -23,9 +23,9 @@ async def test_an_upload_is_stored_with_all_its_fields(service, db):
         "battery_level": 55,
         "network_type": "5G",
     }
-    answer = await post(service, {"device_id": device_id, **report})
-    assert answer.status == 200
-    assert await answer.json() == {
+    response = await post(service, {"device_id": device_id, **report})
+    assert response.status == 200
+    assert await response.json() == {
         "success": True,
         "processed_count": 1,
         "duplicate_count": 0,
@@ -51,9 +51,9 @@ async def test_a_report_that_is_posted_again_changes_nothing(service, db):
     """A client that had no answer may safely post again."""
     device_id = await service.register()
     await service.upload(device_id, latitude=1)
-    answer = await service.upload(device_id, latitude=2)
-    assert answer.status == 200
-    assert await answer.json() == {
+    response = await service.upload(device_id, latitude=2)
+    assert response.status == 200
+    assert await response.json() == {
         "success": True,
         "processed_count": 1,
         "duplicate_count": 1,
@@ -93,8 +93,8 @@ async def test_a_batch_is_stored_whole(service, db):
         "device_id": device_id,
         "locations": [{"device_id": device_id, **reports[0]}, *reports[1:]],
     }
-    answer = await post(service, body, "/api/v1/locations/batch")
-    assert await answer.json() == {
+    response = await post(service, body, "/api/v1/locations/batch")
+    assert await response.json() == {
         "success": True,
         "processed_count": 50,
         "duplicate_count": 1,
@@ -115,11 +115,11 @@ async def test_a_batch_is_stored_whole(service, db):
 async def test_a_batch_is_all_or_nothing(service, db, locations, message):
     """One invalid report rejects the batch, and the message names it."""
     device_id = await service.register()
-    answer = await post(
+    response = await post(
         service, {"device_id": device_id, "locations": locations}, "/api/v1/locations/batch"
     )
-    assert answer.status == 400
-    assert message in (await answer.json())["message"]
+    assert response.status == 400
+    assert message in (await response.json())["message"]
     assert await stored(db) == []
 
 
@@ -155,11 +155,11 @@ async def test_a_bad_field_is_named(service, db, field, text):
     fields = {key: json.dumps(value) for key, value in {"device_id": device_id, **REPORT}.items()}
     fields[field] = text
     body = "{" + ",".join(f'"{key}": {value}' for key, value in fields.items()) + "}"
-    answer = await service.call(
+    response = await service.call(
         "POST", "/api/v1/locations", data=body, headers={"Content-Type": "application/json"}
     )
-    assert answer.status == 400
-    assert f"`{field}`" in (await answer.json())["message"]
+    assert response.status == 400
+    assert f"`{field}`" in (await response.json())["message"]
     assert await stored(db) == []
 
 
@@ -189,15 +189,15 @@ async def test_a_missing_field_is_named(service, missing):
     """So is a field that is not there."""
     body = {"device_id": str(uuid.uuid4()), **REPORT}
     del body[missing]
-    answer = await post(service, body)
-    assert (answer.status, (await answer.json())["error"]) == (400, "invalid_body")
-    assert f"`{missing}`" in (await answer.json())["message"]
+    response = await post(service, body)
+    assert (response.status, (await response.json())["error"]) == (400, "invalid_body")
+    assert f"`{missing}`" in (await response.json())["message"]
 
 
 async def test_an_upload_of_an_unknown_device_is_404(service, db):
     """A report needs a registered device."""
-    answer = await service.upload(str(uuid.uuid4()))
-    assert (answer.status, (await answer.json())["error"]) == (404, "device_not_found")
+    response = await service.upload(str(uuid.uuid4()))
+    assert (response.status, (await response.json())["error"]) == (404, "device_not_found")
     assert await stored(db) == []
 
 

@@ -31,8 +31,8 @@ async def test_text_that_cannot_be_stored_is_rejected(service, db, field):
         *('"\\ud800"', '"\\udc00x"', '"\\ud800\\ud800"', '"ab\ud800"', '"\udfff\udfff"'),
         *('["Phone"]', "{}", "true", "12", "'Phone'", '"Phone', ""),
     ):
-        answer = await send(service, REGISTER, a_registration(**{field: text}))
-        status, error, message = await refusal(answer)
+        response = await send(service, REGISTER, a_registration(**{field: text}))
+        status, error, message = await refusal(response)
         assert (status, error) in ((400, "invalid_body"), (400, "invalid_json")), text
         assert error == "invalid_json" or f"`{field}`" in message, text
     assert await db.fetchval("SELECT count(*) FROM devices") == 0
@@ -46,8 +46,8 @@ async def test_strange_text_is_stored_and_listed_as_it_came(service):
     ]
     for name in names:
         for text in (json.dumps(name), json.dumps(name, ensure_ascii=False)):
-            answer = await send(service, REGISTER, a_registration(display_name=text))
-            assert answer.status == 200, name
+            response = await send(service, REGISTER, a_registration(display_name=text))
+            assert response.status == 200, name
     assert {device["display_name"] for device in await service.listing()} == set(names)
 
 
@@ -94,12 +94,12 @@ async def test_a_capture_time_is_rejected_or_can_be_listed(service, db):
     }.items():
         await db.execute("DELETE FROM locations")
         body = an_object({"device_id": device_id, **REPORT}, timestamp=text)
-        answer = await send(service, LOCATIONS, body)
+        response = await send(service, LOCATIONS, body)
         if shown is None:
-            status, _, message = await refusal(answer)
+            status, _, message = await refusal(response)
             assert (status, "`timestamp`" in message) == (400, True), text
         else:
-            assert answer.status == 200, text
+            assert response.status == 200, text
             track = await service.call("GET", f"/api/v1/locations?device_id={device_id}")
             assert [one["timestamp"] for one in (await track.json())["locations"]] == [shown]
 

@@ -76,12 +76,14 @@ async def test_no_request_is_smuggled_past_the_end_of_another(dsn, name):
         outcomes = {}
         head = service.heartbeat if name == "heartbeat" else service.upload
         for case, (headers, body) in FRAMINGS.items():
-            answers = await sent(
+            responses = await sent(
                 service, head(*headers) + body + service.heartbeat(device_id=service.victim_id)
             )
             # A heartbeat has no use for its body, and may be answered before that is seen.
             outcomes[case] = [
-                answer.error for answer in answers if (name, answer.status) != ("heartbeat", 204)
+                response.error
+                for response in responses
+                if (name, response.status) != ("heartbeat", 204)
             ]
         expected = {case: ["malformed_request"] for case in FRAMINGS}
         assert outcomes == expected
@@ -106,7 +108,9 @@ async def test_a_body_is_not_read_as_a_request(dsn):
         ):
             first, *others = await sent(service, data)
             assert first.status == status
-            assert [answer.status for answer in others if answer.status not in (408, 431)] == []
+            assert [
+                response.status for response in others if response.status not in (408, 431)
+            ] == []
         assert not service.was_touched(service.victim_id)
 
 
@@ -139,10 +143,10 @@ async def test_malformed_http_is_400_with_a_json_error(dsn):
         for following in (b"", service.heartbeat()):
             outcomes = {}
             for case, data in STARTS.items():
-                answers = await sent(service, data + following)
-                outcomes[case] = [(answer.status, answer.error) for answer in answers]
-                for answer in answers:
-                    said = f"{answer.headers}{answer.body}".lower()
+                responses = await sent(service, data + following)
+                outcomes[case] = [(response.status, response.error) for response in responses]
+                for response in responses:
+                    said = f"{response.headers}{response.body}".lower()
                     assert not [word for word in ("python", "aiohttp", "traceback") if word in said]
             assert outcomes == {case: [(400, "malformed_request")] for case in STARTS}
         assert not service.was_touched(service.device_id)
@@ -162,8 +166,8 @@ async def test_headers_that_are_too_large_are_431(dsn):
             b"GET / HTTP/1.1\r\n" + b"\r\n".join(b"X: " + b"a" * 4000 for _ in range(100)),
             b"\r\n" * 100_000,
         ):
-            answer, *others = await sent(service, data)
-            assert (answer.status, answer.error, others) == (431, "headers_too_large", [])
+            response, *others = await sent(service, data)
+            assert (response.status, response.error, others) == (431, "headers_too_large", [])
         # More than is read before the answer: it may be lost to the reset, the connection must be.
         for endless in (b"GET / HTTP/1.1\r\nX: ", b"GET /", b"X"):
             await sent(service, endless + b"a" * 5_000_000)
@@ -195,10 +199,10 @@ async def test_odd_request_targets_get_normal_responses(dsn):
             found = []
             for key in ("wrong", service.key):
                 head = f"{line} HTTP/1.1\r\nHost: here\r\nX-API-Key: {key}\r\n\r\n"
-                (answer,) = await sent(service, head.encode())
-                found.append(answer.status)
-                if answer.status >= 400:
-                    assert answer.error
+                (response,) = await sent(service, head.encode())
+                found.append(response.status)
+                if response.status >= 400:
+                    assert response.error
             assert tuple(found) == statuses, line
 
 
@@ -209,8 +213,8 @@ async def test_a_single_valued_header_that_appears_twice_is_rejected(dsn):
             (f"X-Device-ID: {service.victim_id}", 400, "invalid_device_id"),
             (f"X-API-Key: {service.key}", 401, "unauthorized"),
         ):
-            (answer,) = await sent(service, service.heartbeat(header, header))
-            assert (answer.status, answer.error) == (status, code)
+            (response,) = await sent(service, service.heartbeat(header, header))
+            assert (response.status, response.error) == (status, code)
         assert not service.was_touched(service.victim_id)
         assert not service.was_touched(service.device_id)
 
@@ -227,9 +231,9 @@ async def test_requests_in_one_packet_are_answered_in_order_and_counted_each(dsn
                 for each in ids
             )
         )
-        answers = [await client.answer() for _ in ids]
-        assert [answer.headers["x-request-id"] for answer in answers] == ids
-        assert [answer.status for answer in answers] == [*[204] * 50, 400, *[204] * 149]
+        responses = [await client.answer() for _ in ids]
+        assert [answer.headers["x-request-id"] for answer in responses] == ids
+        assert [answer.status for answer in responses] == [*[204] * 50, 400, *[204] * 149]
         after = service.touches()
         assert after["devices"] - before["devices"] == 199
         assert after["api_keys"] - before["api_keys"] == 200
@@ -277,8 +281,8 @@ async def test_random_bytes_never_hang_or_crash_the_service(dsn, seed):
                 data[rng.randrange(len(data))] = rng.choice(b"\r\n\0 :;,%x\xff\t")
             async with service.client() as client:
                 await client.send(bytes(data))
-                for answer in await client.answers():
-                    assert answer.status < 500, data
-                    if answer.status >= 400:
-                        assert answer.error
+                for response in await client.answers():
+                    assert response.status < 500, data
+                    if response.status >= 400:
+                        assert response.error
         await service.assert_serves()

@@ -16,8 +16,8 @@ async def test_a_limit_is_a_plain_number_or_rejected(service):
         *("%EF%BC%91", "+1", "%2B1", "%201", "1%20", "1_0", "1e3", "1.0", "01", "-0", "0x10", ""),
         *("null", "true", "9" * 400, "9" * 5000, "-1", "0", "10001", "%00", "1%0a", "%ff", "[1]"),
     ):
-        answer = await get(service, f"{DEVICES}?group_id=family&limit={limit}")
-        status, error, message = await refusal(answer)
+        response = await get(service, f"{DEVICES}?group_id=family&limit={limit}")
+        status, error, message = await refusal(response)
         assert (status, error) == (400, "invalid_query"), limit
         assert "`limit`" in message
 
@@ -30,15 +30,15 @@ async def test_a_query_that_is_not_as_declared_is_rejected(service):
         *("GROUP_ID=family", "group_id", "group_id=%00%00", "group_id=fam%00ily", "&&&==&;"),
         *("group_id=%ff%fe", "group_id=%ed%a0%80", "group_id=family%0a", "group_id=" + "x" * 7000),
     ):
-        answer = await get(service, f"{DEVICES}?{query}")
-        assert (await refusal(answer))[:2] == (400, "invalid_query"), query
+        response = await get(service, f"{DEVICES}?{query}")
+        assert (await refusal(response))[:2] == (400, "invalid_query"), query
 
 
 async def test_parameters_that_are_not_known_are_ignored(service):
     """As unknown fields are, even twice."""
     await service.register()
-    answer = await get(service, f"{DEVICES}?group_id=family&a=1&a=%00&limits=0&=&%ff=1")
-    assert len((await answer.json())["devices"]) == 1
+    response = await get(service, f"{DEVICES}?group_id=family&a=1&a=%00&limits=0&=&%ff=1")
+    assert len((await response.json())["devices"]) == 1
 
 
 async def test_an_escaped_or_malformed_path_is_a_4xx(service):
@@ -74,5 +74,5 @@ async def test_a_device_header_that_is_no_uuid_is_400(service):
     """On a route that has nothing else to do with devices as well."""
     for device_id in ("", " ", "x", "\u00fc", "0" * 33, f"{{{NOBODY}}}", f"urn:uuid:{NOBODY}"):
         headers = {"X-Device-ID": device_id}
-        answer = await service.call("GET", f"{DEVICES}?group_id=family", headers=headers)
-        assert (await refusal(answer))[:2] == (400, "invalid_device_id"), device_id
+        response = await service.call("GET", f"{DEVICES}?group_id=family", headers=headers)
+        assert (await refusal(response))[:2] == (400, "invalid_device_id"), device_id

@@ -11,9 +11,9 @@ from api.handlers.openapi import DocumentHandler, Operation, document
 
 
 async def described(service) -> dict:
-    answer = await service.call("GET", "/api/openapi.json", key="")
-    assert answer.status == 200
-    return await answer.json()
+    response = await service.call("GET", "/api/openapi.json", key="")
+    assert response.status == 200
+    return await response.json()
 
 
 async def test_the_document_is_valid_and_public(service):
@@ -47,8 +47,8 @@ async def test_only_public_routes_need_no_key(service):
         for method, declared in item.items():
             url = path.replace("{device_id}", "00000000-0000-0000-0000-000000000000")
             url = url.replace("{group_id}", "family")
-            answer = await service.call(method, url, key="")
-            assert (answer.status == 401) == (declared.get("security") != [])
+            response = await service.call(method, url, key="")
+            assert (response.status == 401) == (declared.get("security") != [])
 
 
 async def test_bounds_in_the_document_are_those_that_validate(service):

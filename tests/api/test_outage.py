@@ -84,8 +84,8 @@ async def test_with_the_server_stopped_heartbeats_are_served_and_nothing_is_lost
     try:
         since = await beat(service, device_id)
         await flush_fails(service)
-        answer = await service.upload(device_id)
-        assert (answer.status, (await answer.json())["error"]) == (503, "unavailable")
+        response = await service.upload(device_id)
+        assert (response.status, (await response.json())["error"]) == (503, "unavailable")
         assert (await service.heartbeat(str(uuid.uuid4()))).status == 503  # not known: cannot tell
         ready = await service.call("GET", "/api/health/ready")
         assert (ready.status, (await ready.json())["degraded"]) == (200, ["database"])

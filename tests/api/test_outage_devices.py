@@ -34,8 +34,8 @@ async def test_processes_behind_a_proxy_know_each_others_devices_in_an_outage(se
         server.stop()
         for number, device_id in enumerate(devices):
             for service in services:
-                answer = await service.heartbeat(device_id, key=keys[number % 3])
-                assert answer.status == 204
+                response = await service.heartbeat(device_id, key=keys[number % 3])
+                assert response.status == 204
         server.start()
 
 

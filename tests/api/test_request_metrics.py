@@ -210,7 +210,7 @@ async def test_requests_do_not_create_time_series(service):
     async def make_a_stir(n: int) -> None:
         device_id = await service.register(group_id=f"group-{n}", name=f"Phone {n}")
         named = {"X-Device-ID": str(uuid.uuid4()), "X-Request-ID": f"mine-{n}"}
-        for answer in (
+        for response in (
             await service.heartbeat(device_id),
             await service.heartbeat(str(uuid.uuid4())),
             await service.heartbeat(f"no-uuid-{n}"),
@@ -226,7 +226,7 @@ async def test_requests_do_not_create_time_series(service):
             await service.call("GET", f"/api/v1/locations?device_id={device_id}&limit={n + 1}"),
             await service.call("HEAD", f"/api/v1/live?group_id=group-{n}"),
         ):
-            await answer.read()
+            await response.read()
 
     async def series() -> set[object]:
         return set((await service.metrics()).samples)
@@ -250,9 +250,9 @@ async def test_an_upload_that_the_database_cannot_commit_is_503_with_retry_after
         device_id = await service.register()
         async with locking(dsn, "LOCK TABLE locations"):
             with structlog.testing.capture_logs() as logs:
-                answers = await asyncio.gather(*(service.upload(device_id) for _ in range(5)))
-        for answer in answers:
-            assert (answer.status, (await answer.json())["error"]) == (503, "unavailable")
-            assert int(answer.headers["Retry-After"]) >= 1
+                responses = await asyncio.gather(*(service.upload(device_id) for _ in range(5)))
+        for response in responses:
+            assert (response.status, (await response.json())["error"]) == (503, "unavailable")
+            assert int(response.headers["Retry-After"]) >= 1
         assert [entry["event"] for entry in logs] == ["requests.unavailable"]
         assert (await service.upload(device_id)).status == 200

@@ -181,9 +181,9 @@ async def outputs(service: Service, db: asyncpg.Connection, fault: str) -> list[
         ("POST", "/api/v1/locations", {"device_id": known, **report}),
         ("POST", "/api/v1/locations/batch", {"device_id": known, "locations": several}),
     ):
-        answer = await service.call(method, path, json=sent)
-        if answer.status >= 400:  # what was accepted is shown to whoever sent it
-            said.append(await answer.text())
+        response = await service.call(method, path, json=sent)
+        if response.status >= 400:  # what was accepted is shown to whoever sent it
+            said.append(await response.text())
     with_triggers_off = "SET session_replication_role = replica"
     await db.execute(with_triggers_off)
     # A rule that is no trigger holds for this statement, too.
@@ -195,15 +195,15 @@ async def outputs(service: Service, db: asyncpg.Connection, fault: str) -> list[
         )
     await db.execute("RESET session_replication_role")
     for device_id in (known, marked):
-        answer = await service.heartbeat(device_id)
-        said.append(await answer.text())
+        response = await service.heartbeat(device_id)
+        said.append(await response.text())
     try:
         await service.tracker.flush()
     except FlushError as error:
         said += [str(error), repr(error)]
     for key in (service.key, ""):
-        answer = await service.call("GET", "/api/health/ready", key=key)
-        said.append(await answer.text())
+        response = await service.call("GET", "/api/health/ready", key=key)
+        said.append(await response.text())
     said.append(await (await service.call("GET", "/metrics", key="")).text())
     return said
 

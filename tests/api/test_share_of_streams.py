@@ -14,10 +14,10 @@ async def test_streams_of_one_api_key_leave_room_for_others(dsn):
             for key in (service.key, other):
                 for _ in range(3):
                     await stack.enter_async_context(live(service.client, key))
-                answer = await service.call("GET", "/api/v1/live?group_id=family", key=key)
-                assert answer.status == 503
-                assert int(answer.headers["Retry-After"]) > 0
-                error = await answer.json()
+                response = await service.call("GET", "/api/v1/live?group_id=family", key=key)
+                assert response.status == 503
+                assert int(response.headers["Retry-After"]) > 0
+                error = await response.json()
                 assert error["error"] == "too_many_streams"
                 assert "limits.streams_per_key" in error["message"]
         metrics = await service.metrics()
@@ -30,7 +30,7 @@ async def test_one_api_key_gets_half_of_all_streams_at_most(dsn):
     async with running(dsn, live={"max_streams": 4}) as service, AsyncExitStack() as stack:
         for _ in range(2):
             await stack.enter_async_context(live(service.client, service.key))
-        answer = await service.call("GET", "/api/v1/live?group_id=family")
-        assert answer.status == 503
+        response = await service.call("GET", "/api/v1/live?group_id=family")
+        assert response.status == 503
         other = await service.make_key()
         await stack.enter_async_context(live(service.client, other))

@@ -115,8 +115,8 @@ async def test_long_pages_follow_each_other(dsn, many):
             found, cursor = [], ""
             while cursor is not None:
                 query = f"many&limit={limit}{cursor and '&cursor=' + cursor}"
-                answer = await service.call("GET", f"/api/v1/devices?group_id={query}")
-                page = await answer.json()
+                response = await service.call("GET", f"/api/v1/devices?group_id={query}")
+                page = await response.json()
                 assert len(page["devices"]) <= limit
                 found += [device["device_id"] for device in page["devices"]]
                 cursor = page["next_cursor"]
@@ -160,10 +160,10 @@ async def test_a_listing_that_cannot_be_completed_resets_the_connection(
 async def test_an_error_before_the_first_byte_has_a_status(service, many):
     """JSON as always, and nothing is held afterwards."""
     await many.execute("ALTER TABLE devices RENAME TO moved")
-    answer = await service.call("GET", LISTING)
-    assert answer.status == 503
-    assert int(answer.headers["Retry-After"]) > 0
-    assert (await answer.json())["error"] == "unavailable"
+    response = await service.call("GET", LISTING)
+    assert response.status == 503
+    assert int(response.headers["Retry-After"]) > 0
+    assert (await response.json())["error"] == "unavailable"
     await many.execute("ALTER TABLE moved RENAME TO devices")
     assert await held(service) == 0
 
@@ -222,13 +222,13 @@ async def test_large_listings_of_one_api_key_leave_connections_to_others(dsn, ma
         async with asyncio.timeout(PATIENCE_S):
             while (await service.metrics()).total("limits_waiting_requests", limit="reads") < 19:
                 await asyncio.sleep(0.01)
-            answer = await service.call("GET", "/api/v1/groups", key=other)
-        assert answer.status == 200
+            response = await service.call("GET", "/api/v1/groups", key=other)
+        assert response.status == 200
         metrics = await service.metrics()
         assert metrics.total("database_in_use_connections", pool="requests") == 1
         await transaction.rollback()
-        answers = await asyncio.gather(*listing)
-        assert {answer.status for answer in answers} == {200}
+        responses = await asyncio.gather(*listing)
+        assert {response.status for response in responses} == {200}
 
 
 async def test_heartbeats_and_uploads_of_others_are_served_beside_loops_of_large_listings(

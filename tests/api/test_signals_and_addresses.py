@@ -25,8 +25,8 @@ async def test_other_signals_do_not_end_the_process(dsn, db):
         assert [(line["event"], line["signal"]) for line in lines] == [
             ("server.signal_ignored", name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2")
         ]
-        async with session.post(f"/api/v1/devices/{DEVICE}/heartbeat") as answer:
-            assert answer.status == 204
+        async with session.post(f"/api/v1/devices/{DEVICE}/heartbeat") as response:
+            assert response.status == 204
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(60):
             await process.communicate()
@@ -42,8 +42,8 @@ async def test_all_addresses_are_those_of_ipv6_and_of_ipv4(dsn, host):
         port = session._base_url.port
         for address in ("127.0.0.1", "[::1]"):
             url = f"http://{address}:{port}/api/health"
-            async with aiohttp.ClientSession() as client, client.get(url) as answer:
-                assert answer.status == 200, address
+            async with aiohttp.ClientSession() as client, client.get(url) as response:
+                assert response.status == 200, address
 
 
 async def test_database_url_in_the_environment_is_warned_of_once(tmp_path):

@@ -22,8 +22,8 @@ async def answering(*answers: bytes, then_endless: bytes = b""):
     async def send(reader, writer):
         try:
             await reader.readuntil(b"\r\n\r\n")
-            for answer in answers:
-                writer.write(answer)
+            for response in answers:
+                writer.write(response)
                 await writer.drain()
             while then_endless:
                 writer.write(then_endless)

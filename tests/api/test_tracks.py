@@ -21,9 +21,9 @@ EVERYTHING = {
 
 
 async def track(service: Service, device_id: str, query: str = "") -> list[dict[str, object]]:
-    answer = await service.call("GET", f"/api/v1/locations?device_id={device_id}{query}")
-    assert answer.status == 200, await answer.text()
-    return (await answer.json())["locations"]
+    response = await service.call("GET", f"/api/v1/locations?device_id={device_id}{query}")
+    assert response.status == 200, await response.text()
+    return (await response.json())["locations"]
 
 
 async def times(service: Service, device_id: str, query: str = "") -> list[object]:
@@ -89,8 +89,8 @@ async def test_a_device_that_another_process_deactivated_has_no_track(service, d
     device_id = await service.register()
     await service.upload(device_id)
     await db.execute("UPDATE devices SET is_active = false")
-    answer = await service.call("GET", f"/api/v1/locations?device_id={device_id}")
-    assert (answer.status, (await answer.json())["error"]) == (404, "device_not_found")
+    response = await service.call("GET", f"/api/v1/locations?device_id={device_id}")
+    assert (response.status, (await response.json())["error"]) == (404, "device_not_found")
     assert (await service.heartbeat(device_id)).status == 404
 
 
@@ -112,8 +112,8 @@ async def test_a_device_that_another_process_deactivated_has_no_track(service, d
 )
 async def test_a_bad_query_names_the_parameter(service, query, name):
     """What is wrong is said before anything is looked up."""
-    answer = await service.call("GET", f"/api/v1/locations?{query.format(id=uuid.uuid4())}")
-    assert answer.status == 400
-    body = await answer.json()
+    response = await service.call("GET", f"/api/v1/locations?{query.format(id=uuid.uuid4())}")
+    assert response.status == 400
+    body = await response.json()
     assert body["error"] == "invalid_query"
     assert f"`{name}`" in body["message"]

@@ -77,8 +77,8 @@ async def test_a_request_after_trailers_is_not_read(dsn, size):
                 for start in range(0, len(data), size):
                     await client.send(data[start : start + size])
                 answers = [
-                    (answer.status, answer.headers.get("connection"))
-                    for answer in await client.answers()
+                    (response.status, response.headers.get("connection"))
+                    for response in await client.answers()
                 ]
             # A trailer that would change where the body ends is no proper request.
             assert answers in ([(204, "close")], [(400, None)]), case
@@ -119,8 +119,10 @@ async def test_requests_before_one_with_trailers_are_answered(dsn):
     async with listening(dsn) as service, service.client() as client:
         await client.send(service.heartbeat() * 5 + chunked(service, b"X-A: b"))
         answers = await client.answers()
-        assert [answer.status for answer in answers] == [204] * 6
-        assert [answer.headers.get("connection") for answer in answers] == [None] * 5 + ["close"]
+        assert [response.status for response in answers] == [204] * 6
+        assert [response.headers.get("connection") for response in answers] == [None] * 5 + [
+            "close"
+        ]
 
 
 async def test_a_full_queue_of_requests_hides_no_trailer(dsn):
@@ -132,7 +134,7 @@ async def test_a_full_queue_of_requests_hides_no_trailer(dsn):
             async with service.client() as client:
                 await client.send(service.heartbeat() * ahead + smuggling + clean)
                 answers = await client.answers()
-                assert [answer.status for answer in answers] == [204] * (ahead + 1), ahead
+                assert [response.status for response in answers] == [204] * (ahead + 1), ahead
         assert not service.was_touched(service.victim_id)
 
 

@@ -20,8 +20,8 @@ async def test_an_upload_of_a_device_that_stays_locked_is_503_in_time(dsn, db):
         held, other = await service.register(), await service.register()
         lock = f"SELECT 1 FROM devices WHERE device_id = '{held}' FOR UPDATE"
         async with locking(dsn, lock):
-            answer = await service.upload(held)
-            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+            response = await service.upload(held)
+            assert (response.status, response.headers["Retry-After"]) == (503, "2")
             assert (await service.upload(other)).status == 200
         assert held not in await stored_devices(db)
         assert (await service.upload(held)).status == 200
@@ -110,5 +110,5 @@ async def test_an_upload_above_the_limit_is_stored_if_no_other_waits(dsn, db):
         device_id = await service.register()
         reports = [{**REPORT, "timestamp": T0_MS + n} for n in range(50)]
         body = {"device_id": device_id, "locations": reports}
-        answer = await service.call("POST", "/api/v1/locations/batch", json=body)
-        assert (answer.status, len(await stored_devices(db))) == (200, 50)
+        response = await service.call("POST", "/api/v1/locations/batch", json=body)
+        assert (response.status, len(await stored_devices(db))) == (200, 50)

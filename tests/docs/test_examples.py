@@ -89,8 +89,8 @@ async def test_the_receiver_accepts_signed_requests_alone(dsn, db):
         )
         async with aiohttp.ClientSession() as session:
             for headers, sent, expected in others:
-                async with session.post(url, data=sent, headers=headers) as answer:
-                    assert answer.status == expected
+                async with session.post(url, data=sent, headers=headers) as response:
+                    assert response.status == expected
 
 
 async def test_the_application_with_presence_lists_who_is_online(dsn, db):

@@ -50,8 +50,10 @@ async def keep_busy(url: str, key: str) -> None:
                 ("GET", "/api/v1/groups", None, {"X-API-Key": "wrong"}),
             ):
                 try:
-                    async with session.request(method, path, json=body, headers=headers) as answer:
-                        await answer.read()
+                    async with session.request(
+                        method, path, json=body, headers=headers
+                    ) as response:
+                        await response.read()
                 except (aiohttp.ClientError, ConnectionError):
                     return  # it was stopped
             await asyncio.sleep(0.02)

@@ -22,13 +22,13 @@ async def test_every_response_of_the_page_allows_no_other_host_or_script(
 ):
     """No outside host, no inline script, no frame, on errors too; and no touch."""
     touches = service.touches()
-    answer = await service.call(method, path, key="")
-    assert answer.status == status
-    assert answer.headers["Content-Security-Policy"] == POLICY
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Referrer-Policy"] == "no-referrer"
-    assert answer.headers["Cache-Control"] == "no-cache"
-    assert answer.content_type == ("text/html" if status == 200 else "application/json")
+    response = await service.call(method, path, key="")
+    assert response.status == status
+    assert response.headers["Content-Security-Policy"] == POLICY
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["Cache-Control"] == "no-cache"
+    assert response.content_type == ("text/html" if status == 200 else "application/json")
     assert service.touches() == touches
 
 
@@ -62,9 +62,9 @@ async def test_a_file_that_has_not_changed_is_not_sent_again(service):
 async def test_only_files_of_the_page_are_served(service, path):
     """Only the files that were there at the start have names."""
     url = f"http://{service.client.host}:{service.client.port}{path}"
-    async with service.client.session.get(URL(url, encoded=True)) as answer:
-        assert answer.status == 404
-        assert (await answer.json())["error"] == "not_found"
+    async with service.client.session.get(URL(url, encoded=True)) as response:
+        assert response.status == 404
+        assert (await response.json())["error"] == "not_found"
 
 
 async def test_live_enabled_false_removes_page_and_stream(dsn):

@@ -229,12 +229,12 @@ class World:
         if path == TRACK and route.body is None:
             options["params"] = {"device_id": named if way == "query" else base}
         url = path.format(device_id=named if way == "path" else base, file="index.html")
-        async with self.service.client.request(method, url, headers=headers, **options) as answer:
+        async with self.service.client.request(method, url, headers=headers, **options) as response:
             same = {
                 name: value
-                for name, value in answer.headers.items()
+                for name, value in response.headers.items()
                 if name not in {"X-Request-ID", "Date"}
             }
-            endless = answer.content_type == "text/event-stream"
-            text = "" if endless else await answer.text()
-            return answer.status, (answer.status, same, text)
+            endless = response.content_type == "text/event-stream"
+            text = "" if endless else await response.text()
+            return response.status, (response.status, same, text)

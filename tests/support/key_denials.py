@@ -16,7 +16,7 @@ async def refused_after(url_sessions, key: str) -> float:
     left = list(url_sessions)
     while left:
         for session in list(left):
-            async with session.post(HEARTBEAT, headers={"X-API-Key": key}) as answer:
-                if answer.status == 401:
+            async with session.post(HEARTBEAT, headers={"X-API-Key": key}) as response:
+                if response.status == 401:
                     left.remove(session)
     return time.monotonic() - started

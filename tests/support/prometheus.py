@@ -27,8 +27,8 @@ class Prometheus(NamedTuple):
 
     async def get(self, path: str, **parameters: str) -> Any:
         """Return what it answers, or raise what it says is wrong."""
-        async with self.session.get(f"{self.url}/api/v1/{path}", params=parameters) as answer:
-            body = await answer.json()
+        async with self.session.get(f"{self.url}/api/v1/{path}", params=parameters) as response:
+            body = await response.json()
         assert body["status"] == "success", f"{parameters}: {body}"
         return body["data"]
 

@@ -58,8 +58,8 @@ class Service:
         """Register a new device and return its id."""
         device_id = str(uuid.uuid4())
         body = {"device_id": device_id, "display_name": name, "group_id": group_id}
-        answer = await self.call("POST", "/api/v1/devices/register", json=body, **options)
-        assert answer.status == 200, await answer.text()
+        response = await self.call("POST", "/api/v1/devices/register", json=body, **options)
+        assert response.status == 200, await response.text()
         return device_id
 
     async def heartbeat(self, device_id: str, **options: Any) -> ClientResponse:
@@ -70,9 +70,9 @@ class Service:
         return await self.call("POST", "/api/v1/locations", json=body)
 
     async def listing(self, group_id: str = "family", **options: Any) -> list[dict[str, Any]]:
-        answer = await self.call("GET", f"/api/v1/devices?group_id={group_id}", **options)
-        assert answer.status == 200, await answer.text()
-        return (await answer.json())["devices"]
+        response = await self.call("GET", f"/api/v1/devices?group_id={group_id}", **options)
+        assert response.status == 200, await response.text()
+        return (await response.json())["devices"]
 
     async def make_key(
         self, group_id: str | None = None, name: str = "test", *, valid_s: int | None = None
@@ -103,8 +103,8 @@ class Service:
                 await asyncio.sleep(0.01)
 
     async def metrics(self) -> Metrics:
-        async with self.client.get("/metrics") as answer:
-            return parse_metrics(await answer.text())
+        async with self.client.get("/metrics") as response:
+            return parse_metrics(await response.text())
 
     @property
     def registry(self) -> CollectorRegistry:

@@ -125,9 +125,9 @@ async def live(
         headers={"X-API-Key": key},
         timeout=timeout,
         **options,
-    ) as answer:
-        assert answer.status == 200, await answer.text()
-        stream = Live(answer)
+    ) as response:
+        assert response.status == 200, await response.text()
+        stream = Live(response)
         await stream.until(lambda seen: seen.ready)
         yield stream
-        answer.close()
+        response.close()

@@ -47,4 +47,4 @@ async def under_way(service: Service, count: int) -> None:
 
 
 async def statuses(uploads) -> list[int]:
-    return [answer.status for answer in await asyncio.gather(*uploads)]
+    return [response.status for response in await asyncio.gather(*uploads)]

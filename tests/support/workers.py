@@ -54,8 +54,8 @@ class Workers:
             for number in range(count):
                 device_id = f"00000000-0000-4000-8000-{len(self.device_ids):012x}"
                 body = {"device_id": device_id, "display_name": f"d{number}", "group_id": group_id}
-                async with session.post("/api/v1/devices/register", json=body) as answer:
-                    assert answer.status == 200, await answer.text()
+                async with session.post("/api/v1/devices/register", json=body) as response:
+                    assert response.status == 200, await response.text()
                 self.device_ids.append(device_id)
 
     def pids(self) -> list[int]:

@@ -59,13 +59,13 @@ async def test_concurrent_requests_of_all_kinds_get_their_own_responses(services
         device_id = await service.register(name=name)
         for path in ("", "/heartbeat"):
             method = "POST" if path else "GET"
-            answer = await service.call(method, f"/api/v1/devices/{device_id}{path}")
-            assert answer.status == (204 if path else 200), await answer.text()
+            response = await service.call(method, f"/api/v1/devices/{device_id}{path}")
+            assert response.status == (204 if path else 200), await response.text()
         assert (await service.upload(device_id, latitude=number)).status == 200
         batch = [{**REPORT, "timestamp": T0_MS + n, "latitude": number} for n in range(3)]
         body = {"device_id": device_id, "locations": batch}
-        answer = await service.call("POST", "/api/v1/locations/batch", json=body)
-        assert answer.status == 200, await answer.text()
+        response = await service.call("POST", "/api/v1/locations/batch", json=body)
+        assert response.status == 200, await response.text()
         listed = {one["device_id"]: one for one in await service.listing()}
         assert listed[device_id]["display_name"] == name
         assert listed[device_id]["last_location"]["latitude"] == number
@@ -89,8 +89,8 @@ async def test_both_services_flush_the_same_devices_under_load(services, db):
         for _ in range(5):
             beats = [service.heartbeat(device_id) for device_id in ids]
             uploads = [service.upload(device_id) for device_id in ids]
-            answers = await asyncio.gather(service.tracker.flush(), *beats, *uploads)
-            assert {answer.status for answer in answers[1:]} == {200, 204}
+            responses = await asyncio.gather(service.tracker.flush(), *beats, *uploads)
+            assert {response.status for response in responses[1:]} == {200, 204}
         await service.tracker.flush()
 
     await asyncio.gather(*(beat_and_flush(service) for service in services))
@@ -125,10 +125,10 @@ async def test_a_rejected_row_leaves_no_session_in_a_broken_transaction(services
     await db.execute("ALTER TABLE locations ADD CHECK (latitude < 80)")
     for _ in range(10):
         assert (await service.upload(device_id, latitude=85)).status == 422
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(service.upload(device_id, timestamp=T0_MS + n) for n in range(10))
     )
-    assert {answer.status for answer in answers} == {200}
+    assert {response.status for response in responses} == {200}
 
 
 async def test_a_revoked_key_is_denied_by_both_services_within_a_second(services, db):
@@ -140,10 +140,10 @@ async def test_a_revoked_key_is_denied_by_both_services_within_a_second(services
     async with asyncio.timeout(20):  # in a second, but for a busy machine
         for service in services:
             while True:
-                answer = await service.call("GET", "/api/v1/devices?group_id=family", key=key)
-                if answer.status == 401:
+                response = await service.call("GET", "/api/v1/devices?group_id=family", key=key)
+                if response.status == 401:
                     break
-                assert answer.status == 200
+                assert response.status == 200
                 await asyncio.sleep(0.05)
 
 

@@ -32,9 +32,9 @@ async def test_many_keys_in_a_body_do_not_stall_the_event_loop(service):
         async with longest_stall() as stall:
             headers = {"Content-Type": "application/json"}
             path = "/api/v1/devices/register"
-            answer = await service.call("POST", path, data=body, headers=headers)
-            await answer.read()
-        assert answer.status in (200, 400, 413)
+            response = await service.call("POST", path, data=body, headers=headers)
+            await response.read()
+        assert response.status in (200, 400, 413)
         assert stall.cpu_ms < MAX_STALL_MS
 
 
@@ -59,8 +59,8 @@ async def test_no_table_is_keyed_by_the_number_of_a_device_id(dsn):
     async with running(dsn) as service:
         for one in ids:
             body = {"device_id": one, "display_name": "Phone", "group_id": "family"}
-            answer = await service.call("POST", "/api/v1/devices/register", json=body)
-            assert answer.status == 200
+            response = await service.call("POST", "/api/v1/devices/register", json=body)
+            assert response.status == 200
             assert (await service.heartbeat(one)).status == 204
         assert (await service.upload(ids[0])).status == 200
         devices = service.access.devices._devices

@@ -65,18 +65,18 @@ async def test_headers_for_proxies_and_frameworks_are_ignored(dsn, capfd):
         for line in (*(f"GET {path}" for path in PATHS), listing, "GET /api/v1/groups"):
             (plain,) = await ask(service, line, key)
             for more in (MEANT_FOR_OTHERS, *((one,) for one in MEANT_FOR_OTHERS)):
-                (answer,) = await ask(service, line, key, *more)
-                assert (answer.status, answer.body) == (plain.status, plain.body), more
-                assert answer.headers.keys() == plain.headers.keys(), more
-                assert MARK not in f"{answer.headers}"
+                (response,) = await ask(service, line, key, *more)
+                assert (response.status, response.body) == (plain.status, plain.body), more
+                assert response.headers.keys() == plain.headers.keys(), more
+                assert MARK not in f"{response.headers}"
         (wrong,) = await ask(service, listing, *MEANT_FOR_OTHERS)
         assert wrong.status == 401
-        (answer,) = await ask(service, listing, key, host=f"Host: {MARK}")
-        assert answer.status == 200
-        assert MARK not in f"{answer}"
+        (response,) = await ask(service, listing, key, host=f"Host: {MARK}")
+        assert response.status == 200
+        assert MARK not in f"{response}"
         assert MARK not in f"{await service.metrics()}"
-        (answer,) = await ask(service, f"GET /api/v1/devices/{service.device_id}", key)
-        assert answer.status == 200  # it has not been deleted by another name of a method
+        (response,) = await ask(service, f"GET /api/v1/devices/{service.device_id}", key)
+        assert response.status == 200  # it has not been deleted by another name of a method
     assert MARK not in "".join(capfd.readouterr())
 
 
@@ -93,7 +93,7 @@ async def test_an_upgrade_is_ignored(dsn, protocol):
         async with service.client() as client:
             await client.send(service.heartbeat(*lines))
             found = await client.answers()
-        assert [answer.status for answer in found] == [204]
+        assert [response.status for response in found] == [204]
         assert "upgrade" not in found[0].headers
         await service.assert_serves()
 
@@ -122,8 +122,8 @@ async def test_a_header_name_with_odd_bytes_is_rejected(dsn, name):
     """A name that another parser may read as a known header gets 400, and the connection ends."""
     async with listening(dsn) as service:
         line = NO_KEY_OF_OURS[name] + b": " + service.key.encode()
-        answers = await ask(service, f"POST /api/v1/devices/{service.device_id}/heartbeat", line)
-        assert [answer.error for answer in answers] == ["malformed_request"]
+        responses = await ask(service, f"POST /api/v1/devices/{service.device_id}/heartbeat", line)
+        assert [response.error for response in responses] == ["malformed_request"]
         assert not service.was_touched(service.device_id)
 
 
@@ -134,10 +134,10 @@ async def test_a_header_name_with_underscores_is_another_name(dsn, name):
     """Some servers read underscores and hyphens alike."""
     async with listening(dsn, keepalive_timeout_s=0.1) as service:
         path = f"POST /api/v1/devices/{service.device_id}/heartbeat"
-        (answer,) = await ask(service, path, f"{name}: {service.key}")
-        assert answer.error == "unauthorized"
-        (answer,) = await ask(service, path, f"x-api-KEY: {service.key}")
-        assert answer.status == 204
+        (response,) = await ask(service, path, f"{name}: {service.key}")
+        assert response.error == "unauthorized"
+        (response,) = await ask(service, path, f"x-api-KEY: {service.key}")
+        assert response.status == 204
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ async def test_an_encoding_similar_to_chunked_is_rejected(dsn, framing):
             service.heartbeat(line) + b"0\r\n\r\n" + service.heartbeat(device_id=service.victim_id)
         )
         answers = await client.answers()
-        assert [answer.status for answer in answers if answer.status != 204] == [400]
+        assert [response.status for response in answers if response.status != 204] == [400]
         assert not service.was_touched(service.victim_id)
 
 
@@ -188,13 +188,13 @@ async def test_absolute_and_authority_form_reach_nothing_else(dsn):
             f"https://{MARK}:1{path}",
             f"HTTP://user@{MARK}{path}",
         ):
-            (answer,) = await ask(service, f"POST {target}", key)
-            assert answer.status in (204, 400), target
-            assert MARK not in f"{answer}"
+            (response,) = await ask(service, f"POST {target}", key)
+            assert response.status in (204, 400), target
+            assert MARK not in f"{response}"
         for line in ("CONNECT 127.0.0.1:5432", "CONNECT here:80", f"GET {MARK}:80", "GET *"):
-            answers = await ask(service, line, key)
-            assert len(answers) == 1
-            assert answers[0].status in (400, 404), line
-            assert answers[0].error
-        (answer,) = await ask(service, f"GET http://{MARK}/metrics", key)
-        assert not re.search(MARK, answer.body.decode())
+            responses = await ask(service, line, key)
+            assert len(responses) == 1
+            assert responses[0].status in (400, 404), line
+            assert responses[0].error
+        (response,) = await ask(service, f"GET http://{MARK}/metrics", key)
+        assert not re.search(MARK, response.body.decode())

@@ -58,9 +58,9 @@ async def test_streams_of_many_groups_in_turn_leave_room_for_other_streams(dsn):
             await seen.until(lambda _: seen.ticks)
             for number in range(GROUPS):
                 path = f"/api/v1/live?group_id=group-{number}"
-                async with service.client.get(path, headers={"X-API-Key": service.key}) as answer:
-                    assert answer.status in (200, 503)
-                    await answer.content.readany()
+                async with service.client.get(path, headers={"X-API-Key": service.key}) as response:
+                    assert response.status in (200, 503)
+                    await response.content.readany()
                 watched = [
                     task for task in asyncio.all_tasks() if task.get_name().startswith("live-group")
                 ]

@@ -19,9 +19,9 @@ LARGE_BYTES = 16_000_000
 
 
 async def ready(service, status: int = 503, **options) -> str:
-    answer = await service.call("GET", "/api/health/ready", **options)
-    assert answer.status == status
-    return await answer.text()
+    response = await service.call("GET", "/api/health/ready", **options)
+    assert response.status == status
+    return await response.text()
 
 
 async def test_readiness_on_the_public_port_names_nothing(dsn, db):
@@ -45,8 +45,8 @@ async def test_the_monitor_port_has_the_details(dsn, db):
         await db.execute("ALTER TABLE activity_schema_version RENAME TO elsewhere")
         found = []
         for at in (service.port, port):
-            async with session.get(f"http://127.0.0.1:{at}/api/health/ready") as answer:
-                found.append(await answer.text())
+            async with session.get(f"http://127.0.0.1:{at}/api/health/ready") as response:
+                found.append(await response.text())
         assert "activity_schema_version" not in found[0]
         assert "activity_schema_version" in found[1]
 
@@ -145,15 +145,15 @@ async def test_metrics_that_are_not_read_have_a_budget(dsn, monkeypatch):
         for reader, writer in clients:
             writer.write(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")  # it is being sent, and is not read
-        answer = await service.client.get("/metrics")
-        assert (answer.status, (await answer.json())["error"]) == (503, "too_busy")
+        response = await service.client.get("/metrics")
+        assert (response.status, (await response.json())["error"]) == (503, "too_busy")
         assert (await service.call("GET", "/api/v1/groups")).status == 200
         for _, writer in clients:
             writer.transport.abort()
         async with asyncio.timeout(PATIENCE_S):
-            while (answer := await service.client.get("/metrics")).status == 503:
+            while (response := await service.client.get("/metrics")).status == 503:
                 pass
-        assert await answer.read() == bytes(LARGE_BYTES)
+        assert await response.read() == bytes(LARGE_BYTES)
 
 
 async def test_only_allowed_hosts_are_served(dsn):
@@ -182,9 +182,9 @@ async def test_the_monitor_port_serves_any_host(dsn):
     async with (
         listening(dsn, allowed_hosts=["tracker.example"], monitor_port=port),
         aiohttp.ClientSession() as session,
-        session.get(f"http://127.0.0.1:{port}/metrics") as answer,
+        session.get(f"http://127.0.0.1:{port}/metrics") as response,
     ):
-        assert answer.status == 200
+        assert response.status == 200
 
 
 @pytest.mark.parametrize("bad", ["http://a", "a:80", "a/b", "a,,b", "*"])

@@ -7,9 +7,10 @@ import uuid
 import asyncpg
 import pytest
 
-from api.events.log import remove_old
+from api.events.log import read_events, remove_old
 from api.postgres.database import open_database
 from tests.support.service import running
+from tests.support.webhooks import a_database, emit
 
 PATIENCE_S = 30
 
@@ -80,6 +81,22 @@ async def test_readers_beside_many_writers_miss_nothing(service, db, dsn):
     for device_id in ids:
         own = [one["seq"] for one in seen if one["device_id"] == device_id]
         assert own == list(range(1, rounds + 2))
+
+
+async def test_an_event_that_is_stored_while_a_page_is_read_is_on_the_next_one(dsn, db):
+    """The cursor is that of before, even if the page could have had more."""
+    async with a_database(dsn) as database:
+
+        class Meanwhile:
+            async def fetch(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
+                rows = await database.fetch(statement, *arguments)
+                await emit(db, 1)
+                return rows
+
+        await emit(db, 1)
+        first = await read_events(Meanwhile(), after=0, limit=10)
+        second = await read_events(database, after=int(first.next_cursor), limit=10)
+    assert [event.event_id for event in first.events + second.events] == ["1", "2", "3"]
 
 
 async def test_a_request_waits_for_the_next_event(service):

@@ -15,7 +15,9 @@ import pytest
 from api.app.presence import _watch
 from api.config import DatabaseSettings
 from api.postgres.database import open_database
+from api.presence.statements import SILENCE
 from tests.support.presence_history import VIRTUAL_TIME, History
+from tests.support.presence_process import Unreliable
 
 HISTORIES = int(os.environ.get("PRESENCE_HISTORIES", "2"))
 SEED = int(os.environ.get("PRESENCE_SEED", "1"))
@@ -69,6 +71,25 @@ async def test_a_clock_that_is_set_back_delays_no_offline(history):
     await one.live(40)
     assert one.offline == 1
     await one.end()
+
+
+async def test_a_device_that_is_seen_after_its_row_was_read_is_not_offline(history, monkeypatch):
+    """The statement that would store that reads the row again."""
+    one = history(1)
+    await one.begin(1)
+    fetch, touches = Unreliable.fetch, []
+
+    async def touch_first(database, statement, *arguments, **options):
+        if statement == SILENCE:
+            touches.append(await one.pend())
+            await one.flush()
+        return await fetch(database, statement, *arguments, **options)
+
+    monkeypatch.setattr(Unreliable, "fetch", touch_first)
+    await one.live(40)
+    assert touches
+    await one.end()
+    assert one.offline == 0
 
 
 async def test_no_device_is_watched_before_events_are_followed(history):

@@ -1,4 +1,4 @@
-"""Each deliberate fault in tracker and workers makes the named test fail for the named reason."""
+"""Each deliberate fault in the code makes the named test fail for the named reason."""
 
 import os
 import re
@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.mutants import MUTANTS, SIMULATION, Mutant
+from tests.support.presence_mutants import PRESENCE_MUTANTS
 from tests.support.worker_mutants import WORKER_MUTANTS
 
 ROOT = Path(__file__).parents[2]
-ALL = [*MUTANTS, *WORKER_MUTANTS]
+ALL = [*MUTANTS, *WORKER_MUTANTS, *PRESENCE_MUTANTS]
 HISTORIES = 600
 """Most mutants fail within ten histories, one needs a hundred."""
 PYTEST = ["-m", "pytest", "-qx", "-p", "no:hypothesispytest"]

@@ -279,7 +279,7 @@ def device_response(row: Iterable[Any], view: View, rule: PresenceRule) -> Devic
     device_id, display_name, platform, _, _, latitude, longitude, accuracy, at, *stored = row
     seen, now = last_seen(row, view)
     is_online, since, offline_after_s = stored
-    presence, since = rule.judge(
+    presence, since = rule.state(
         seen, now, is_online=is_online, since=since, offline_after_s=offline_after_s
     )
     return DeviceResponse(

@@ -29,7 +29,7 @@ class PresenceRule:
     offline_after_s: int = 900
     is_watched: bool = True
 
-    def judge(
+    def state(
         self,
         seen: int,
         now: int,

@@ -125,7 +125,7 @@ class Group:
         while self._devices.to_locate:
             await self._refresh_positions()
         await self._overlay()
-        await self._judge()
+        await self._update_presence()
         for _ in self._devices.changes(self._clock.now()):  # no subscribers yet: discard
             await asyncio.sleep(0)
 
@@ -140,7 +140,7 @@ class Group:
     async def _tick(self) -> None:
         await self._overlay()
         await asyncio.sleep(0)
-        await self._judge()
+        await self._update_presence()
         chunks = []
         for chunk in self._devices.changes(round(self._clock.now(), 3), stale=self._stale):
             chunks.append(chunk)
@@ -172,9 +172,9 @@ class Group:
             self._refresh_now.set()
         self._earlier, self._drains = view, drains
 
-    async def _judge(self) -> None:
-        """Judge all devices that may have changed, some at a time."""
-        for _ in self._devices.judge(self._clock.now()):
+    async def _update_presence(self) -> None:
+        """Compute the states of devices that may have changed, some at a time."""
+        for _ in self._devices.update_presence(self._clock.now()):
             await asyncio.sleep(0)
 
     async def _refresh_forever(self) -> None:
@@ -247,7 +247,7 @@ class Group:
         """Return all devices as of a tick whose successor is still kept."""
         async with self._encoding:
             if self._encoded is None or not self._is_fresh(self._encoded):
-                await self._judge()
+                await self._update_presence()
                 number, chunks = self.number, []
                 devices, of = len(self._devices), self._devices.of
                 for chunk in self._devices.chunks(self._clock.now()):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from api.fleet.newest import newest_of
-from api.live.judged import STORED
+from api.live.presence import STORED
 from api.live.snapshot import MAX_DEVICES, Position
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, Records

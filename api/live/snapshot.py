@@ -13,7 +13,7 @@ import msgspec
 
 from api.fleet.presence import Presence, PresenceRule
 from api.live.events import event
-from api.live.judged import Judged, JudgedPresence
+from api.live.presence import SnapshotPresence, State
 from tracker import View
 
 MAX_DEVICES: Final = 10_000
@@ -54,7 +54,7 @@ class GroupSnapshot:
         self._states: list[DeviceState] = []
         self._ids: list[str] = []  # by number; empty for a device that left, so that lookups miss
         self._seen: list[int] = []  # by number; 0 for never
-        self._presence = JudgedPresence(rule)
+        self._presence = SnapshotPresence(rule)
         self._is_steady = self._presence.is_steady  # as a call for each device would take long
         self._order: list[int] = []
         self._device_ids: list[str] | None = None  # made when it is needed
@@ -215,13 +215,13 @@ class GroupSnapshot:
         self._states[n].location = position
         self._moved.add(n)
 
-    def judge(self, now: float) -> Iterator[None]:
-        """Judge devices whose presence may have changed, and yield now and then.
+    def update_presence(self, now: float) -> Iterator[None]:
+        """Compute states that may have changed, and yield now and then.
 
         Args:
             now: the database's time in epoch seconds.
         """
-        return self._presence.judge(self._seen, int(now))
+        return self._presence.update(self._seen, int(now))
 
     def chunks(self, now: float) -> Iterator[bytes]:
         """Yield all devices as events; encoding a chunk takes well under a millisecond.
@@ -229,7 +229,7 @@ class GroupSnapshot:
         Args:
             now: the database's time in epoch seconds.
         """
-        for _ in self.judge(now):
+        for _ in self.update_presence(now):
             pass
         return self._chunks(list(self._order))
 
@@ -240,9 +240,9 @@ class GroupSnapshot:
             now: the database's time in epoch seconds.
             stale: whether the database is unavailable.
         """
-        for _ in self.judge(now):
+        for _ in self.update_presence(now):
             pass
-        judged = self._presence.take_changed()
+        changed_states = self._presence.take_changed()
         altered, advanced, moved = self._altered, self._advanced, self._moved
         self._altered, self._advanced, self._moved = set(), set(), set()
         yield from self._chunks([n for n in altered if self._ids[n]])
@@ -253,8 +253,8 @@ class GroupSnapshot:
             tick["of"] = self._sent_of = self.of
         if advanced:
             tick["seen"] = _by_second(advanced - altered, self._seen)
-        if changed := [n for n in judged - altered if self._ids[n]]:
-            tick["presence"] = _by_presence(changed, self._presence.judged)
+        if changed := [n for n in changed_states - altered if self._ids[n]]:
+            tick["presence"] = _by_presence(changed, self._presence.states)
         if moved:
             shown = self._states
             tick["moved"] = [(n, *(shown[n].location or ())) for n in moved - altered]
@@ -267,7 +267,7 @@ class GroupSnapshot:
             chunk = [self._states[n] for n in numbers[start : start + CHUNK_DEVICES]]
             for shown in chunk:
                 shown.seen = self._seen[shown.n] or None
-                shown.presence, shown.presence_since = self._presence.judged[shown.n]
+                shown.presence, shown.presence_since = self._presence.states[shown.n]
             yield event("devices", {"devices": chunk})
 
 
@@ -283,9 +283,9 @@ def _by_second(numbers: Iterable[int], seen: Sequence[int]) -> list[tuple[int, l
 
 
 def _by_presence(
-    numbers: Iterable[int], judged: Sequence[Judged]
+    numbers: Iterable[int], states: Sequence[State]
 ) -> list[tuple[Presence, int | None, list[int]]]:
-    found: dict[Judged, list[int]] = {}
+    found: dict[State, list[int]] = {}
     for n in numbers:
-        found.setdefault(judged[n], []).append(n)
+        found.setdefault(states[n], []).append(n)
     return [(*one, some) for one, some in found.items()]

@@ -81,16 +81,16 @@ def test_a_state_lasts_until_the_second_at_which_the_rule_says_that_it_changes()
         )
         is_online, seen, now = drawn.choice((None, True, False)), 1000, 1000 + drawn.randrange(20)
         after_s = drawn.choice((None, 2, 15))
-        judge = partial(
-            *(rule.judge, seen),
+        state_at = partial(
+            *(rule.state, seen),
             is_online=is_online,
             since=drawn.choice((None, 900, 1000, 1005)),
             offline_after_s=after_s,
         )
-        before = judge(now)
+        before = state_at(now)
         at = rule.changes_at(seen, before[0], is_online=is_online, offline_after_s=after_s)
-        assert {judge(second) for second in range(now, at or now + 100)} == {before}
+        assert {state_at(second) for second in range(now, at or now + 100)} == {before}
         if at is not None:
             changed += 1
-            assert judge(at) != before
+            assert state_at(at) != before
     assert changed > 200

@@ -120,7 +120,7 @@ PRESENCE_MUTANTS = [
         "                state.held.append(event)\n                return\n",
         "                pass\n",
         "AssertionError",
-        _WEBHOOKS + "test_judge.py::test_an_event_that_is_held_back_holds_up_no_other_device",
+        _WEBHOOKS + "test_judge.py::test_an_event_that_is_held_back_delays_no_other_device",
         "api",
     ),
 ]

@@ -1,9 +1,9 @@
 """The presence of a snapshot's devices, computed again only when it may have changed.
 
 It is computed by `PresenceRule`, as in listings. To compute it for a large group every second
-would take longer than everything else that a tick does. So a device is judged when its row says
-something new, when it is seen while it is not online, and at the second at which the rule says that
-time alone changes it.
+would take longer than everything else that a tick does. So a state is computed when the row of
+the device has changed, when the device is seen while it is not online, and at the second at which
+the rule says that time alone changes it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,11 +26,11 @@ _AT_ONCE: Final = 1000
 """How many devices are computed at once; each takes about a microsecond."""
 _IS_ONLINE: Final = (None, True, False)
 
-Judged: TypeAlias = tuple[Presence, int | None]
+State: TypeAlias = tuple[Presence, int | None]
 """What a device is, and since when in epoch seconds."""
 
 
-class JudgedPresence:
+class SnapshotPresence:
     """What each device is, by its number.
 
     Args:
@@ -39,7 +39,7 @@ class JudgedPresence:
 
     def __init__(self, rule: PresenceRule) -> None:
         self._rule = rule
-        self.judged: list[Judged] = []
+        self.states: list[State] = []
         """By number."""
         self._changed: set[int] = set()
         self._stored: list[int] = []
@@ -48,11 +48,11 @@ class JudgedPresence:
         """By number: whether a device stays what it is when it is seen."""
         self._due_at: list[int] = []  # the second of its timer; 0 for none
         self._timers: list[tuple[int, int]] = []  # a heap
-        self._to_judge: set[int] = set()
+        self._outdated: set[int] = set()
 
     def add(self) -> None:
         """Add a device, with the next number."""
-        self.judged.append(("never", None))
+        self.states.append(("never", None))
         self._stored.append(0)
         self._offline_after_s.append(None)
         self.is_steady.append(False)
@@ -69,7 +69,7 @@ class JudgedPresence:
         if (self._stored[n], self._offline_after_s[n]) != (stored, offline_after_s):
             self._stored[n] = stored
             self._offline_after_s[n] = offline_after_s
-            self._to_judge.add(n)
+            self._outdated.add(n)
 
     def store_all(self, order: Sequence[int], stored: Sequence[int]) -> None:
         """Take what all rows say; the times until devices are offline are the same as before.
@@ -81,14 +81,14 @@ class JudgedPresence:
         known = map(self._stored.__getitem__, order)
         for i in list(compress(count(), map(ne, stored, known))):
             self._stored[order[i]] = stored[i]
-            self._to_judge.add(order[i])
+            self._outdated.add(order[i])
 
     def saw(self, n: int) -> None:
         """Note that a device that is not steady was seen later than before."""
-        self._to_judge.add(n)
+        self._outdated.add(n)
 
-    def judge(self, seen: Sequence[int], now: int) -> Iterator[None]:
-        """Judge the devices that may have changed, and yield now and then.
+    def update(self, seen: Sequence[int], now: int) -> Iterator[None]:
+        """Compute the states that may have changed, and yield now and then.
 
         Args:
             seen: when each device was last seen, by number, in epoch seconds; 0 for never.
@@ -98,25 +98,25 @@ class JudgedPresence:
             second, n = heappop(self._timers)
             if self._due_at[n] == second:
                 self._due_at[n] = 0
-                self._to_judge.add(n)
-        while some := list(islice(self._to_judge, _AT_ONCE)):
-            self._to_judge.difference_update(some)
+                self._outdated.add(n)
+        while some := list(islice(self._outdated, _AT_ONCE)):
+            self._outdated.difference_update(some)
             for n in some:
-                self._judge(n, seen[n], now)
+                self._update(n, seen[n], now)
             yield
 
-    def _judge(self, n: int, seen: int, now: int) -> None:
+    def _update(self, n: int, seen: int, now: int) -> None:
         since, kind = divmod(self._stored[n], 4)
         is_online, after_s = _IS_ONLINE[kind], self._offline_after_s[n]
-        judged = self._rule.judge(
+        state = self._rule.state(
             seen, now, is_online=is_online, since=since or None, offline_after_s=after_s
         )
-        if judged != self.judged[n]:
-            self.judged[n] = judged
+        if state != self.states[n]:
+            self.states[n] = state
             self._changed.add(n)
         is_stored = self._rule.is_watched and is_online is True and since > 0
-        self.is_steady[n] = is_stored and judged[0] == "online"
-        at = self._rule.changes_at(seen, judged[0], is_online=is_online, offline_after_s=after_s)
+        self.is_steady[n] = is_stored and state[0] == "online"
+        at = self._rule.changes_at(seen, state[0], is_online=is_online, offline_after_s=after_s)
         if at is not None and not 0 < self._due_at[n] <= at:
             self._due_at[n] = at
             heappush(self._timers, (at, n))

@@ -9,7 +9,6 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -26,28 +25,8 @@ from tests.support.embedded_data import (
     ODD,
     ROOT_ONLY,
     ask,
-    copied_data_dir,
     process_of,
-    short_folder,
-    used_data_dir,
 )
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def template() -> Iterator[Path]:
-    with used_data_dir() as template:
-        yield template
-
-
-@pytest.fixture
-def data_dir(folder: Path, template: Path) -> Path:
-    return copied_data_dir(template, folder)
 
 
 @pytest.mark.parametrize("name", [ODD, LONG], ids=["odd", "long"])

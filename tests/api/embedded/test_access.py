@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,27 +22,7 @@ from tests.support.embedded_data import (
     ROOT_ONLY,
     ask,
     connect_as_nobody,
-    copied_data_dir,
-    short_folder,
-    used_data_dir,
 )
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def template() -> Iterator[Path]:
-    with used_data_dir() as template:
-        yield template
-
-
-@pytest.fixture
-def data_dir(folder: Path, template: Path) -> Path:
-    return copied_data_dir(template, folder)
 
 
 def test_no_file_is_accessible_to_other_users(folder):

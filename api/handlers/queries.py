@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
+import msgspec.inspect
 from aiohttp import web
 
 from api.http.responses import ApiError
@@ -26,16 +27,16 @@ def read_query(request: web.Request, wanted: type[Q]) -> Q:
     for name in wanted.__struct_fields__:
         given = request.query.getall(name, ())
         if len(given) > 1:
-            raise _refusal(f"Expected one value, got {len(given)} - at `{name}`")
+            raise _rejection(f"Expected one value, got {len(given)} - at `{name}`")
         texts.update((name, text) for text in given)
     try:
         read = msgspec.convert(texts, wanted, strict=False)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error).replace("`$.", "`")) from error
+        raise _rejection(_explained(error, wanted)) from error
     for name, text in texts.items():
         value = getattr(read, name)
         if isinstance(value, int) and str(value) != text:  # msgspec accepts 1e3 as a whole number
-            raise _refusal(f"Expected `int` in plain digits - at `{name}`")
+            raise _rejection(f"Expected `int` in plain digits - at `{name}`")
     return read
 
 
@@ -55,8 +56,24 @@ def read_parameter(name: str, text: str | msgspec.UnsetType, read: Callable[[str
     try:
         return read(text)
     except ValueError as error:
-        raise _refusal(f"{error} - at `{name}`") from error
+        raise _rejection(f"{error} - at `{name}`") from error
 
 
-def _refusal(message: str) -> ApiError:
+def _explained(error: msgspec.ValidationError, wanted: type[msgspec.Struct]) -> str:
+    """Return what is wrong, with the values of a parameter that has only some."""
+    text = str(error).replace("`$.", "`")
+    if not text.startswith("Invalid enum value"):
+        return text
+    values: list[str] = []
+    for field in msgspec.structs.fields(wanted):
+        if text.endswith(f"`{field.name}`"):
+            info = msgspec.inspect.type_info(field.type)
+            if isinstance(info, msgspec.inspect.Metadata):
+                info = info.type
+            if isinstance(info, msgspec.inspect.LiteralType):
+                values = sorted(map(str, info.values))
+    return f"{text}; its values are {', '.join(values)}" if values else text
+
+
+def _rejection(message: str) -> ApiError:
     return ApiError(400, "invalid_query", message)

@@ -49,6 +49,8 @@ async def test_listings_filter_and_groups_count_by_state(service, db):
     assert group["presence"] == {"online": 1, "idle": 1, "offline": 1, "never": 1}
     async with await service.call("GET", "/api/v1/devices?group_id=family&presence=x") as answer:
         assert answer.status == 400
+        message = (await answer.json())["message"]
+    assert message.endswith("at `presence`; its values are idle, never, offline, online")
 
 
 async def test_presence_that_is_off_stores_no_offline_event(dsn, db):

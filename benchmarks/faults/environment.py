@@ -15,6 +15,7 @@ import psutil
 
 from api.background import background
 from api.config import PREFIX, Settings
+from benchmarks.faults.events import Events, moving_devices
 from benchmarks.faults.invariants import TRACKED_TIMES, InvariantChecker
 from benchmarks.faults.load import Steady
 from benchmarks.faults.proxy import Proxy, proxying
@@ -90,6 +91,7 @@ class Environment:
         settings: the service's settings.
         fleet: the database, as superuser and without the proxy, with its devices and API keys.
         load: the requests that are sent to the service.
+        events: events of devices, and the receiver of their webhook.
         invariants: the checker that polls the tables.
         session: for requests to the service.
         seconds: how long a fault lasts, in seconds.
@@ -103,6 +105,7 @@ class Environment:
     settings: Settings
     fleet: Fleet
     load: Steady
+    events: Events
     invariants: InvariantChecker
     session: aiohttp.ClientSession
     seconds: float
@@ -163,6 +166,8 @@ async def running_environment(settings: Settings, *, seconds: float) -> AsyncIte
         dsn = urlsplit(fleet.dsn)._replace(netloc=f"{ROLE}@127.0.0.1:{proxy.port}", query="")
         variables = _variables(settings) | {
             f"{PREFIX}SERVER__PORT": str(port),
+            f"{PREFIX}WEBHOOKS__ALLOW_HTTP": "true",
+            f"{PREFIX}WEBHOOKS__ALLOW_PRIVATE": "true",
             f"{PREFIX}DATABASE__URL": dsn.geturl(),
             f"{PREFIX}DATABASE__AUTO_MIGRATE": "false",
             f"{PREFIX}SERVER__RUN_DIR": str(folder / "run"),
@@ -178,9 +183,10 @@ async def running_environment(settings: Settings, *, seconds: float) -> AsyncIte
         load = Steady(session, fleet)
         invariants = InvariantChecker(fleet.dsn)
         await stack.enter_async_context(background(invariants.watch(), "invariants"))
+        events = await stack.enter_async_context(moving_devices(fleet))
         await stack.enter_async_context(background(load.run(), "load"))
         yield Environment(
-            server, proxy, service, settings, fleet, load, invariants, session, seconds
+            server, proxy, service, settings, fleet, load, events, invariants, session, seconds
         )
 
 

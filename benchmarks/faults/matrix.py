@@ -51,8 +51,9 @@ otherwise, and the service recovers before the next one.
   {limit:g} s.
 - **verdict**: *held* means that the above is as it should be, and these invariants hold: no
   acknowledged heartbeat or upload is missing, no time is in the future or later than its request,
-  no time moved backwards, no touch was dropped, and the counters balance. Some devices stop sending
-  before a fault ends, so that no later heartbeat hides a lost one.
+  no time moved backwards, no touch was dropped, and the counters balance. Each event of a device
+  has reached a webhook whose receiver fails now and then, in order and without a gap. Some devices
+  stop sending before a fault ends, so that no later heartbeat hides a lost one.
 {in_a_row}"""
 _IN_A_ROW: Final = """
 *In a row*, drawn with seed {seed}, without a recovery between them: {names}.

@@ -14,6 +14,8 @@ from benchmarks.faults.load import HEARTBEATS_PER_S, UNREACHABLE, Phase
 _NOISE_S: Final = 5.0
 """Allowance for a busy machine in any wait."""
 _SOON_S: Final = 60.0
+_RECEIVED_WITHIN_S: Final = 60.0
+"""The receiver of events fails now and then, so a batch is sent again after a backoff."""
 _MOST_GROWTH_BYTES: Final = 50_000_000
 _ROUNDING_S: Final = 1
 _WAITED: Final = 0.75
@@ -78,6 +80,7 @@ async def run_scenario(environment: Environment, *faults: Fault) -> Outcome:
         async with fault.happen(environment):
             await asyncio.sleep(environment.seconds * fault.times)
             environment.load.silent.update(falling_silent)
+    stored = await environment.events.stored()
     await _recover(environment, outcome)
     if process is environment.service.process:
         outcome.growth_bytes = environment.service.resident_bytes() - before_bytes
@@ -86,6 +89,9 @@ async def run_scenario(environment: Environment, *faults: Fault) -> Outcome:
     for fault, during in zip(faults, phases, strict=True):
         _check_phase(environment, fault, before, during, outcome)
     await _check_balance(environment, outcome.problems)
+    outcome.problems += await environment.events.unreceived(stored, within_s=_RECEIVED_WITHIN_S)
+    outcome.problems += environment.events.problems
+    environment.events.problems.clear()
     outcome.problems += environment.invariants.problems
     environment.invariants.problems.clear()
     return outcome

@@ -24,6 +24,7 @@ IN_A_ROW = 6
 QUICK = Settings(
     database={"statement_timeout_s": 0.5},
     auth={"refresh_s": 2.0},
+    webhooks={"timeout_s": 0.5, "backoff_max_s": 1.0},
     tracker={
         "flush_interval_s": 0.5,
         "statement_timeout_s": 0.5,

@@ -3,7 +3,7 @@
 import { countsText, eventText } from "./event-text.js";
 import { clockText } from "./formatting.js";
 
-const LINE_EVERY_MS = 5000; // more often would be read to nobody's use
+const LINE_EVERY_MS = 5000; // more often, a screen reader would read nothing else
 const MAX_COUNTED = 99;
 
 /** What is new since the page was opened; only counts and one event are kept. */
@@ -40,7 +40,7 @@ export class News {
     this.#lineAt = performance.now();
   }
 
-  /** Count events that come while nobody sees the page. */
+  /** Count events that come while the page is hidden. */
   miss(count) {
     this.#unseen += count;
   }

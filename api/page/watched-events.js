@@ -1,4 +1,4 @@
-/** The events of what the page shows: its group and its device, and what is told of new ones. */
+/** The events of the group and the device that the page shows; announces new ones. */
 
 import { EventList } from "./event-list.js";
 import { News } from "./news.js";
@@ -42,7 +42,7 @@ export class WatchedEvents {
 
   /**
    * Handle an `events` event of the stream: all events are counted, the newest are in it.
-   * @param {function(): void} onMissed called if nobody sees the page.
+   * @param {function(): void} onMissed called while the page is hidden.
    */
   add({ counts, events }, onMissed) {
     this.group.add(events);

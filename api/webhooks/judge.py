@@ -156,7 +156,7 @@ class _Judge:
             heappop(self._timers)
             if state is None:
                 self._outages.look_again(key, due_at)
-            elif state.look_at == due_at:  # otherwise it was set anew
+            elif state.look_at == due_at:  # otherwise it was set again
                 self._look_again(key, state, due_at)
         return True
 

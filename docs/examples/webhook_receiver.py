@@ -13,7 +13,7 @@ import time
 from aiohttp import web
 
 TOLERANCE_S = 300
-"""An older request may have been recorded, and be sent again by somebody else."""
+"""An older request may have been recorded, and be sent again by an attacker."""
 KEY = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
 seen: set[str] = set()  # keep it in a database, with what you do for the events
 

@@ -102,18 +102,18 @@ async def test_readiness_warns_when_revocations_cannot_be_read(service, db):
     with structlog.testing.capture_logs() as logs:
         await db.execute("ALTER TABLE key_revision RENAME TO elsewhere")
         await readiness_warns(service, ["revocations"])
-        blind = await lag_s()
+        unread_s = await lag_s()
         await db.execute("ALTER TABLE api_keys DISABLE TRIGGER ALL")
         await db.execute("UPDATE api_keys SET revoked_at = now()")
         async with asyncio.timeout(10):
             while (await service.heartbeat(device_id)).status != 401:
                 await asyncio.sleep(0.01)
-        longer_blind = await lag_s()
-        assert longer_blind > blind
+        later_s = await lag_s()
+        assert later_s > unread_s
         await db.execute("ALTER TABLE elsewhere RENAME TO key_revision")
         await readiness_warns(service, [])
         async with asyncio.timeout(10):
-            while await lag_s() >= longer_blind:
+            while await lag_s() >= later_s:
                 await asyncio.sleep(0.01)
     assert [entry["event"] for entry in logs] == ["revocations.failed", "revocations.healthy"]
 

@@ -98,13 +98,13 @@ async def test_endless_chunks_are_limited_by_size(dsn):
 async def test_a_client_that_does_not_read_responses_is_closed(dsn):
     """Its responses are not kept for long, and its further requests are not read."""
     async with listening(dsn, response_timeout_s=SOON_S) as service:
-        with socket.create_connection(("127.0.0.1", service.port)) as deaf:
-            deaf.setblocking(False)  # noqa: FBT003 - the only way to say it
+        with socket.create_connection(("127.0.0.1", service.port)) as unread:
+            unread.setblocking(False)  # noqa: FBT003 - the only way to say it
             metrics = b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n" * 100
             async with asyncio.timeout(PATIENCE_S):
                 while not service.listener.closed["slow_response"]:
                     try:
-                        deaf.send(metrics)
+                        unread.send(metrics)
                     except BlockingIOError:
                         pass
                     except ConnectionError:

@@ -97,8 +97,11 @@ async def test_a_stream_that_is_not_read_has_no_queue_and_restarts(dsn, many, mo
 
 async def test_a_stream_that_is_never_read_is_closed(dsn, many):
     """As with any other answer, after so long."""
-    async with listening(dsn, response_timeout_s=0.3) as service, watching(service, "many") as deaf:
-        await stuffed(service, deaf, many)
+    async with (
+        listening(dsn, response_timeout_s=0.3) as service,
+        watching(service, "many") as unread,
+    ):
+        await stuffed(service, unread, many)
         async with asyncio.timeout(PATIENCE_S):
             while not service.listener.closed["slow_response"]:
                 await asyncio.sleep(0.05)
@@ -161,10 +164,10 @@ async def test_a_shutdown_ends_streams_at_once(dsn, many):
     """Neither a subscriber that reads nor one that does not delays it."""
     async with asyncio.timeout(PATIENCE_S), listening(dsn, shutdown_timeout_s=600) as service:
         reading = watching(service, "many")
-        deaf = watching(service, "many")
-        seen, stuck = await reading.__aenter__(), await deaf.__aenter__()
+        unread = watching(service, "many")
+        seen, stuck = await reading.__aenter__(), await unread.__aenter__()
         await stuffed(service, stuck, many)
         ending = asyncio.create_task(seen.ends())
     assert await ending == "stopping"
     await reading.__aexit__(None, None, None)
-    await deaf.__aexit__(None, None, None)
+    await unread.__aexit__(None, None, None)

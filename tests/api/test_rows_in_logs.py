@@ -182,7 +182,7 @@ async def outputs(service: Service, db: asyncpg.Connection, fault: str) -> list[
         ("POST", "/api/v1/locations/batch", {"device_id": known, "locations": several}),
     ):
         response = await service.call(method, path, json=sent)
-        if response.status >= 400:  # what was accepted is shown to whoever sent it
+        if response.status >= 400:  # a client may see what it sent
             said.append(await response.text())
     with_triggers_off = "SET session_replication_role = replica"
     await db.execute(with_triggers_off)

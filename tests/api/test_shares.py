@@ -187,7 +187,7 @@ async def test_a_response_that_is_not_sent_holds_no_share(dsn, many):
 
 
 async def test_no_step_of_a_large_listing_keeps_other_requests_waiting_for_long(service, many):
-    """Its rows are decoded and encoded a few at a time, counted in CPU time, whoever else runs."""
+    """Its rows are decoded and encoded a few at a time, as the CPU time of each step shows."""
     assert (await service.call("GET", LISTING)).status == 200  # caches are filled
     longest = 0.0
 

@@ -39,7 +39,7 @@ async def example(dsn, db, monkeypatch) -> AsyncIterator[ModuleType]:
 
 @pytest.fixture
 async def online(example, db) -> ModuleType:
-    """Let the user be seen, an hour ago; nobody has noticed the silence yet."""
+    """Let the user be seen, an hour ago; no process has set it offline yet."""
     example.tracker.touch("users", 7)
     await example.tracker.flush()
     await db.execute("DELETE FROM presence_events")

@@ -44,7 +44,7 @@ NOT_RUN = {
     ".venv/bin/python -m benchmarks faults": "minutes: test_faults.py has a second of each",
     ".venv/bin/python -m benchmarks faults --only black-hole --seconds 60 --sequence 0": "minutes",
     "python -m benchmarks faults --seconds 10 --sequence 20 --seed 7": "minutes",
-    ".venv/bin/python -m benchmarks screenshots": "minutes, and it makes the pictures anew",
+    ".venv/bin/python -m benchmarks screenshots": "minutes, and it overwrites the pictures",
     "/usr/bin/python3 -m venv .venv": "for root: see tests/docs/test_deployment.py",
     ".venv/bin/python -m pip install --no-deps --require-hashes "
     "-r api/deployment/requirements.txt": "it downloads packages",

@@ -155,7 +155,7 @@ def short_path() -> Iterator[Path]:
 async def fall_silent(db) -> None:
     """Let a few devices go offline one after the other, too few for an alert."""
     for _ in range(5):
-        await db.execute("DELETE FROM listening_gaps")  # before the first start nobody listened
+        await db.execute("DELETE FROM listening_gaps")  # from before the first start
         await db.execute(
             "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
             "VALUES (gen_random_uuid(), 'silent', 'family', 'android', now() - interval '1 h')"

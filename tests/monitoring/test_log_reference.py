@@ -96,8 +96,8 @@ async def test_every_event_that_a_failing_service_logs_is_on_the_page(dsn, db, t
         )
         await db.execute("DELETE FROM devices")
         await until_logged("flush.rows_missing")
-        async with aiohttp.ClientSession() as stranger:
-            await stranger.get(f"{url}/{'x' * 10_000}")
+        async with aiohttp.ClientSession() as client:
+            await client.get(f"{url}/{'x' * 10_000}")
         await until_logged("requests.unparsed")
         await db.execute("ALTER TABLE key_revision RENAME TO elsewhere")
         await until_logged("revocations.failed")

@@ -22,8 +22,8 @@ listen_port = {listen_port}
 unix_socket_dir =
 auth_type = any
 pool_mode = transaction
-; Few sessions for many clients, each transaction in the one that rested longest: whoever relies on
-; finding the session as it was left is found out.
+; Few sessions for many clients, each transaction in the one that was idle longest: code that relies
+; on state of the session fails.
 default_pool_size = 3
 server_round_robin = 1
 """

@@ -215,7 +215,7 @@ async def test_other_transactions_in_reverse_lock_order_see_no_deadlock(dsn, db)
     things = await make_things(db, 300)
     done = asyncio.Event()
 
-    async def stranger() -> int:
+    async def other_application() -> int:
         connection = await asyncpg.connect(dsn)
         transactions = 0
         while not done.is_set():
@@ -234,7 +234,7 @@ async def test_other_transactions_in_reverse_lock_order_see_no_deadlock(dsn, db)
         finally:
             done.set()
 
-    writers, transactions = await asyncio.gather(write(), stranger())
+    writers, transactions = await asyncio.gather(write(), other_application())
     assert transactions > 0
     await assert_stored(db, writers)
 

@@ -167,7 +167,7 @@ async def test_a_wake_up_during_a_flush_that_fails_does_not_cut_the_backoff_shor
         await asyncio.sleep(0)
     assert len(attempts) == 1
     rig.store.before = raising()
-    await rig.loop.flush()  # somebody flushes by hand: the loop need not sleep on
+    await rig.loop.flush()  # an explicit flush: the loop need not sleep on
     rig.store.written.clear()
     rig.buffer.touch(3)
     rig.buffer.touch(4)

@@ -90,7 +90,7 @@ async def test_locked_rows_are_rewritten_and_keep_no_segment(rig):
 async def test_in_an_outage_the_journal_is_bounded_by_what_is_pending(
     rig, monkeypatch, most_segments
 ):
-    """The same keys, touched again and again, are written anew before there is no room."""
+    """The same keys, touched again and again, are rewritten before there is no room."""
     monkeypatch.setattr("tracker._journal.journal._FEW_KEYS", 0)
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0)
     rig.journal._supply.max_segments = most_segments

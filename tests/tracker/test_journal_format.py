@@ -123,6 +123,6 @@ def test_a_header_names_the_owner_of_the_touches():
     ],
 )
 def test_files_of_another_format_are_not_read_as_segments(memory, said):
-    """An older format, a damaged header, somebody else's file."""
+    """An older format, a damaged header, another program's file."""
     with pytest.raises(UnreadableJournal, match=said):
         read_header(memory)

@@ -136,7 +136,7 @@ async def test_a_journal_is_recovered_if_the_dsn_is_spelled_otherwise(
 async def test_a_journal_of_a_known_database_waits_for_the_server(
     dsn, things, tmp_path, monkeypatch
 ):
-    """While the server is away nobody can say whether it is the same; nothing is lost meanwhile."""
+    """While the server is unavailable it cannot be identified; nothing is lost meanwhile."""
     await killed(dsn, tmp_path)
     with capture_logs() as logs:
         async with tracker(NOWHERE, tmp_path).running() as running:
@@ -174,7 +174,7 @@ async def test_after_a_restore_the_file_of_the_server_is_removed_and_the_dsn_cou
 
 
 async def test_headers_hold_no_part_of_the_dsn(dsn, things, tmp_path):
-    """Nor does any other file: a directory may be copied to where nobody may know the server."""
+    """Nor does any other file: a directory may be copied to where the server must not be known."""
     async with locking(dsn, "LOCK TABLE things"), tracker(dsn, tmp_path).running() as running:
         running.touch("things", 1, AT)
     (path,) = segments(tmp_path)

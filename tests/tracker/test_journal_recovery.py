@@ -57,7 +57,7 @@ async def test_what_a_stop_could_not_write_is_written_at_the_next_start(dsn, thi
 async def test_a_stop_with_a_permanent_error_does_not_wait_for_its_deadline(
     dsn, db, things, tmp_path
 ):
-    """The next process writes what this one could not, when somebody has mended the table."""
+    """The next process writes what this one could not, when the table is repaired."""
     await db.execute("ALTER TABLE things RENAME COLUMN seen_at TO elsewhere")
     with capture_logs() as logs:
         async with (

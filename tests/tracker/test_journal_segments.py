@@ -105,7 +105,7 @@ async def test_a_lost_segment_is_noticed_even_if_the_current_one_is_there(
 
 
 async def test_a_disk_that_hangs_does_not_delay_a_flush_to_a_healthy_store(rig):
-    """A commit mends the gap: nothing is written anew before one has failed."""
+    """A commit ends the degraded state: nothing is rewritten before one has failed."""
 
     async def hanging() -> Segment:
         await asyncio.Event().wait()
@@ -120,7 +120,7 @@ async def test_a_disk_that_hangs_does_not_delay_a_flush_to_a_healthy_store(rig):
 
 
 async def test_a_flush_waits_a_bounded_time_for_a_disk_that_hangs(rig, monkeypatch):
-    """When one has failed, the next tries to write anew, and goes on without."""
+    """When one has failed, the next tries to rewrite, and continues without."""
     monkeypatch.setattr("tracker._journal.journal._CREATE_TIMEOUT_S", 0.01)
 
     async def hanging() -> Segment:
@@ -137,7 +137,7 @@ async def test_a_flush_waits_a_bounded_time_for_a_disk_that_hangs(rig, monkeypat
 
 
 async def test_the_task_that_keeps_the_journal_continues_after_any_error(rig, monkeypatch):
-    """An error that nobody thought of costs a second, not the journal."""
+    """An unexpected error costs a second, not the journal."""
     monkeypatch.setattr("tracker._journal.journal._RETRY_S", 0)
     create, broken = rig.disk.create, [True]
 

@@ -89,7 +89,7 @@ async def test_an_unreadable_segment_does_not_prevent_recovery_of_the_others(tmp
 
 
 async def test_other_files_in_the_directory_are_not_opened(tmp_path):
-    """A pipe would keep the start waiting, and a link leads to somebody else's files."""
+    """A pipe would keep the start waiting, and a link may lead to other files."""
     (path,) = await orphan_touches(tmp_path, 1)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

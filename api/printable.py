@@ -1,4 +1,4 @@
-"""Texts from elsewhere, as they may be shown on a terminal, which would obey some of them."""
+"""Escapes control characters in texts of clients and servers, before a terminal shows them."""
 
 from typing import Final
 

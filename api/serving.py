@@ -18,7 +18,7 @@ from api.config import ServerSettings, Settings
 from api.http.bind import BACKLOG, listen
 from api.http.connections import Connection
 from api.http.open_files import affordable_connections
-from api.supervisor import tell_supervisor
+from api.sd_notify import notify
 
 _MONITOR_SHUTDOWN_S: Final = 1.0
 _LET_GO_POLL_S: Final = 0.02
@@ -52,9 +52,9 @@ async def serve(settings: Settings, dsn: str) -> None:
     freeze_garbage_collector()
     async with open_listeners(application, settings.server) as serving:
         log.info("server.listening", url=settings.server.url)
-        tell_supervisor("READY=1")
+        notify("READY=1")
         await told_to_stop.wait()
-        tell_supervisor("STOPPING=1")
+        notify("STOPPING=1")
         log.info("server.stopping")
         await serving.drain(settings.server.drain_s)
 

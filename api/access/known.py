@@ -1,4 +1,4 @@
-"""Keeps what a process knows of devices and API keys beyond its end, and knows all keys early on.
+"""Keeps the known devices and API keys in a file, and loads all API keys soon after the start.
 
 So an outage of the database is survived by processes that start in it, and by API keys that no
 request has used since the start.

@@ -1,4 +1,4 @@
-"""`devices`: lists the devices of a group, and those that have been silent."""
+"""`devices`: lists the devices of a group, filtered by when they were last seen."""
 
 from math import inf
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
@@ -44,7 +44,7 @@ devices = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @devices.callback()
 def options() -> None:
-    """List devices, above all those that have been silent."""
+    """List devices, also by when they were last seen."""
 
 
 @devices.command(

@@ -1,4 +1,4 @@
-"""How a panel of the dashboard looks and asks, so that `dashboard.py` says only what is on it.
+"""The layout and queries of a panel, so that `dashboard.py` lists only what is on the dashboard.
 
 In queries `{P}` picks the processes that are chosen above the dashboard, `{T}` the targets as well;
 further labels may follow, as in `{P, outcome="shed"}`.

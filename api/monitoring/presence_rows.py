@@ -1,4 +1,4 @@
-"""The row of the dashboard about presence: silent devices, events of them, and webhooks."""
+"""The row of the dashboard about presence: offline devices, events, and webhooks."""
 
 from api.monitoring.panels import Panel, Query, graph
 from api.monitoring.promql import quantiles, rate

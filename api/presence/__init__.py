@@ -1,4 +1,4 @@
-"""Finds devices that have fallen silent.
+"""Finds devices that have gone offline.
 
 A device that comes back is found by a trigger of the table, in the transaction of its touch. One
 that falls silent is found here: `Watcher` keeps when each device would be offline, reads its row

@@ -1,4 +1,4 @@
-"""Finds devices that have fallen silent, in time and not before their row was read again."""
+"""Finds devices that have gone offline, in time and not before their row was read again."""
 
 import asyncio
 import math

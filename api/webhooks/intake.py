@@ -1,4 +1,4 @@
-"""Reads the next events of a webhook, lets them be judged, and stores the result at once.
+"""Reads the next events of a webhook, decides which are sent, and stores the result at once.
 
 One statement moves the webhook's position on and stores the batch to send with the states of
 devices. So an event is judged once, whichever process does so and whenever that one is killed.

@@ -1,4 +1,4 @@
-"""Decides what becomes of each event for one webhook: it is sent, held back, or dropped.
+"""Decides for one webhook whether each event is sent, held back, or dropped.
 
 This is a pure function over stored rows. It handles the events of a page and the timers of held
 events in the order of time. So the result is the same whether events are judged when they happen or

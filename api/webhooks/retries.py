@@ -1,4 +1,4 @@
-"""When a delivery that failed is tried again: exponential backoff, or as the receiver asks."""
+"""When a delivery that failed is tried again: exponential backoff, or Retry-After."""
 
 import random
 from collections.abc import Callable

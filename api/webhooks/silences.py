@@ -1,4 +1,4 @@
-"""Judges the changes of presence of one device at a time.
+"""Decides which changes of presence of one device are sent.
 
 A change is held back while a rule of the webhook says so: `--after`, a snooze of its group, a group
 in which many devices change, or a device that flaps. Events of the same device wait behind it, so

@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 
 from api.background import background
-from api.supervisor import tell_reloading, tell_supervisor
+from api.sd_notify import notify, notify_reloading
 from api.workers.group import WorkerGroup
 from api.workers.process import StartError
 from api.workers.run_dir import RunDirectory
@@ -69,9 +69,9 @@ class Parent:
                     background(self._watch(slot), f"worker-{slot.number}")
                 )
             log.info("server.listening", url=self._url, workers=len(self._workers.slots))
-            tell_supervisor("READY=1")
+            notify("READY=1")
             await self._told_to_stop.wait()
-            tell_supervisor("STOPPING=1")
+            notify("STOPPING=1")
             log.info("server.stopping")
             if self._reloading is not None:
                 self._reloading.cancel()
@@ -124,7 +124,7 @@ class Parent:
         """
         async with self._changing:
             log.info("server.reloading")
-            tell_reloading()
+            notify_reloading()
             before = self._workers.settings
             try:
                 for number, slot in enumerate(self._workers.slots):
@@ -136,7 +136,7 @@ class Parent:
                 )
                 raise ReloadError(str(error)) from error
             finally:
-                tell_supervisor("READY=1")
+                notify("READY=1")
             log.info("server.reloaded", workers=len(self._workers.slots))
 
     def _reload_on_signal(self) -> None:

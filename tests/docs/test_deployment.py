@@ -18,7 +18,7 @@ from api.app.databases import ACCESS_CONNECTIONS
 from api.app.webhooks import _CONNECTIONS as _WEBHOOK_CONNECTIONS
 from api.config import PREFIX, Settings
 from api.load_settings import load_settings
-from api.supervisor import tell_supervisor
+from api.sd_notify import notify
 from api.targets import targets
 from api.workers.settings import share_of
 from tests.support.command_line import free_port
@@ -150,14 +150,14 @@ async def test_the_service_notifies_systemd_when_it_is_ready_and_when_it_stops(d
 
 def test_no_notification_is_sent_without_a_notify_socket(tmp_path, monkeypatch):
     """An address may be abstract, as systemd's is in containers."""
-    tell_supervisor("READY=1")
+    notify("READY=1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
-    tell_supervisor("READY=1")
+    notify("READY=1")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(f"\0activity-test-{os.getpid()}")
         listener.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@activity-test-{os.getpid()}")
-        tell_supervisor("READY=1")
+        notify("READY=1")
         assert listener.recv(100) == b"READY=1"
 
 

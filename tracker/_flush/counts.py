@@ -1,4 +1,4 @@
-"""What has become of drained keys and of flushes since the start, in plain numbers."""
+"""Counts of the outcomes of drained keys and of flushes since the start, in plain numbers."""
 
 from dataclasses import dataclass, field
 from typing import Final

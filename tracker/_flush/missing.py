@@ -1,4 +1,4 @@
-"""Decide whether keys have no row, or the table only does not show their rows.
+"""Decides whether keys have no row, or the table only does not show their rows.
 
 A policy of row-level security, another table of the same name on the search path, or a table that
 was replaced may hide rows that exist. Their touches must not be discarded, so a flush in which no

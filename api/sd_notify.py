@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 
-def tell_supervisor(state: str) -> None:
+def notify(state: str) -> None:
     """Send a state to the supervisor, if there is one.
 
     An error is ignored: the service works without its supervisor.
@@ -23,6 +23,6 @@ def tell_supervisor(state: str) -> None:
         speaker.sendto(state.encode(), address)
 
 
-def tell_reloading() -> None:
-    """Tell the supervisor that the service reloads; `READY=1` has to follow."""
-    tell_supervisor(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+def notify_reloading() -> None:
+    """Notify the supervisor that the service reloads; `READY=1` has to follow."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")

@@ -26,6 +26,8 @@ endif
 install: $(STAMP) ## Make .venv with the pinned dependencies
 
 $(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c '' || \
+	  { echo "$(PYTHON) does not run: name another Python, as in 'make PYTHON=python3.12'"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is older than 3.11: name a newer one, as in 'make PYTHON=python3.12'"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' || \

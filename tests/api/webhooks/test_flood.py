@@ -2,7 +2,17 @@
 
 from collections import Counter
 
-from tests.support.webhooks import delivering, emit, make, receiving, until, until_column
+from api.webhooks import sizes
+from api.webhooks.sizes import GroupSizes
+from tests.support.webhooks import (
+    a_database,
+    delivering,
+    emit,
+    make,
+    receiving,
+    until,
+    until_column,
+)
 
 DEVICES = """
 INSERT INTO devices (device_id, display_name, group_id, platform)
@@ -61,3 +71,16 @@ async def test_events_of_which_few_are_sent_are_a_few_requests(dsn, db):
     sent = [int(event["event_id"]) for event in receiver.delivered]
     assert sent == list(range(10, 4001, 10))
     assert len(receiver.requests) <= 8
+
+
+async def test_the_devices_of_a_group_are_counted_again_after_some_seconds(dsn, db, monkeypatch):
+    """And not for each page of its events; a group without devices has no size."""
+    await db.execute(DEVICES, 3)
+    async with a_database(dsn) as database:
+        counted = GroupSizes(database)
+        assert await counted.of(["vans", "bikes"]) == {"vans": 3}
+        await db.execute("UPDATE devices SET is_active = display_name <> 'van 0'")
+        await db.execute("UPDATE devices SET group_id = 'bikes' WHERE display_name = 'van 1'")
+        assert await counted.of(["vans", "bikes"]) == {"vans": 3}
+        monkeypatch.setattr(sizes, "_KEPT_S", 0.0)
+        assert await counted.of(["vans", "bikes"]) == {"vans": 1, "bikes": 1}

@@ -18,7 +18,6 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from api.access.keys import create_key, find_keys, revoke_key
@@ -28,6 +27,7 @@ from api.postgres.embedded import configured_server
 from api.targets import names
 from benchmarks.demo.sample_fleet import GROUP, Aircraft, read_fleet
 from benchmarks.harness.metrics import Metrics, scrape
+from benchmarks.harness.progress import Progress
 from benchmarks.harness.service import running_service
 
 _CLIENTS: Final = 16
@@ -132,25 +132,22 @@ async def _replay(
             async with session.post("/api/v1/locations", data=body, headers=headers) as response:
                 await response.read()
                 replay.statuses[response.status] += 1
+                step()
 
-    async def watch() -> None:
-        columns = ("replaying", BarColumn(), MofNCompleteColumn(), "reports", TimeRemainingColumn())
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("replaying", total=len(reports))
-            while not progress.finished:
-                metrics = await scrape(session, "")
-                lag_s = max(metrics.total("activity_lag_seconds", target=t) for t in names())
-                replay.worst_lag_s = max(replay.worst_lag_s, lag_s)
-                progress.update(bar, completed=replay.statuses.total())
-                await asyncio.sleep(0.5)
+    async def watch_lag() -> None:
+        while True:
+            metrics = await scrape(session, "")
+            lag_s = max(metrics.total("activity_lag_seconds", target=t) for t in names())
+            replay.worst_lag_s = max(replay.worst_lag_s, lag_s)
+            await asyncio.sleep(0.5)
 
     started = time.monotonic()
-    async with asyncio.TaskGroup() as group:
-        watching = group.create_task(watch())
-        clients = [group.create_task(client()) for _ in range(_CLIENTS)]
-        await asyncio.wait(clients)
-        replay.seconds = time.monotonic() - started
-        await watching
+    with Progress(console).part("replay", len(reports)) as step:
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(watch_lag())
+            await asyncio.wait([group.create_task(client()) for _ in range(_CLIENTS)])
+            replay.seconds = time.monotonic() - started
+            watching.cancel()
     return replay
 
 

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from api.handlers.exposition import exposition
+from benchmarks.harness.metrics import parse_metrics
 from benchmarks.harness.stall import longest_stall
 from tests.support.service import running
 
@@ -58,29 +59,34 @@ async def test_the_event_loop_turns_while_a_scrape_is_written(registry):
     assert turns >= 8
 
 
-async def test_a_million_pending_keys_do_not_make_a_scrape_longer(dsn):
-    """It takes under 50 ms, and the event loop turns every 5 ms, unless others use the machine.
+async def best_scrape(service, keys: int) -> tuple[float, float]:
+    """Make keys pending; return the CPU times of the best of ten scrapes and of its stall."""
+    buffer = service.tracker.buffers["devices"]
+    for n in range(len(buffer), keys):
+        buffer.touch(f"{n:08x}-0000-4000-8000-000000000000")
+    scrapes_s, stalls_s = [], []
+    for _ in range(10):
+        async with longest_stall() as stall:
+            started = time.thread_time()
+            response = await service.call("GET", "/metrics", key="")
+            text = await response.text()
+            scrapes_s.append(time.thread_time() - started)
+        stalls_s.append(stall.cpu_ms / 1000)
+        assert parse_metrics(text).total("activity_buffer_keys", target="devices") == keys
+    return min(scrapes_s), min(stalls_s)
 
-    So the best of some tries is judged; what `python -m benchmarks scrape` finds is for all.
-    """
+
+async def test_a_million_pending_keys_do_not_make_a_scrape_longer(dsn):
+    """Nor the event loop's longest stall; in milliseconds: `python -m benchmarks scrape`."""
     most = {"capacity_keys": 2_000_000, "high_water_keys": 2_000_000, "flush_interval_s": 3600}
     async with running(dsn, tracker=most, journal={"enabled": False}) as service:
+        few = await best_scrape(service, 1000)
+        many = await best_scrape(service, 1_000_000)
         buffer = service.tracker.buffers["devices"]
-        for n in range(1_000_000):
-            buffer.touch(f"{n:08x}-0000-4000-8000-000000000000")
-        scrapes_s, stalls_s = [], []
-        for _ in range(10):
-            async with longest_stall() as stall:
-                started = time.perf_counter()
-                response = await service.call("GET", "/metrics", key="")
-                text = await response.text()
-                scrapes_s.append(time.perf_counter() - started)
-            stalls_s.append(stall.wall_ms / 1000)
-            assert 'activity_buffer_keys{target="devices"} 1e+06\n' in text
         buffer.drain()
         buffer.settle({})  # they are of no device, so no flush has to find that out
-    assert min(scrapes_s) < 0.05
-    assert min(stalls_s) < 0.005
+    assert many[0] < 3 * few[0]
+    assert many[1] < 3 * few[1]
 
 
 async def test_a_scrape_shows_one_moment(registry):

@@ -10,9 +10,9 @@ from api.config import Settings
 from api.postgres.clock import DatabaseClock
 from api.postgres.database import Database, open_database
 from api.webhooks.deliverer import LEASE_S, Deliverer
+from api.webhooks.delivery_store import DeliveryStore
 from api.webhooks.metrics import WebhookMetrics
 from api.webhooks.sender import open_sender
-from api.webhooks.store import DeliveryStore
 
 _CONNECTIONS = 2
 """Outcomes of many deliveries must not keep leases from being renewed."""

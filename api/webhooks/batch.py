@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from api.webhooks.stored import NewBatch
+from api.webhooks.state_store import NewBatch
 
 if TYPE_CHECKING:
     import asyncpg

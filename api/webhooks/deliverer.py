@@ -15,9 +15,9 @@ import structlog
 
 from api.config import WebhookSettings
 from api.webhooks.batch import Batch, Expired, LeaseLost
+from api.webhooks.delivery_store import DeliveryStore, Summary
 from api.webhooks.retries import delay_s
 from api.webhooks.sender import GONE, Outcome, Sender
-from api.webhooks.store import DeliveryStore, Summary
 from tracker import StoreError
 from tracker.instrumentation import LogThrottle
 

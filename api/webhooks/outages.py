@@ -25,17 +25,17 @@ FEW: Final = 10
 _SHARE: Final = 20
 """So are those of one in so many devices of a large one."""
 
-Fate: TypeAlias = Literal["send", "wait", "summarized"]
+Outcome: TypeAlias = Literal["send", "wait", "summarized"]
 
 
 class Outages:
-    """Judges whether silences are part of an outage.
+    """Decides whether devices that go offline are part of an outage.
 
     Args:
         states: of the groups; they are changed.
         sizes: how many active devices a group has; only of those in which many have changed.
         outbox: gets summaries.
-        wake: called with a time and a group that is to be judged again then.
+        wake: called with a time and a group that is to be looked at again then.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Outages:
         self._counted: dict[str, tuple[int, int]] = {}
         self.changed: set[str] = set()
 
-    def judge(self, silence: Event, state: DeviceState, now: float) -> Fate:
-        """Return the outcome of a silence that is to be sent unless it is part of an outage."""
-        group_id = silence.group_id
+    def outcome_of(self, offline: Event, state: DeviceState, now: float) -> Outcome:
+        """Return what becomes of an offline event that is sent unless it is part of an outage."""
+        group_id = offline.group_id
         group = self._state(group_id)
         self._end_if_over(group_id, group, now)
         if state.counted_at is None:
@@ -65,7 +65,7 @@ class Outages:
             self._count(group_id, group, now)
             group.down += 1
             if not group.outage and self._is_most(group_id, group, now):
-                self._begin(silence, group, now)
+                self._begin(offline, group, now)
             self._count_in_summary(group_id, group)
         if group.outage:
             state.outage = group.outage
@@ -73,11 +73,11 @@ class Outages:
         is_held = self.is_busy(group_id, now) and now < state.counted_at + WINDOW_S
         return "wait" if is_held else "send"
 
-    def returns(self, group_id: str, state: DeviceState, now: float) -> Fate | None:
-        """Note that a device has ended its silence; return the outcome of that event.
+    def returns(self, group_id: str, state: DeviceState, now: float) -> Outcome | None:
+        """Note that a device has come back; return what becomes of that event.
 
         Returns:
-            None if no outage stands for its silence.
+            None if no outage stands for its offline event.
         """
         outage, counted_at = state.outage, state.counted_at
         state.outage, state.counted_at = "", None
@@ -92,7 +92,7 @@ class Outages:
             if group.outage:
                 self._count(group_id, group, now)
                 self._end_if_over(group_id, group, now)
-        if not outage:  # its silence was sent
+        if not outage:  # its offline event was sent
             return None
         return "summarized" if is_summarized else "send"
 
@@ -111,7 +111,7 @@ class Outages:
         return 2
 
     def look_again(self, group_id: str, now: float) -> None:
-        """Judge a group whose time has come, unless another one was set meanwhile."""
+        """Look at a group whose time has come, unless another one was set meanwhile."""
         group = self._state(group_id)
         if group.look_at == now:
             group.look_at = None
@@ -144,12 +144,12 @@ class Outages:
         group.look_at = second + 1.0 + WINDOW_S  # then there is none of the last minute
         self._wake(group.look_at, group_id)
 
-    def _begin(self, silence: Event, group: GroupState, now: float) -> None:
-        group.outage = silence.event_id
+    def _begin(self, offline: Event, group: GroupState, now: float) -> None:
+        group.outage = offline.event_id
         sent = len(self._outbox.events)
-        self._summarize(silence.group_id, group, now, "group.offline")
+        self._summarize(offline.group_id, group, now, "group.offline")
         if len(self._outbox.events) > sent:
-            self._begun[silence.group_id] = sent
+            self._begun[offline.group_id] = sent
 
     def _count_in_summary(self, group_id: str, group: GroupState) -> None:
         """Let a summary that is still to be sent have the count of now."""
@@ -173,17 +173,17 @@ class Outages:
             self._counted[group_id] = int(now), changes
         return changes
 
-    def to_store(self, known: frozenset[str], judged_to: float) -> dict[str, GroupState | None]:
+    def to_store(self, known: frozenset[str], filtered_to: float) -> dict[str, GroupState | None]:
         """Return the states that have changed; None for those to forget.
 
         Args:
             known: the groups whose states are stored.
-            judged_to: the time up to which all was judged, in seconds since the epoch.
+            filtered_to: the time up to which all was filtered, in seconds since the epoch.
         """
         states: dict[str, GroupState | None] = {}
         for group_id in self.changed:
             group = self._states[group_id]
-            if group.outage or _changes(group, judged_to):
+            if group.outage or _changes(group, filtered_to):
                 states[group_id] = group
             elif group_id in known:
                 states[group_id] = None

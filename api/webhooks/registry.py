@@ -10,14 +10,14 @@ from api.webhooks.signing import new_secret
 ROTATED_FOR_S: Final = 86_400
 """How long requests are signed with the old secret as well after a rotation, in seconds."""
 _CREATE: Final = """
-INSERT INTO webhooks (url, group_id, types, after_s, quiet, timezone, secret, judged_to)
+INSERT INTO webhooks (url, group_id, types, after_s, quiet, timezone, secret, filtered_to)
 SELECT $1, $2, $3, $4, $5, $6, $7, last FROM event_position RETURNING id
 """
 _LIST: Final = """
 SELECT w.id, w.url, w.group_id, w.types, w.created_at, w.paused_at, w.attempts, w.retry_at,
        w.last_error,
        w.batch_events + (SELECT count(*) FROM (
-           SELECT FROM device_events AS e WHERE e.position > w.judged_to
+           SELECT FROM device_events AS e WHERE e.position > w.filtered_to
            AND (w.group_id IS NULL OR e.group_id = w.group_id)
            AND (w.types IS NULL OR e.type = ANY (w.types)) LIMIT 100000
        ) AS waiting),

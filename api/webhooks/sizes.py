@@ -1,7 +1,7 @@
 """How many active devices groups have, counted again after some seconds.
 
 A page of events of a group in which many devices change needs the number, and a group that vanishes
-has hundreds of pages. To count a large group takes longer than to judge a page.
+has hundreds of pages. To count a large group takes longer than to filter a page.
 """
 
 import time

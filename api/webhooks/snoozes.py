@@ -11,7 +11,7 @@ Snoozes: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
 """When the snoozes of each group begin and end, in seconds since the epoch."""
 
 _KEPT_DAYS: Final = 400
-"""For so long the events of a webhook that is paused may still be judged by a snooze."""
+"""For so long the events of a webhook that is paused may still be filtered by a snooze."""
 _BEGIN: Final = f"""
 WITH old AS (
     DELETE FROM presence_snoozes WHERE ends_at < now() - interval '{_KEPT_DAYS} days'
@@ -67,7 +67,7 @@ async def begin_snooze(database: Database, group_id: str, length_s: int) -> date
 async def end_snooze(database: Database, group_id: str) -> bool:
     """End the snoozes of a group now; return whether there were any."""
     ((ended,),) = await database.fetch(_END, group_id)
-    # After the commit of the end: nothing that was judged without it can be stored any more.
+    # After the commit of the end: nothing that was filtered without it can be stored any more.
     await database.fetch(_WAKE, group_id)
     return bool(ended)
 

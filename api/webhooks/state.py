@@ -19,11 +19,11 @@ class DeviceState(msgspec.Struct, omit_defaults=True):
     is_flapping: bool = False
     """Whether `device.flapping` was sent, so that its changes are held back until it rests."""
     counted_at: float | None = None
-    """When the last silence was counted for its group."""
+    """When its last offline event was counted for its group."""
     outage: str = ""
-    """The outage of its group that stands for its silence."""
+    """The outage of its group that stands for its offline event."""
     look_at: float | None = None
-    """When the device is to be judged again without an event, in seconds since the epoch."""
+    """When the device is to be looked at again without an event, in seconds since the epoch."""
 
     def is_needed(self) -> bool:
         """Return whether there is anything to remember."""
@@ -44,7 +44,7 @@ class GroupState(msgspec.Struct, omit_defaults=True):
     counts_from: int = 0
     """Since when a device has changed in every minute, in seconds since the epoch."""
     look_at: float | None = None
-    """When the group is to be judged again without an event, in seconds since the epoch."""
+    """When the group is to be looked at again without an event, in seconds since the epoch."""
 
 
 encode_state: Final = msgspec.json.Encoder().encode

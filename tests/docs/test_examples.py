@@ -71,7 +71,7 @@ async def test_the_receiver_accepts_signed_requests_alone(dsn, db):
         await db.execute("UPDATE webhooks SET secret = $1", secret)
         await emit(db, 3)
         async with delivering(dsn, now=time.time):
-            await until_column(db, "judged_to = 3 AND batch_id IS NULL")
+            await until_column(db, "filtered_to = 3 AND batch_id IS NULL")
         assert await db.fetchval("SELECT outcome FROM webhook_deliveries") == "delivered"
         allow = {f"ACTIVITY__WEBHOOKS__ALLOW_{what}": "true" for what in ("PRIVATE", "HTTP")}
         test = await asyncio.to_thread(invoke, "webhooks", "test", "1", dsn=dsn, **allow)

@@ -80,7 +80,7 @@ PRESENCE_MUTANTS = [
     ),
     Mutant(
         "two processes deliver a webhook at the same time",
-        "webhooks/store.py",
+        "webhooks/delivery_store.py",
         "    WHERE w.leased_until < now() AND w.paused_at IS NULL\n",
         "    WHERE w.paused_at IS NULL\n",
         "AssertionError",
@@ -89,7 +89,7 @@ PRESENCE_MUTANTS = [
     ),
     Mutant(
         "a process that has lost its lease ends the batch of another one",
-        "webhooks/store.py",
+        "webhooks/delivery_store.py",
         "    WHERE id = $1 AND leased_by = $2 AND batch_id IS NOT NULL FOR UPDATE\n",
         "    WHERE id = $1 AND $2::uuid IS NOT NULL AND batch_id IS NOT NULL FOR UPDATE\n",
         "DID NOT RAISE",
@@ -98,7 +98,7 @@ PRESENCE_MUTANTS = [
     ),
     Mutant(
         "a batch that is sent again has another id",
-        "webhooks/store.py",
+        "webhooks/delivery_store.py",
         'NewBatch(first["batch_id"], ',
         'NewBatch(first["batch_id"] + "-again", ',
         "AssertionError",
@@ -107,20 +107,20 @@ PRESENCE_MUTANTS = [
     ),
     Mutant(
         "a return that has no position yet is not waited for",
-        "webhooks/judge.py",
+        "webhooks/filtering.py",
         "        return self._stored.newest_seq.get(device_id, 0) > last\n",
         "        return False\n",
         "AssertionError",
-        _WEBHOOKS + "test_judge.py::test_a_return_that_is_not_in_the_log_yet_is_waited_for",
+        _WEBHOOKS + "test_filtering.py::test_a_return_that_is_not_in_the_log_yet_is_waited_for",
         "api",
     ),
     Mutant(
         "an event overtakes one of its device that is held back",
-        "webhooks/silences.py",
+        "webhooks/device_filter.py",
         "                state.held.append(event)\n                return\n",
         "                pass\n",
         "AssertionError",
-        _WEBHOOKS + "test_judge.py::test_an_event_that_is_held_back_delays_no_other_device",
+        _WEBHOOKS + "test_filtering.py::test_an_event_that_is_held_back_delays_no_other_device",
         "api",
     ),
 ]

@@ -21,9 +21,9 @@ from api.config import DatabaseSettings, WebhookSettings
 from api.postgres.database import Database, open_database
 from api.webhooks import deliverer
 from api.webhooks.deliverer import Deliverer
+from api.webhooks.delivery_store import DeliveryStore
 from api.webhooks.registry import NewWebhook, create_webhook
 from api.webhooks.sender import open_sender
-from api.webhooks.store import DeliveryStore
 
 NOW = 1_800_000_000
 LOOPBACK = {"allow_private": True, "allow_http": True, "timeout_s": 0.5}

@@ -105,7 +105,7 @@ class Flusher:
                 await self._write(progress, started + within_s)
                 progress.check_postponed()
                 progress.check_rejections()
-                await self._judge_missing(progress)
+                await self._check_missing(progress)
                 self._count_batch(progress)
                 locked = len(progress.locked)  # settle() takes this map over and adds to it
             except BaseException as error:
@@ -205,7 +205,7 @@ class Flusher:
         self._log_keys("flush.rows_corrected", result.corrected)
         return advanced > 0
 
-    async def _judge_missing(self, progress: BatchProgress) -> None:
+    async def _check_missing(self, progress: BatchProgress) -> None:
         """Count missing keys as such if they have no row; else keep them.
 
         Raises:

@@ -46,9 +46,9 @@ async def test_a_device_that_has_returned_is_not_sent_although_the_event_has_no_
             "VALUES (lpad('0', 32, '0')::uuid, 'Van', 'vans', 'android', 3)"
         )
         async with delivering(dsn):
-            await until_column(db, "judged_to = 1")
+            await until_column(db, "filtered_to = 1")
             await db.execute(TIME_PASSES)
-            # It was judged, and is judged again a second later.
+            # It was filtered, and is filtered again a second later.
             await until_column(
                 db, "(SELECT look_at > now() + interval '0.1 s' FROM webhook_devices)"
             )
@@ -63,7 +63,7 @@ async def test_events_that_were_removed_leave_no_state(dsn, db):
         await make(dsn, receiver.url, after_s=3600)
         await emit(db, 2)
         async with delivering(dsn):
-            await until_column(db, "judged_to = 2")
+            await until_column(db, "filtered_to = 2")
         await emit(db, 1, kind="device.online")
         await db.execute("DELETE FROM device_events; UPDATE event_position SET removed = 3")
         async with delivering(dsn) as deliverer:

@@ -102,9 +102,9 @@ async def test_only_events_of_its_group_and_types_are_sent_to_a_webhook(dsn, db)
         await emit(db, 1500, group="bikes")
         async with delivering(dsn):
             await until(lambda: len(receiver.delivered) == 2)
-            await until_column(db, "judged_to >= 9 AND batch_id IS NULL")
+            await until_column(db, "filtered_to >= 9 AND batch_id IS NULL")
             await emit(db, 1100, group="bikes")
-            await until_column(db, "judged_to = 2609")
+            await until_column(db, "filtered_to = 2609")
     assert [event["event_id"] for event in receiver.delivered] == ["8", "9"]
     assert len(receiver.requests) == 1
 

@@ -27,20 +27,20 @@ ONE_BY_ONE = 500 // 20
 
 
 async def test_a_group_of_500_devices_that_vanishes_and_returns(dsn, db):
-    """Even if half of it was judged by a process that has ended; the other group is not held up."""
+    """Even if a process that has ended filtered half of it; the other group is not held up."""
     async with receiving() as receiver:
         await make(dsn, receiver.url)
         await db.execute(DEVICES, 500)
         await emit(db, 200, devices=500)
         async with delivering(dsn):
-            await until_column(db, "judged_to = 200 AND batch_id IS NULL")
+            await until_column(db, "filtered_to = 200 AND batch_id IS NULL")
         await emit(db, 300, devices=500)
         await emit(db, 1, group="bikes")
         async with delivering(dsn) as deliverer:
-            await until_column(db, "judged_to = 501 AND batch_id IS NULL")
+            await until_column(db, "filtered_to = 501 AND batch_id IS NULL")
             await db.execute("UPDATE event_position SET last = last + 499")
             await emit(db, 500, devices=500, kind="device.online")
-            await until_column(db, "judged_to = 1500 AND batch_id IS NULL")
+            await until_column(db, "filtered_to = 1500 AND batch_id IS NULL")
             await db.execute(A_MINUTE_LATER)
             await until(lambda: receiver.delivered[-1]["type"] == "group.online")
             await until_column(db, "batch_id IS NULL")
@@ -61,13 +61,13 @@ async def test_a_group_of_500_devices_that_vanishes_and_returns(dsn, db):
 
 
 async def test_events_of_which_few_are_sent_are_a_few_requests(dsn, db):
-    """Pages grow until the events to send fill a batch; as many are judged at once as needed."""
+    """Pages grow until the events to send fill a batch; as many are filtered at once as needed."""
     async with receiving() as receiver:
         await make(dsn, receiver.url, None, ["device.offline"])
         await emit(db, 4000)
         await db.execute("UPDATE device_events SET type = 'device.online' WHERE position % 10 <> 0")
         async with delivering(dsn):
-            await until_column(db, "judged_to = 4000 AND batch_id IS NULL")
+            await until_column(db, "filtered_to = 4000 AND batch_id IS NULL")
     sent = [int(event["event_id"]) for event in receiver.delivered]
     assert sent == list(range(10, 4001, 10))
     assert len(receiver.requests) <= 8

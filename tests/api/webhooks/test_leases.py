@@ -9,8 +9,8 @@ from aiohttp import web
 
 from api.webhooks import deliverer
 from api.webhooks.batch import LeaseLost
+from api.webhooks.delivery_store import DeliveryStore
 from api.webhooks.sender import Outcome
-from api.webhooks.store import DeliveryStore
 from tests.support.command_line import CHECKOUT
 from tests.support.webhooks import (
     a_database,

@@ -99,7 +99,7 @@ async def test_nothing_is_sent_in_quiet_hours_and_all_of_it_afterwards(dsn, db):
         async with delivering(dsn):
             await emit(db, 1, group="late")
             await until(lambda: len(receiver.delivered) == 1)  # by the second webhook
-            assert await db.fetchval("SELECT judged_to FROM webhooks WHERE id = 1") == 1
+            assert await db.fetchval("SELECT filtered_to FROM webhooks WHERE id = 1") == 1
             await db.execute("DELETE FROM webhooks WHERE id = 2")
             await db.execute("UPDATE webhooks SET quiet_until = now()")  # too early: it is extended
             await until_column(db, "quiet_until > now() + interval '2 h'")

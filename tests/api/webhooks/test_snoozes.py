@@ -1,4 +1,4 @@
-"""`presence snooze`: silences within maintenance are not sent, and what is left at its end is."""
+"""`presence snooze`: what goes offline in maintenance is sent only if it lasts to its end."""
 
 import json
 

@@ -1,11 +1,12 @@
 """Rules by which events of a webhook are sent, held back or dropped, and the state that they need.
 
-`judged_to` (before: `delivered_to`) is the position up to which events have been judged. A batch is
-stored in the row of its webhook with its whole body, in the statement that moves `judged_to`. So an
-event is in a batch, in the state of its device, or dropped, and never in two of them.
+`filtered_to` (before: `delivered_to`) is the position up to which events have been filtered. A
+batch is stored in the row of its webhook with its whole body, in the statement that moves
+`filtered_to`. So an event is in a batch, in the state of its device, or dropped, and never in two
+of them.
 
 `webhook_devices` and `webhook_groups` have what a webhook has to remember of a device and of a
-group, as `api/webhooks/state.py` has it; `look_at` is when it has to be judged again even if no
+group, as `api/webhooks/state.py` has it; `look_at` is when it has to be looked at again even if no
 event comes. `presence_snoozes` says when no webhook is sent that devices of a group are offline.
 
 A batch that was being sent before the upgrade is made again, with another id.
@@ -33,7 +34,7 @@ def _states(table: str, key: str) -> tuple[str, str]:
 
 
 _UP = (
-    "ALTER TABLE webhooks RENAME COLUMN delivered_to TO judged_to",
+    "ALTER TABLE webhooks RENAME COLUMN delivered_to TO filtered_to",
     """
     UPDATE webhooks SET batch_id = NULL, batch_started_at = NULL, attempts = 0, retry_at = NULL
     WHERE batch_id IS NOT NULL
@@ -73,7 +74,7 @@ _DOWN = (
     UPDATE webhooks SET batch_id = NULL, batch_started_at = NULL, attempts = 0, retry_at = NULL
     WHERE batch_id IS NOT NULL
     """,
-    "ALTER TABLE webhooks RENAME COLUMN judged_to TO delivered_to",
+    "ALTER TABLE webhooks RENAME COLUMN filtered_to TO delivered_to",
 )
 
 

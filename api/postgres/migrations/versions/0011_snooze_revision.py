@@ -1,6 +1,6 @@
-"""A number in the row of a webhook that changes when its events are to be judged otherwise.
+"""A number in the row of a webhook that changes when its events are to be filtered otherwise.
 
-What was judged before a snooze was ended must not be stored after it: the devices that it holds
+What was filtered before a snooze was ended must not be stored after it: the devices that it holds
 back would be looked at only when the snooze should have ended.
 """
 

@@ -1,4 +1,4 @@
-"""A webhook and the log of events in memory, to judge them as the service does, page by page."""
+"""A webhook and the log of events in memory, to filter them as the service does, page by page."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from api.events.log import Event, EventType
-from api.webhooks.judge import Logged, Page, Stored, Verdict, judge
+from api.webhooks.filtering import Filtered, Logged, Page, Stored, filter_events
 from api.webhooks.outgoing import GroupSummary, Outgoing
 from api.webhooks.rules import Rules
 from api.webhooks.state import decode_device, decode_group, encode_state
@@ -65,14 +65,14 @@ class Webhook:
         written = stored if written_at is None else START + written_at
         self.written.append((written, device_id, self.seqs[device_id]))
 
-    def judge_at(self, now: float) -> list[str]:
-        """Judge all that happened until a time; return what is sent, as `offline 1`."""
+    def filter_at(self, now: float) -> list[str]:
+        """Filter all that happened until a time; return what is sent, as `offline 1`."""
         before = len(self.sent)
-        while not self._judge_page(START + now).is_end:
+        while not self._filter_page(START + now).is_end:
             pass
         return [shown(event) for event in self.sent[before:]]
 
-    def _judge_page(self, now: float) -> Verdict:
+    def _filter_page(self, now: float) -> Filtered:
         known = [one for one in self.log if one.stored_at <= now and one.position > self.position]
         events = known[: self.page]
         is_full = len(events) == self.page
@@ -85,18 +85,18 @@ class Webhook:
             self.elsewhere,
             self.sizes,
         )
-        verdict = judge(self.rules, stored, Page(self.position, events, end, until))
-        for states, changed in ((self.states, verdict.devices), (self.groups, verdict.groups)):
+        filtered = filter_events(self.rules, stored, Page(self.position, events, end, until))
+        for states, changed in ((self.states, filtered.devices), (self.groups, filtered.groups)):
             for key, state in changed.items():
                 if state is None:
                     del states[key]
                 else:
                     states[key] = encode_state(state)
-        self.position = verdict.position
-        self.sent += verdict.send
-        self.dropped += verdict.dropped
+        self.position = filtered.position
+        self.sent += filtered.send
+        self.dropped += filtered.dropped
         # The end of a page that is full is not yet that of the log.
-        return verdict._replace(is_end=verdict.is_end and not is_full)
+        return filtered._replace(is_end=filtered.is_end and not is_full)
 
 
 def shown(event: Outgoing) -> str:

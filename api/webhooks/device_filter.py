@@ -19,14 +19,14 @@ MOST_CHANGES: Final = 6
 """So many changes of a device are sent in an hour; with the next one it flaps."""
 
 
-class Silences:
-    """Judges events of devices.
+class DeviceFilter:
+    """Filters events of devices.
 
     Args:
         rules: of the webhook.
         outages: of groups.
         outbox: gets what is sent.
-        wake: called with a time and a device that is to be judged again then.
+        wake: called with a time and a device that is to be looked at again then.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Silences:
         self._wake = wake
 
     def take(self, event: Event, state: DeviceState, now: float) -> None:
-        """Judge an event.
+        """Filter an event.
 
         Args:
             event: of the device.
@@ -61,26 +61,26 @@ class Silences:
             self.forget(state)
             self._outbox.add(event)
 
-    def judge_held(self, state: DeviceState, now: float) -> None:
+    def look_at_held(self, state: DeviceState, now: float) -> None:
         """Send what is held, or hold it longer."""
         change = state.held[0]
         due_at = self._rules.due_at(state)
         if due_at > now:
             self.wake(state, due_at)
             return
-        fate = "send"
+        outcome = "send"
         if change.type == "device.offline":
-            fate = self._outages.judge(change, state, now)
-        if fate == "wait" and state.counted_at is not None:
+            outcome = self._outages.outcome_of(change, state, now)
+        if outcome == "wait" and state.counted_at is not None:
             self.wake(state, state.counted_at + WINDOW_S)
-        elif fate == "summarized":
+        elif outcome == "summarized":
             self._drop(state)
             state.is_flapping = False
         else:
             self._release(state)
 
     def wake(self, state: DeviceState, at: float) -> None:
-        """Judge what is held again at a time."""
+        """Look at what is held again at a time."""
         state.look_at = at
         self._wake(at, state.held[0].device_id)
 
@@ -93,7 +93,7 @@ class Silences:
     def _change(self, event: Event, state: DeviceState, now: float) -> None:
         is_dropped = self._end_hold(event, state, now)
         is_return = event.type == "device.online"
-        fate = self._outages.returns(event.group_id, state, now) if is_return else None
+        outcome = self._outages.returns(event.group_id, state, now) if is_return else None
         if state.is_flapping:
             self._drop(state)
             self._hold(event, state, now)
@@ -101,8 +101,8 @@ class Silences:
             state.is_offline_sent, state.outage = False, ""
             self._hold(event, state, now)
         else:
-            is_awaited = fate or state.is_offline_sent or self._rules.after_s is None
-            if is_dropped or fate == "summarized" or not is_awaited:
+            is_awaited = outcome or state.is_offline_sent or self._rules.after_s is None
+            if is_dropped or outcome == "summarized" or not is_awaited:
                 self._outbox.dropped += 1
             else:
                 self._hold(event, state, now)
@@ -110,7 +110,7 @@ class Silences:
 
     def _hold(self, change: Event, state: DeviceState, now: float) -> None:
         state.held, state.counted_at = [change], None
-        self.judge_held(state, now)
+        self.look_at_held(state, now)
 
     def _end_hold(self, event: Event, state: DeviceState, now: float) -> bool:
         """Send what is held if it has lasted until an event, or drop it; return whether it was."""
@@ -119,7 +119,7 @@ class Silences:
         change = state.held[0]
         if event.at.timestamp() < self._rules.lasts_to(state) or (
             change.type == "device.offline"
-            and self._outages.judge(change, state, now) == "summarized"
+            and self._outages.outcome_of(change, state, now) == "summarized"
         ):
             self._drop(state)
             return True

@@ -19,7 +19,7 @@ from api.webhooks.outgoing import MOST_EVENTS
 from api.webhooks.quiet import quiet_hours
 from api.webhooks.sender import Outcome
 from api.webhooks.sizes import GroupSizes
-from api.webhooks.stored import NewBatch
+from api.webhooks.state_store import NewBatch
 from tracker.instrumentation import LogThrottle
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _KEEP_DELIVERIES_DAYS: Final = 30
 _LOG_EVERY_S: Final = 60.0
 _SHORT_PAGE: Final = 2 * MOST_EVENTS
 _LONG_PAGE: Final = 1000
-"""How many events are judged at once: as many as fill a batch, within these bounds."""
+"""How many events are filtered at once: as many as fill a batch, within these bounds."""
 _STEPS: Final = 20
 """After so many pages without an event to send, other webhooks have their turn."""
 _CLAIM: Final = f"""
@@ -43,9 +43,9 @@ WITH due AS (
     WHERE w.leased_until < now() AND w.paused_at IS NULL
           AND (w.attempts > 0) = $4 AND (w.retry_at IS NULL OR w.retry_at <= now())
           AND (w.quiet_until IS NULL OR w.quiet_until <= now())
-          AND (w.batch_id IS NOT NULL OR w.judged_to < p.removed
-               OR p.last - w.judged_to > {_SKIPPED}
-               OR EXISTS (SELECT FROM device_events AS e WHERE e.position > w.judged_to
+          AND (w.batch_id IS NOT NULL OR w.filtered_to < p.removed
+               OR p.last - w.filtered_to > {_SKIPPED}
+               OR EXISTS (SELECT FROM device_events AS e WHERE e.position > w.filtered_to
                           AND e.position <= p.last AND {MATCHES})
                OR EXISTS (SELECT FROM webhook_devices AS d
                           WHERE d.webhook_id = w.id AND d.look_at <= now())
@@ -83,7 +83,7 @@ _EXPIRE: Final = """
 WITH behind AS (
     SELECT id FROM webhooks WHERE id = $1 AND leased_by = $2 FOR UPDATE
 ), moved AS (
-    UPDATE webhooks AS w SET judged_to = $3, last_error = $5 FROM behind WHERE w.id = behind.id
+    UPDATE webhooks AS w SET filtered_to = $3, last_error = $5 FROM behind WHERE w.id = behind.id
 ), forgotten_devices AS (  -- their state meanwhile is not known
     DELETE FROM webhook_devices AS d USING behind WHERE d.webhook_id = behind.id
 ), forgotten_groups AS (
@@ -153,9 +153,9 @@ class DeliveryStore:
         self._settle_s = settle_s
         self._no_zone = LogThrottle(_LOG_EVERY_S)
         self._sizes = GroupSizes(database)
-        self._limits: dict[int, int] = {}  # how many events are judged at once for each webhook
+        self._limits: dict[int, int] = {}  # how many events are filtered at once for each webhook
         self.dropped = 0
-        """How many events this process has judged and will not send."""
+        """How many events this process has filtered and will not send."""
 
     async def claim(self, most: int, *, failing: bool) -> list[int]:
         """Lease webhooks for which there is something to do; return their ids.
@@ -197,8 +197,8 @@ class DeliveryStore:
                 return new_batch(
                     webhook_id, first, stored, first["batch_events"], attempts=first["attempts"]
                 )
-            if first["removed"] > first["judged_to"]:
-                return Expired(first["removed"] - first["judged_to"], first["removed"])
+            if first["removed"] > first["filtered_to"]:
+                return Expired(first["removed"] - first["filtered_to"], first["removed"])
             taken = await take_in(
                 *(self._database, self._sizes, self._process),
                 webhook_id,
@@ -282,7 +282,7 @@ class DeliveryStore:
 
 
 def _next_limit(limit: int, taken: Taken) -> int:
-    """Return how many events are judged next, if so many were judged just now.
+    """Return how many events are filtered next, if so many were filtered just now.
 
     If a page has more events to send than a batch, the others are read again; if it has few of
     them, the receiver gets many small requests.

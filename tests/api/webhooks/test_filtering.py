@@ -9,7 +9,7 @@ from api.events.log import Event
 from api.webhooks.outgoing import MOST_EVENTS
 from api.webhooks.rules import Rules
 from api.webhooks.state import decode_device
-from tests.support.judging import START, Webhook, shown
+from tests.support.webhook_filter import START, Webhook, shown
 
 HOUR = 3600
 SNOOZED = {"vans": [(START + 200, START + 500)]}
@@ -23,8 +23,8 @@ def test_without_rules_all_is_sent_as_it_happened():
     webhook.happen("offline", 1, 10)
     webhook.happen("online", 1, 20)
     webhook.happen("online", 2, 20)
-    assert webhook.judge_at(20) == ["registered 1", "offline 1", "online 1", "online 2"]
-    webhook.judge_at(2 * HOUR)
+    assert webhook.filter_at(20) == ["registered 1", "offline 1", "online 1", "online 2"]
+    webhook.filter_at(2 * HOUR)
     assert (webhook.states, webhook.groups, webhook.dropped) == ({}, {}, 0)
 
 
@@ -34,13 +34,13 @@ def test_a_short_offline_time_is_not_sent_nor_is_its_end():
     webhook.happen("offline", 1, 0)
     webhook.happen("offline", 2, 0)
     webhook.happen("online", 1, HOUR)
-    assert webhook.judge_at(HOUR) == []
-    assert webhook.judge_at(2 * HOUR - 1) == []
-    assert webhook.judge_at(2 * HOUR) == ["offline 2"]
+    assert webhook.filter_at(HOUR) == []
+    assert webhook.filter_at(2 * HOUR - 1) == []
+    assert webhook.filter_at(2 * HOUR) == ["offline 2"]
     assert webhook.sent[0].at == webhook.log[1].event.at
     webhook.happen("online", 2, 3 * HOUR)
-    assert webhook.judge_at(3 * HOUR) == ["online 2"]
-    webhook.judge_at(5 * HOUR)
+    assert webhook.filter_at(3 * HOUR) == ["online 2"]
+    webhook.filter_at(5 * HOUR)
     assert (webhook.states, webhook.dropped) == ({}, 2)
 
 
@@ -50,8 +50,8 @@ def test_an_event_that_is_held_back_delays_no_other_device():
     webhook.happen("offline", 1, 0)
     webhook.happen("registered", 2, 1)
     webhook.happen("moved", 1, 2, from_group_id="bikes")
-    assert webhook.judge_at(10) == ["registered 2"]
-    assert webhook.judge_at(HOUR) == ["offline 1", "moved 1"]
+    assert webhook.filter_at(10) == ["registered 2"]
+    assert webhook.filter_at(HOUR) == ["offline 1", "moved 1"]
 
 
 def test_a_return_at_the_limit_is_sent_and_one_just_before_it_is_not():
@@ -61,8 +61,8 @@ def test_a_return_at_the_limit_is_sent_and_one_just_before_it_is_not():
         webhook.happen("offline", device, 0)
     webhook.happen("online", 1, HOUR - 1, stored_at=HOUR + 8)
     webhook.happen("online", 2, HOUR, stored_at=HOUR + 8)
-    assert webhook.judge_at(HOUR + 1) == []
-    assert webhook.judge_at(HOUR + 20) == ["offline 2", "online 2"]
+    assert webhook.filter_at(HOUR + 1) == []
+    assert webhook.filter_at(HOUR + 20) == ["offline 2", "online 2"]
     assert webhook.dropped == 2
 
 
@@ -71,26 +71,26 @@ def test_a_return_that_is_not_in_the_log_yet_is_waited_for():
     webhook = Webhook(Rules(after_s=HOUR))
     webhook.happen("offline", 1, 0)
     webhook.happen("online", 1, HOUR - 1, written_at=HOUR + 10, stored_at=HOUR + 60)
-    assert webhook.judge_at(HOUR + 30) == []
-    assert webhook.judge_at(HOUR + 60) == []
+    assert webhook.filter_at(HOUR + 30) == []
+    assert webhook.filter_at(HOUR + 60) == []
     assert webhook.dropped == 2
 
 
 def test_an_event_has_the_same_outcome_however_late_it_is_decided():
-    """After a pause of the webhook the silences of meanwhile count as long as they lasted."""
+    """After a pause of the webhook the changes of meanwhile count as long as they lasted."""
     webhook = Webhook(Rules(after_s=HOUR))
     for device in (1, 2, 3):
         webhook.happen("offline", device, 0)
     for device, lasted in ((1, HOUR - 1), (2, HOUR + 1), (3, 2 * HOUR)):
         webhook.happen("online", device, lasted)
-    assert webhook.judge_at(24 * HOUR) == ["offline 2", "offline 3", "online 2", "online 3"]
+    assert webhook.filter_at(24 * HOUR) == ["offline 2", "offline 3", "online 2", "online 3"]
 
 
 def test_a_return_is_not_sent_unless_its_offline_event_was():
     """As one of a device that was offline before the webhook was made."""
     webhook = Webhook(Rules(after_s=HOUR))
     webhook.happen("online", 1, 0)
-    assert webhook.judge_at(1) == []
+    assert webhook.filter_at(1) == []
 
 
 def test_a_device_that_leaves_is_not_sent_as_offline():
@@ -102,8 +102,8 @@ def test_a_device_that_leaves_is_not_sent_as_offline():
     webhook.happen("registered", 2, 60)
     webhook.happen("moved", 3, 60, from_group_id="bikes")
     webhook.elsewhere.add(webhook.log[3].event.device_id)
-    assert webhook.judge_at(2 * HOUR) == ["deactivated 1", "registered 2", "moved 3"]
-    webhook.judge_at(4 * HOUR)
+    assert webhook.filter_at(2 * HOUR) == ["deactivated 1", "registered 2", "moved 3"]
+    webhook.filter_at(4 * HOUR)
     assert webhook.states == {}
 
 
@@ -117,10 +117,10 @@ def test_a_device_offline_in_a_snooze_is_sent_at_its_end_if_it_stays_so():
     webhook.happen("online", 1, 120)
     webhook.happen("online", 2, 199)
     webhook.happen("offline", 5, 200)
-    assert webhook.judge_at(199) == ["offline 1", "offline 4", "online 1"]
-    assert sorted(webhook.judge_at(200)) == ["offline 3", "offline 5"]
+    assert webhook.filter_at(199) == ["offline 1", "offline 4", "online 1"]
+    assert sorted(webhook.filter_at(200)) == ["offline 3", "offline 5"]
     webhook.happen("online", 3, 300)
-    assert webhook.judge_at(300) == ["online 3"]
+    assert webhook.filter_at(300) == ["online 3"]
 
 
 def test_a_snooze_and_after_add_up_to_the_later_one():
@@ -130,32 +130,32 @@ def test_a_snooze_and_after_add_up_to_the_later_one():
     for device, at in ((1, 39), (2, 50), (3, 150), (4, 200)):
         webhook.happen("offline", device, at)
     webhook.happen("online", 3, 249)
-    assert webhook.judge_at(99) == ["offline 1"]
-    assert webhook.judge_at(249) == []
-    assert webhook.judge_at(250) == ["offline 2"]
-    assert webhook.judge_at(260) == ["offline 4"]
+    assert webhook.filter_at(99) == ["offline 1"]
+    assert webhook.filter_at(249) == []
+    assert webhook.filter_at(250) == ["offline 2"]
+    assert webhook.filter_at(260) == ["offline 4"]
 
 
 def test_only_selected_types_are_sent():
-    """A return is judged by its silence all the same."""
+    """A return is filtered by its silence all the same."""
     webhook = Webhook(Rules(types=["device.online"], after_s=HOUR))
     webhook.happen("offline", 1, 0)
     webhook.happen("offline", 2, 0)
     webhook.happen("online", 1, HOUR - 1)
     webhook.happen("online", 2, HOUR)
-    assert webhook.judge_at(HOUR) == ["online 2"]
+    assert webhook.filter_at(HOUR) == ["online 2"]
 
 
 def test_a_request_has_no_more_events_than_allowed():
-    """What has no room is judged next, with the same result."""
+    """What has no room is filtered next, with the same result."""
     webhook = Webhook(Rules(after_s=HOUR))
     for device in range(250):
         webhook.happen("offline", device, 0)
     sizes = []
-    webhook.judge_at(1)
+    webhook.filter_at(1)
     while not sizes or sizes[-1]:
         before = len(webhook.sent)
-        webhook._judge_page(webhook.log[0].stored_at + HOUR)
+        webhook._filter_page(webhook.log[0].stored_at + HOUR)
         sizes.append(len(webhook.sent) - before)
     assert sizes == [MOST_EVENTS, MOST_EVENTS, 50, 0]
 
@@ -189,17 +189,17 @@ def histories(draw):
 def test_outcomes_do_not_depend_on_when_and_how_often_events_are_decided(
     history, times, page, rules
 ):
-    """Each device's events are sent in order, once, and the same ones as when judged at once."""
+    """Each device's events are sent in order, once, and the same ones as when filtered at once."""
     often, once = (Webhook(rules, page=size) for size in (page, 1000))
     for at, device, kind in history:
         data = {"from_group_id": "bikes"} if kind == "moved" else {}
         for webhook in (often, once):
             webhook.happen(kind, device, at, **data)
     for now in sorted(times):
-        often.judge_at(now)
+        often.filter_at(now)
     by_device = []
     for webhook in (often, once):
-        webhook.judge_at(100_000)
+        webhook.filter_at(100_000)
         sent = defaultdict(list)
         for event in webhook.sent:
             sent[event.device_id].append((int(event.event_id.split("-")[0]), shown(event)))

@@ -1,9 +1,9 @@
 """Decides for one webhook whether each event is sent, held back, or dropped.
 
 This is a pure function over stored rows. It handles the events of a page and the timers of held
-events in the order of time. So the result is the same whether events are judged when they happen or
-hours later, by this process or by another one. `rules` and `silences` have the rules for a device,
-`outages` those for a group.
+events in the order of time. So the result is the same whether events are filtered when they happen
+or hours later, by this process or by another one. `rules` and `device_filter` have the rules for a
+device, `outages` those for a group.
 """
 
 from collections import defaultdict
@@ -12,14 +12,14 @@ from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
 from api.events.log import Event
+from api.webhooks.device_filter import DeviceFilter
 from api.webhooks.outages import Outages
 from api.webhooks.outgoing import Outbox, Outgoing
 from api.webhooks.rules import HOUR_S, Rules
-from api.webhooks.silences import Silences
 from api.webhooks.state import DeviceState, GroupState
 
 _AGAIN_S: Final = 1.0
-"""When a device is judged again that has an event which is not in the log yet, in seconds."""
+"""When a device is looked at again that has an event which is not in the log yet, in seconds."""
 
 
 class Logged(NamedTuple):
@@ -35,7 +35,7 @@ class Page(NamedTuple):
     """The next events of a webhook."""
 
     position: int
-    """Up to where events have been judged."""
+    """Up to where events have been filtered."""
     events: list[Logged]
     end: int
     """The position up to which there is no other event."""
@@ -58,7 +58,7 @@ class Stored(NamedTuple):
     """How many active devices groups have, of those in which many change."""
 
 
-class Verdict(NamedTuple):
+class Filtered(NamedTuple):
     """What is to be sent and stored."""
 
     send: list[Outgoing]
@@ -68,10 +68,10 @@ class Verdict(NamedTuple):
     groups: dict[str, GroupState | None]
     dropped: int
     is_end: bool
-    """Whether the page was judged to its end; if not there was too much for one request."""
+    """Whether the page was filtered to its end; if not there was too much for one request."""
 
 
-def judge(rules: Rules, stored: Stored, page: Page) -> Verdict:
+def filter_events(rules: Rules, stored: Stored, page: Page) -> Filtered:
     """Return what is sent to a webhook, what is held back, and what is dropped.
 
     Args:
@@ -79,10 +79,10 @@ def judge(rules: Rules, stored: Stored, page: Page) -> Verdict:
         stored: states of devices and groups; they are changed.
         page: the events that follow.
     """
-    return _Judge(rules, stored, page).run()
+    return _Filter(rules, stored, page).run()
 
 
-class _Judge:
+class _Filter:
     def __init__(self, rules: Rules, stored: Stored, page: Page) -> None:
         self._rules = rules
         self._stored = stored
@@ -109,15 +109,15 @@ class _Judge:
             self._outbox,
             lambda at, key: heappush(self._timers, (at, False, key)),
         )
-        self._silences = Silences(
+        self._device_filter = DeviceFilter(
             rules,
             self._outages,
             self._outbox,
             lambda at, key: heappush(self._timers, (at, True, key)),
         )
 
-    def run(self) -> Verdict:
-        position, judged_to, is_end = self._page.position, 0.0, False
+    def run(self) -> Filtered:
+        position, filtered_to, is_end = self._page.position, 0.0, False
         for logged in self._page.events:
             event, now = logged.event, logged.stored_at
             if now > self._page.until or not self._run_timers(now):
@@ -126,16 +126,16 @@ class _Judge:
             needed = len(state.held) + 1 + self._outages.may_add(event.group_id, now)
             if not self._outbox.has_room(needed):
                 break
-            self._silences.take(event, state, now)
-            position, judged_to = logged.position, now
+            self._device_filter.take(event, state, now)
+            position, filtered_to = logged.position, now
         else:
             if is_end := self._run_timers(self._page.until):
-                position, judged_to = self._page.end, self._page.until
-        return Verdict(
+                position, filtered_to = self._page.end, self._page.until
+        return Filtered(
             self._outbox.events,
             position,
-            self._devices_to_store(judged_to),
-            self._outages.to_store(self._known[1], judged_to),
+            self._devices_to_store(filtered_to),
+            self._outages.to_store(self._known[1], filtered_to),
             self._outbox.dropped,
             is_end,
         )
@@ -145,7 +145,7 @@ class _Judge:
         return self._stored.devices.setdefault(device_id, DeviceState())
 
     def _run_timers(self, now: float) -> bool:
-        """Judge devices and groups whose time has come; return whether there was room for all."""
+        """Look at devices and groups whose time has come; return whether there was room for all."""
         while self._timers and self._timers[0][0] <= now:
             due_at, is_device, key = self._timers[0]
             state = self._state(key) if is_device else None
@@ -162,13 +162,13 @@ class _Judge:
 
     def _look_again(self, device_id: str, state: DeviceState, now: float) -> None:
         if device_id in self._stored.elsewhere:
-            self._silences.forget(state)
+            self._device_filter.forget(state)
         elif not state.held:
             state.look_at = None
         elif self._may_end_in_time(device_id, state):
-            self._silences.wake(state, max(now, self._page.until) + _AGAIN_S)
+            self._device_filter.wake(state, max(now, self._page.until) + _AGAIN_S)
         else:
-            self._silences.judge_held(state, now)
+            self._device_filter.look_at_held(state, now)
 
     def _may_end_in_time(self, device_id: str, state: DeviceState) -> bool:
         """Return whether an event that was written late may end what is held in time."""
@@ -179,12 +179,12 @@ class _Judge:
                 return event.at.timestamp() < self._rules.lasts_to(state)
         return self._stored.newest_seq.get(device_id, 0) > last
 
-    def _devices_to_store(self, judged_to: float) -> dict[str, DeviceState | None]:
+    def _devices_to_store(self, filtered_to: float) -> dict[str, DeviceState | None]:
         states: dict[str, DeviceState | None] = {}
         for device_id in self._changed:
             state = self._stored.devices[device_id]
             if not state.held:
-                state.recent = [at for at in state.recent if at > judged_to - HOUR_S]
+                state.recent = [at for at in state.recent if at > filtered_to - HOUR_S]
                 state.look_at = state.recent[-1] + HOUR_S if state.recent else None
             if state.is_needed():
                 states[device_id] = state

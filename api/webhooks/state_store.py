@@ -1,4 +1,4 @@
-"""The states of devices and groups of a webhook: read before events are judged, stored after."""
+"""The states of devices and groups of a webhook: read before events are filtered, stored after."""
 
 import secrets
 from collections import Counter
@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from api.postgres.database import Database, Records
-from api.webhooks.judge import Page, Stored, Verdict
+from api.webhooks.filtering import Filtered, Page, Stored
 from api.webhooks.outages import FEW
 from api.webhooks.rules import Rules
 from api.webhooks.sizes import GroupSizes
@@ -22,7 +22,7 @@ from api.webhooks.state import (
 )
 
 _TIMERS: Final = 1000
-"""How many timers are judged at once."""
+"""How many timers are run at once."""
 _STATES: Final = f"""
 (SELECT device_id::text, true, state::text, extract(epoch FROM look_at)::float8
  FROM webhook_devices WHERE webhook_id = $1 AND look_at <= to_timestamp($2)
@@ -46,7 +46,7 @@ WHERE webhook_id = $1 AND (group_id = ANY ($2::text[]) OR look_at <= to_timestam
 _STORE: Final = """
 WITH webhook AS (
     SELECT id FROM webhooks
-    WHERE id = $1 AND leased_by = $2 AND judged_to = $3 AND batch_id IS NULL
+    WHERE id = $1 AND leased_by = $2 AND filtered_to = $3 AND batch_id IS NULL
           AND rules_revision = $4 FOR UPDATE
 ), forgotten_devices AS (
     DELETE FROM webhook_devices AS s USING webhook
@@ -68,7 +68,7 @@ WITH webhook AS (
     ON CONFLICT (webhook_id, group_id) DO UPDATE
     SET look_at = excluded.look_at, state = excluded.state
 )
-UPDATE webhooks AS w SET judged_to = $5, batch_id = $6, batch_body = $7, batch_events = $8,
+UPDATE webhooks AS w SET filtered_to = $5, batch_id = $6, batch_body = $7, batch_events = $8,
        batch_started_at = CASE WHEN $6::text IS NOT NULL THEN now() END, attempts = 0,
        retry_at = NULL
 FROM webhook WHERE w.id = webhook.id RETURNING w.id
@@ -85,7 +85,7 @@ class NewBatch(NamedTuple):
 async def read_stored(
     database: Database, sizes: GroupSizes, webhook_id: int, rules: Rules, page: Page
 ) -> tuple[Rules, Stored, Page]:
-    """Return what is stored that a page is judged by.
+    """Return what is stored that a page is filtered by.
 
     Args:
         database: where it is.
@@ -105,10 +105,10 @@ async def read_stored(
         page = page._replace(until=min(page.until, max(due)))
     devices = _devices(rows)
     held = [state.held[0] for state in devices.values() if state.held]
-    silences = [one.event for one in page.events if one.event.type == "device.offline"] + held
-    if silences:
-        since = min(event.at for event in silences).timestamp()
-        groups = {event.group_id for event in silences}
+    offline_events = [one.event for one in page.events if one.event.type == "device.offline"] + held
+    if offline_events:
+        since = min(event.at for event in offline_events).timestamp()
+        groups = {event.group_id for event in offline_events}
         rules = rules._replace(snoozes=await read_snoozes(database, groups, since))
     group_ids = {one.event.group_id for one in page.events} | {one.group_id for one in held}
     rows_of_groups = await database.fetch(_GROUPS, webhook_id, list(group_ids), page.until)
@@ -116,7 +116,7 @@ async def read_stored(
     for group_id, state, look_at in rows_of_groups:
         states[group_id] = decode_group(state)
         states[group_id].look_at = look_at
-    changes = Counter(event.group_id for event in silences)
+    changes = Counter(event.group_id for event in offline_events)
     for group_id, group in states.items():
         changes[group_id] += sum(count for _, count in group.recent) + FEW * bool(group.outage)
     busy = [group_id for group_id, count in changes.items() if count >= FEW]
@@ -147,30 +147,30 @@ async def store(
     process: UUID,
     webhook_id: int,
     known: tuple[int, int],
-    verdict: Verdict,
+    filtered: Filtered,
 ) -> NewBatch | None:
-    """Store a verdict, with a batch of what is to be sent.
+    """Store the result, with a batch of what is to be sent.
 
     Args:
         database: where it is.
         process: must have the lease of the webhook.
         webhook_id: of the webhook, which must have no batch.
         known: its position and the revision of its rules, as they were when it was read.
-        verdict: what is to be stored.
+        filtered: what is to be stored.
 
     Returns:
         The batch; None if the webhook has changed, so nothing was stored.
     """
-    message_id = f"msg_{secrets.token_hex(16)}" if verdict.send else None
-    body = msgspec.json.encode({"events": verdict.send}).decode() if verdict.send else None
+    message_id = f"msg_{secrets.token_hex(16)}" if filtered.send else None
+    body = msgspec.json.encode({"events": filtered.send}).decode() if filtered.send else None
     stored = await database.fetch(
         _STORE,
-        *(webhook_id, process, *known, verdict.position),
+        *(webhook_id, process, *known, filtered.position),
         message_id,
         body,
-        len(verdict.send),
-        *_columns(verdict.devices),
-        *_columns(verdict.groups),
+        len(filtered.send),
+        *_columns(filtered.devices),
+        *_columns(filtered.groups),
     )
     return NewBatch(message_id or "", body or "") if stored else None
 

@@ -12,7 +12,7 @@ import asyncpg
 from api.postgres.database import Database
 from tests.support.presence_model import DEFAULT_S, GAP_S, Device, Model
 from tests.support.presence_process import Crash, Process
-from tracker import StoreUnavailable
+from tracker import StoreUnavailable, View
 
 START = 1_700_000_000
 AGAIN_S = 1
@@ -81,7 +81,8 @@ class History:
         self._processes = [self._process() for _ in range(2)]
 
     def _process(self) -> Process:
-        return Process(self._database, self._pending, lambda: self._elapsed)
+        pending = lambda: View([dict(self._pending)], "uuid")  # noqa: E731
+        return Process(self._database, pending, lambda: self._elapsed)
 
     async def begin(self, devices: int) -> None:
         """Register devices in an empty database."""

@@ -1,5 +1,7 @@
 """A process that watches presence, in a test: its database fails where the test says."""
 
+from collections.abc import Callable
+
 from api.events.feed import EventFeed
 from api.events.sequencer import Sequencer
 from api.fleet.pending import Pending
@@ -41,12 +43,14 @@ class Unreliable:
 class Process:
     """What watches in a process; the touches that are pending are those of all of them."""
 
-    def __init__(self, database: Database, pending: dict[str, int], elapsed) -> None:
+    def __init__(
+        self, database: Database, pending: Callable[[], View], elapsed: Callable[[], float]
+    ) -> None:
         self.database = Unreliable(database)
         self.clock = DatabaseClock(elapsed, lambda: 0.0)  # a host whose clock is wrong
         self.watcher = Watcher(
             self.database,
-            Pending(lambda: View([dict(pending)], "uuid")),
+            Pending(pending),
             self.clock,
             Listening(self.database, offline_after_s=DEFAULT_S),
             offline_after_s=DEFAULT_S,

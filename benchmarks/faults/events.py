@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count, cycle
 from typing import Final
 
-import asyncpg
 from aiohttp import web
 
 from api.background import background
 from api.config import DatabaseSettings
 from api.postgres.database import open_database
 from api.webhooks.registry import NewWebhook, create_webhook
+from benchmarks.faults.invariants import UNREACHABLE
 from benchmarks.harness.testbed import Fleet, connected
 
 _MOVES_PER_S: Final = 5
@@ -32,7 +32,6 @@ WHERE device_id = $1::text::uuid
 _LAST: Final = """
 SELECT device_id::text, event_seq FROM devices WHERE device_id = ANY ($1::text[]::uuid[])
 """
-_UNSEEN: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 async def _accept(_request: web.Request) -> web.Response:
@@ -109,7 +108,7 @@ class Events:
         """Move one device after another until cancelled; moves that fail are not repeated."""
         for number in count():
             await asyncio.sleep(1 / _MOVES_PER_S)
-            with suppress(*_UNSEEN):
+            with suppress(*UNREACHABLE):
                 async with asyncio.timeout(_PATIENCE_S), connected(self._fleet.dsn) as connection:
                     device = self._fleet.devices[number % len(self._fleet.devices)]
                     await connection.execute(_MOVE, device)

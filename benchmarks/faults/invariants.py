@@ -19,11 +19,11 @@ WHERE at IS NOT NULL
 """
 """The time of each device and of the latest use of any API key, and whether it is in the future."""
 
-_UNSEEN: Final = (
+UNREACHABLE: Final = (
     *(OSError, TimeoutError, asyncpg.PostgresError),
     *(asyncpg.InterfaceError, asyncpg.InternalClientError),
 )
-"""Errors of a poll while the server is unreachable or slow, or the table is locked or altered."""
+"""Errors of a statement while the server is unreachable or slow, or the table is locked or altered."""
 
 
 class InvariantChecker:
@@ -47,7 +47,7 @@ class InvariantChecker:
     async def watch(self) -> None:
         """Poll until cancelled; polls that fail are retried."""
         while True:
-            with suppress(*_UNSEEN):
+            with suppress(*UNREACHABLE):
                 await self._poll_until_it_fails()
             await asyncio.sleep(_EVERY_S)
 

@@ -23,7 +23,7 @@ UNREACHABLE: Final = (
     *(OSError, TimeoutError, asyncpg.PostgresError),
     *(asyncpg.InterfaceError, asyncpg.InternalClientError),
 )
-"""Errors of a statement while the server is unreachable or slow, or the table is locked or altered."""
+"""Errors while the server is unreachable or slow, or the table is locked or altered."""
 
 
 class InvariantChecker:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from api.webhooks import quiet, store
+from api.webhooks import delivery_store, quiet
 from api.webhooks.quiet import quiet_hours
 from tests.support.webhooks import (
     delivering,
@@ -113,7 +113,7 @@ async def test_nothing_is_sent_in_quiet_hours_and_all_of_it_afterwards(dsn, db):
 
 async def test_an_unknown_time_zone_delays_nothing(dsn, db, monkeypatch):
     """An alarm at night is better than none; a log line says why it came."""
-    monkeypatch.setattr(store, "log", log := Log())
+    monkeypatch.setattr(delivery_store, "log", log := Log())
     async with receiving() as receiver:
         await make(dsn, receiver.url, quiet="00:00-23:59", timezone="Mars/Olympus")
         await emit(db, 1)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from api.webhooks import stored
+from api.webhooks import state_store
 from api.webhooks.snoozes import begin_snooze, end_of_snooze, end_snooze
 from tests.support.command_line import assert_one_line, invoke
 from tests.support.webhooks import (
@@ -45,7 +45,7 @@ async def test_a_decision_from_before_the_end_of_a_snooze_is_not_stored_after_it
     dsn, db, monkeypatch
 ):
     """It would be held back until the snooze should have ended."""
-    read = stored.read_snoozes
+    read = state_store.read_snoozes
     ended = []
 
     async def read_before_the_end(database, *wanted):
@@ -54,7 +54,7 @@ async def test_a_decision_from_before_the_end_of_a_snooze_is_not_stored_after_it
             ended.append(await end_snooze(database, "vans"))
         return found
 
-    monkeypatch.setattr(stored, "read_snoozes", read_before_the_end)
+    monkeypatch.setattr(state_store, "read_snoozes", read_before_the_end)
     async with receiving() as receiver, a_database(dsn) as database:
         await make(dsn, receiver.url)
         await begin_snooze(database, "vans", 3600)

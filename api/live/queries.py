@@ -43,8 +43,9 @@ _PAGE: Final = f"""
 SELECT device_id::text, display_name, platform, {_SEEN}, {STORED}, {_OFFLINE_AFTER}, {_MEMBER}
 FROM devices
 WHERE group_id = $1 AND is_active AND (display_name, device_id) > ($2, $3)
-ORDER BY display_name, device_id LIMIT {_PAGE_DEVICES}
+ORDER BY display_name, devices.device_id LIMIT {_PAGE_DEVICES}
 """
+"""`ORDER BY device_id` would mean the text, which is not in the index."""
 _COUNT: Final = "SELECT count(*) FROM devices WHERE group_id = $1 AND is_active"
 _POSITIONS: Final = """
 SELECT place, latitude, longitude, accuracy, captured_ms FROM (

@@ -45,6 +45,15 @@ async def test_health_and_metrics_are_not_cached_either(dsn):
             assert (response.status, response.headers["cache-control"]) == (200, "no-store")
 
 
+async def test_no_proxy_may_change_a_stream(service):
+    """One that compresses it would hold back its events."""
+    headers = {"X-API-Key": service.key}
+    for path in ("/api/v1/live?group_id=family", "/api/v1/events/stream?group_id=family"):
+        async with service.client.get(path, headers=headers) as response:
+            assert response.status == 200, path
+            assert response.headers["Cache-Control"] == "no-store, no-transform", path
+
+
 async def test_nginx_that_keeps_everything_shows_a_device_to_its_key_alone(dsn, tmp_path):
     """It is configured to keep every response for ten minutes."""
     async with listening(dsn) as service, proxy("nginx", service.port, tmp_path) as port:

@@ -152,10 +152,11 @@ def short_path() -> Iterator[Path]:
         yield Path(folder)
 
 
-async def fall_silent(db) -> None:
-    """Let a few devices go offline one after the other, too few for an alert."""
-    for _ in range(5):
+async def fall_silent(db, enough: asyncio.Event) -> None:
+    """Let one device after the other go offline, each alone: too few for an alert."""
+    while not enough.is_set():
         await db.execute("DELETE FROM listening_gaps")  # from before the first start
+        await db.execute("UPDATE devices SET is_active = false WHERE display_name = 'silent'")
         await db.execute(
             "INSERT INTO devices (device_id, display_name, group_id, platform, last_seen_at) "
             "VALUES (gen_random_uuid(), 'silent', 'family', 'android', now() - interval '1 h')"
@@ -183,8 +184,10 @@ async def test_every_query_of_dashboard_and_alerts_returns_data_from_a_real_prom
     async with watched(url, tmp_path) as watching:
         async with running_service(url, settings, tmp_path / "service.log"):
             load = asyncio.create_task(keep_busy(url, key))
-            silent = asyncio.create_task(fall_silent(db))
+            # All the time, because panels show the last seconds.
+            silent = asyncio.create_task(fall_silent(db, enough := asyncio.Event()))
             await until_nothing_is_left(watching, {expr for _, expr in queries()})
+            enough.set()
             await silent
             for rule in ALERTS.values():
                 await watching.get("query", query=rule["expr"])
